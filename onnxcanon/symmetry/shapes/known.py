@@ -1,0 +1,186 @@
+"""What the shape pass knows of a value, and the view of a node that its rules are written with.
+
+A rule is one plain function per operator family. It reads the shapes, small values and attributes of one node through
+an `Op` and returns the shapes of the node's outputs. It raises `Unresolved` where the answer is not to be had and
+`Contradiction` where the sizes cannot meet: the file is then wrong, or the probe chose sizes that the model does not
+accept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+Shape = tuple[int, ...]
+Array = npt.NDArray[Any]
+
+CONTRIB = "com.microsoft"
+
+
+class Unresolved(Exception):
+    """The rule needs a shape or a value that is not known."""
+
+
+class Contradiction(Exception):
+    """The sizes that meet in this node cannot meet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What is known of one value under one probe.
+
+    Attributes:
+        shape: the concrete shape; None where not even the rank is known.
+        data: the value itself where it is known: shape arithmetic, index constants, scalars.
+        private: the data comes from a float parameter (the `scales` of a Resize): it serves to work out shapes and
+            is not shown to anyone else, who would take a weight for a constant.
+    """
+
+    shape: Shape | None
+    data: Array | None = None
+    private: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSequence(Known):
+    """A sequence value: what is known of each of its items."""
+
+    items: tuple[Known, ...] = ()
+
+
+UNKNOWN = Known(None)
+
+
+class Op:
+    """One node under one probe: inputs, attributes and opset version, as a rule needs them."""
+
+    __slots__ = ("attributes", "inputs", "node", "version")
+
+    def __init__(self, node: ir.Node, inputs: list[Known | None], version: int) -> None:
+        self.node = node
+        self.inputs = inputs
+        self.attributes = node.attributes
+        self.version = version
+
+    def has(self, index: int) -> bool:
+        """Whether the optional input is given."""
+        return index < len(self.inputs) and self.inputs[index] is not None
+
+    def known(self, index: int) -> Known:
+        """What is known of an input that has to be there."""
+        known = self.inputs[index] if index < len(self.inputs) else None
+        if known is None:
+            raise Unresolved
+        return known
+
+    def shape(self, index: int) -> Shape:
+        """The shape of an input."""
+        shape = self.known(index).shape
+        if shape is None:
+            raise Unresolved
+        return shape
+
+    def shapes(self) -> list[Shape]:
+        """The shapes of all inputs that are given."""
+        return [self.shape(i) for i, known in enumerate(self.inputs) if known is not None]
+
+    def data(self, index: int) -> Array:
+        """The value of an input."""
+        data = self.known(index).data
+        if data is None:
+            raise Unresolved
+        return data
+
+    def values(self, index: int) -> list[Any]:
+        """The value of an input as a flat Python list."""
+        values: list[Any] = self.data(index).ravel().tolist()
+        return values
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute's value, or the default."""
+        attribute = self.attributes.get(name)
+        return default if attribute is None else attribute.value
+
+    def attr_or_values(self, name: str, index: int) -> list[Any] | None:
+        """A list that newer opsets take as input `index` and older ones as an attribute; None where not given."""
+        if self.has(index):
+            return self.values(index)
+        value = self.attr(name)
+        return None if value is None else list(value)
+
+    def dtype(self, index: int) -> np.dtype[Any]:
+        """The numpy type of an input."""
+        known = self.known(index)
+        if known.data is not None:
+            return known.data.dtype
+        value = self.node.inputs[index]
+        if value is None or value.dtype is None:
+            raise Unresolved
+        return value.dtype.numpy()
+
+
+Shapes = Sequence[Shape | None]
+Rule = Callable[[Op], Shapes]
+
+_RULES: dict[tuple[str, str], Rule] = {}
+
+
+def rule(*op_types: str, contrib: bool = False, both: bool = False) -> Callable[[Rule], Rule]:
+    """Register a shape rule for operators of the standard domain, of onnxruntime's contrib domain, or of both.
+
+    A contrib operator is also accepted in the standard domain (older onnxruntime releases wrote it there) unless the
+    standard has an operator of that name.
+    """
+
+    def register(function: Rule) -> Rule:
+        for op_type in op_types:
+            if contrib or both:
+                _RULES[CONTRIB, op_type] = function
+            if contrib:
+                _RULES.setdefault(("", op_type), function)
+            else:
+                _RULES["", op_type] = function
+        return function
+
+    return register
+
+
+def find_rule(domain: str, op_type: str) -> Rule | None:
+    """The shape rule of an operator; None where there is none."""
+    return _RULES.get((domain, op_type))
+
+
+def size_of(shape: Shape) -> int:
+    """The number of elements."""
+    size = 1
+    for dim in shape:
+        size *= dim
+    return size
+
+
+def norm_axis(axis: int, rank: int) -> int:
+    """A non-negative axis."""
+    if not -rank <= axis < rank:
+        raise Contradiction(f"axis {axis} of a tensor of rank {rank}")
+    return axis + rank if axis < 0 else axis
+
+
+def broadcast(shapes: Sequence[Shape]) -> Shape:
+    """The numpy broadcast of shapes."""
+    first = shapes[0]
+    if all(shape == first for shape in shapes):
+        return first
+    rank = max(map(len, shapes))
+    result = [1] * rank
+    for shape in shapes:
+        for axis, dim in enumerate(shape, rank - len(shape)):
+            if dim != 1:
+                if result[axis] not in (1, dim):
+                    raise Contradiction(f"{shapes} do not broadcast")
+                result[axis] = dim
+    return tuple(result)
