@@ -1,0 +1,16 @@
+"""The rules, one file per operator family; importing this package enters them all in the table."""
+
+from onnxcanon.symmetry.rules import (  # noqa: F401 - imported for their registration
+    convolution,
+    elementwise,
+    linear,
+    normalization,
+    quantization,
+    rearrangement,
+    recurrent,
+    reduction,
+    spatial,
+)
+from onnxcanon.symmetry.rules.registry import RULES, Barrier, Op
+
+__all__ = ["RULES", "Barrier", "Op"]

@@ -1,0 +1,143 @@
+"""The ledger: what the rules say about units and degrees, before anything is solved.
+
+A *unit* is one position of one axis of one parameter (or a composite of such positions); a *degree* is
+the unknown exponent by which the entries at one position are scaled. Rules only ever add facts:
+
+- ``equal(a, b)``       the units are one unit                       (elementwise meeting, contraction)
+- ``pin(a, why)``       the units may not move                       (graph output, unknown operator, …)
+- ``relate(rows)``      rows of units that can only move together    (flatten, heads, gates, groups)
+- ``column(ids)``       a set of units that maps onto itself         (slice, concatenation, parameter axis)
+
+and for degrees ``degree_equal``, ``degree_opposite``, ``degree_zero`` and ``degree_sum``. Scale exponents
+(over the rationals) and signs (over GF(2)) share the variables and differ in which facts hold for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids = NDArray[np.int64]
+
+ZERO = 0
+"""The degree variable that is zero in both systems."""
+
+
+class System(IntFlag):
+    """The system of equations a degree fact belongs to."""
+
+    SCALE = 1
+    SIGN = 2
+    BOTH = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a unit may not move: the node and a sentence."""
+
+    node: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Relation:
+    """Rows of units; any motion maps rows to rows. `rows` int64 [n, arity]; `key` None or a tag that makes
+    two relations with equal keys and equal first columns the same function (congruence)."""
+
+    rows: Ids
+    key: tuple[int, ...] | None
+
+
+@dataclass(slots=True)
+class Ledger:
+    """The growing list of facts."""
+
+    units: int = 0
+    degrees: int = 1  # variable 0 is ZERO
+    equals: list[tuple[Ids, Ids]] = field(default_factory=list)
+    pins: list[tuple[Ids, Cause]] = field(default_factory=list)
+    relations: list[Relation] = field(default_factory=list)
+    columns: list[tuple[Ids, Ids]] = field(default_factory=list)
+    movements: list[tuple[Ids, Ids, Ids]] = field(default_factory=list)
+    degree_pairs: list[tuple[Ids, Ids, int, System]] = field(default_factory=list)
+    degree_sums: list[tuple[Ids, Ids, Ids, System]] = field(default_factory=list)
+    _positions: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def new_units(self, shape: Sequence[int]) -> Ids:
+        """Fresh unit ids, int64 of the given shape."""
+        n = int(np.prod(shape, dtype=np.int64))
+        ids = np.arange(self.units, self.units + n, dtype=np.int64).reshape(shape)
+        self.units += n
+        return ids
+
+    def new_degrees(self, shape: Sequence[int]) -> Ids:
+        """Fresh degree variables, int64 of the given shape."""
+        n = int(np.prod(shape, dtype=np.int64))
+        ids = np.arange(self.degrees, self.degrees + n, dtype=np.int64).reshape(shape)
+        self.degrees += n
+        return ids
+
+    def positions(self, n: int) -> Ids:
+        """Units that stand for positions 0 … n-1 of a fixed axis; they never move."""
+        have = len(self._positions)
+        if n > have:
+            more = self.new_units((n - have,))
+            self.pin(more, Cause("", "a position"))
+            self._positions = np.concatenate([self._positions, more])
+        return self._positions[:n]
+
+    def equal(self, a: Ids, b: Ids) -> None:
+        """Broadcast `a` against `b`: each pair is one unit."""
+        if a is not b:
+            a, b = np.broadcast_arrays(a, b)
+            self.equals.append((a.ravel(), b.ravel()))
+
+    def pin(self, ids: Ids, cause: Cause) -> None:
+        """None of the units may move."""
+        self.pins.append((ids.ravel(), cause))
+
+    def relate(self, parts: Sequence[Ids], key: tuple[int, ...] | None = None) -> None:
+        """Broadcast the parts against each other; each entry is one row."""
+        columns = [p.ravel() for p in np.broadcast_arrays(*parts)]
+        self.relations.append(Relation(np.stack(columns, 1), key))
+
+    def column(self, ids: Ids, code: Ids | None = None) -> None:
+        """The units of each code form a set that maps onto itself."""
+        flat = ids.ravel()
+        codes = np.zeros(len(flat), np.int64) if code is None else np.broadcast_to(code, ids.shape).ravel()
+        self.columns.append((flat, codes))
+
+    def movement(self, before: Ids, after: Ids, index: Ids) -> None:
+        """`after` [r, m] is `before` [r, n] taken at `index` [m] (matters where labels repeat)."""
+        self.movements.append((before, after, index))
+
+    def degree_equal(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
+        """Broadcast: deg(a) = deg(b)."""
+        if a is not b:
+            a, b = np.broadcast_arrays(a, b)
+            self.degree_pairs.append((a.ravel(), b.ravel(), 1, system))
+
+    def degree_opposite(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
+        """Broadcast: deg(a) = -deg(b)."""
+        a, b = np.broadcast_arrays(a, b)
+        self.degree_pairs.append((a.ravel(), b.ravel(), -1, system))
+
+    def degree_zero(self, a: Ids | None, system: System = System.BOTH) -> None:
+        """deg(a) = 0; None is already zero."""
+        if a is not None:
+            self.degree_pairs.append((a.ravel(), np.zeros(a.size, np.int64), 1, system))
+
+    def degree_sum(self, a: Ids | None, b: Ids | None) -> Ids | None:
+        """The degree of a product: deg(a) + deg(b), broadcast."""
+        if a is None:
+            return b
+        if b is None:
+            return a
+        total = self.new_degrees(np.broadcast_shapes(a.shape, b.shape))
+        a, b, _ = np.broadcast_arrays(a, b, total)
+        self.degree_sums.append((total.ravel(), a.ravel(), b.ravel(), System.BOTH))
+        return total

@@ -1,0 +1,35 @@
+"""Order-free 64-bit hashing of arrays, the arithmetic of every colour refinement here.
+
+`mix` is the finalizer of splitmix64 (Steele, Lea, Flood 2014); sums of mixed words modulo 2^64 are hashes of
+multisets: exact, commutative, vectorized.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+Words = NDArray[np.uint64]
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def mix(x: Words) -> Words:
+    """A bijective scrambling of uint64 words, elementwise."""
+    x = x + GOLDEN
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+def salt(*words: int) -> np.uint64:
+    """One word from several small integers."""
+    out = np.zeros(1, np.uint64)
+    for w in words:
+        out = mix(out * GOLDEN + np.array([w & 0xFFFFFFFFFFFFFFFF], np.uint64))
+    return np.uint64(out[0])
+
+
+def add_at(total: Words, index: NDArray[np.int64], words: Words) -> None:
+    """total[index] += words, with repetitions, modulo 2^64."""
+    np.add.at(total, index, words)

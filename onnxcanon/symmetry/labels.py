@@ -1,0 +1,463 @@
+"""Label columns: the abstract value of a tensor, and the helpers every rule is written with.
+
+Each axis of a `Labelled` tensor is in one of three states:
+
+- ``FIXED``    positions mean something and may not move;
+- ``UNIFORM``  the values do not vary along the axis (every axis of size 1);
+- an int64 array of unit ids, of the tensor's rank: as long as the axis along it, of size 1 on every axis it
+  does not depend on, of full size on those it does (its *context*). The per-head dimension of an attention
+  value is an array of shape [1, heads, 1, d]: nesting needs no notion of its own.
+
+Beside each axis stands its *degree column*, an array of degree variables that broadcasts the same way, or
+None for zero: the tensor's entry at (i, j, …) is multiplied by exp(degree_0[i] + degree_1[j] + …).
+
+Parameters are bound late: `Labelled.view` says which positions of which parameter a not yet labelled
+tensor shows, and the first rule that really uses it names the axes and their contexts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from math import prod
+from typing import Final
+
+import numpy as np
+
+from onnxcanon.symmetry.constraints import ZERO, Cause, Ids, Ledger, System
+
+CONTEXT_LIMIT = 1 << 16
+"""Entries up to which a concatenation keeps separate labels per part; beyond it they are united (sound)."""
+
+
+class State(Enum):
+    """The two states of an axis without labels."""
+
+    FIXED = "fixed"
+    UNIFORM = "uniform"
+
+
+FIXED: Final = State.FIXED
+UNIFORM: Final = State.UNIFORM
+AxisState = Ids | State
+
+
+@dataclass(eq=False)
+class Parameter:
+    """A constant tensor whose axes may carry labels: per axis the bound unit ids and degree variables.
+
+    The arrays have the parameter's rank and broadcast against its shape; -1 marks a position nothing used.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    scalable: bool
+    ids: list[Ids | None] = field(default_factory=list)
+    degrees: list[Ids | None] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.ids = [None] * len(self.shape)
+        self.degrees = [None] * len(self.shape)
+
+
+@dataclass(frozen=True)
+class View:
+    """A not yet labelled tensor: axis k shows `axes[k]` = (parameter axis, positions or None for all), or
+    None for an inserted axis of size 1. `taken` maps a dropped parameter axis to the position kept of it."""
+
+    parameter: Parameter
+    axes: tuple[tuple[int, Ids | None] | None, ...]
+    taken: Mapping[int, int] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class Labelled:
+    """The abstract value of one tensor. `shape` holds the sizes under the first probe."""
+
+    shape: tuple[int, ...]
+    ids: list[AxisState]
+    degrees: list[Ids | None]
+    view: View | None = None
+    zero: bool = False  # every entry is 0: any degree fits
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+
+def constant(shape: Sequence[int], state: State = FIXED, *, zero: bool = False) -> Labelled:
+    """A tensor without labels; axes of size 1 are uniform."""
+    shape = tuple(shape)
+    return Labelled(shape, [UNIFORM if n == 1 else state for n in shape], [None] * len(shape), None, zero)
+
+
+def parameter_value(parameter: Parameter) -> Labelled:
+    """The whole of a parameter, not yet labelled."""
+    value = constant(parameter.shape)
+    value.view = View(parameter, tuple((k, None) for k in range(len(parameter.shape))))
+    return value
+
+
+class Labels:
+    """The helpers. They read and write `Labelled` values and add facts to the ledger; they solve nothing."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.cause = Cause("", "")
+
+    # -- parameters ---------------------------------------------------------------------------------
+
+    def bind(
+        self,
+        value: Labelled,
+        axes: Iterable[int] | None = None,
+        context: Mapping[int, Sequence[int]] | None = None,
+    ) -> Labelled:
+        """Label a parameter's axes at its first real use; a value that is bound already stays as it is.
+
+        `context` names for an axis the other axes on which its labels depend (batch-like ones).
+        """
+        view = value.view
+        if view is None:
+            return value
+        value.view = None
+        wanted = set(range(value.rank) if axes is None else axes)
+        batch = {c for cs in (context or {}).values() for c in cs}
+        for axis, size in enumerate(value.shape):
+            if size == 1 or view.axes[axis] is None or axis not in wanted:
+                continue
+            around = (context or {}).get(axis, ())
+            value.ids[axis] = self._bind_axis(view, view.parameter.ids, axis, around, units=True)
+            if view.parameter.scalable:
+                value.degrees[axis] = self._bind_axis(
+                    view, view.parameter.degrees, axis, around, units=False, zero=axis in batch
+                )
+        return value
+
+    def _bind_axis(
+        self,
+        view: View,
+        store: list[Ids | None],
+        axis: int,
+        around: Sequence[int],
+        *,
+        units: bool,
+        zero: bool = False,
+    ) -> Ids:
+        """Allocate what is missing of a parameter axis and return it as the view shows it."""
+        source = view.axes[axis]
+        assert source is not None
+        shape = view.parameter.shape
+        bound = store[source[0]]
+        if bound is None:
+            context = {view.axes[c][0] for c in around if view.axes[c] is not None} | set(view.taken)  # type: ignore[index]
+            wide = [n if k == source[0] or k in context else 1 for k, n in enumerate(shape)]
+            bound = store[source[0]] = np.full(wide, -1, np.int64)
+        chosen = self._chosen(view, bound)
+        fresh = np.zeros(bound.shape, bool)
+        fresh[chosen] = True
+        fresh &= bound < 0
+        count = int(fresh.sum())
+        if count:
+            if zero:
+                bound[fresh] = ZERO
+            else:
+                bound[fresh] = self.ledger.new_units((count,)) if units else self.ledger.new_degrees((count,))
+        return self._as_viewed(view, bound[chosen])
+
+    @staticmethod
+    def _chosen(view: View, bound: Ids) -> tuple[Ids, ...]:
+        """The open mesh of the positions the view shows, in the parameter's own axes."""
+        picks: list[Ids] = [np.arange(n) for n in bound.shape]
+        for source in view.axes:
+            if source is not None and source[1] is not None and bound.shape[source[0]] > 1:
+                picks[source[0]] = source[1]
+        for axis, position in view.taken.items():
+            if bound.shape[axis] > 1:
+                picks[axis] = np.array([position])
+        return np.ix_(*picks)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def _as_viewed(view: View, array: Ids) -> Ids:
+        """Reorder an array over the parameter's axes into the view's axes."""
+        order = [source[0] for source in view.axes if source is not None]
+        rest = [k for k in range(array.ndim) if k not in order]
+        sizes = [1 if source is None else array.shape[source[0]] for source in view.axes]
+        return array.transpose(order + rest).reshape(sizes)
+
+    # -- meeting ------------------------------------------------------------------------------------
+
+    def pin(self, ids: AxisState, reason: str) -> None:
+        """The labels of an axis, if it has any, may not move."""
+        if not isinstance(ids, State):
+            self.ledger.pin(ids, Cause(self.cause.node, reason))
+
+    def fix(self, value: Labelled, axis: int, reason: str) -> None:
+        """Pin one axis of a value: positions, scale and sign."""
+        self.bind(value)
+        self.pin(value.ids[axis], reason)
+        self.ledger.degree_zero(value.degrees[axis])
+        value.degrees[axis] = None
+        if value.shape[axis] != 1:
+            value.ids[axis] = FIXED
+
+    def fix_all(self, value: Labelled, reason: str) -> None:
+        """Pin every axis of a value."""
+        self.bind(value)
+        for axis in range(value.rank):
+            self.fix(value, axis, reason)
+
+    def meet(self, states: Sequence[AxisState], reason: str = "meets a fixed axis") -> AxisState:
+        """The common state of axes whose positions are paired; labels become equal."""
+        labelled = [s for s in states if not isinstance(s, State)]
+        if not labelled:
+            return FIXED if any(s is FIXED for s in states) else UNIFORM
+        base = min(labelled, key=lambda s: s.size)
+        for other in labelled:
+            self.ledger.equal(base, other)
+        if any(s is FIXED for s in states):
+            self.pin(base, reason)
+            return FIXED
+        return base
+
+    def degrees_meet(self, degrees: Sequence[Ids | None]) -> Ids | None:
+        """The common degree of terms that are added: all equal."""
+        known = [d for d in degrees if d is not None]
+        if not known:
+            return None
+        base = min(known, key=lambda d: d.size)
+        if len(known) < len(degrees):
+            for d in known:
+                self.ledger.degree_zero(d)
+            return None
+        for d in known:
+            self.ledger.degree_equal(base, d)
+        return base
+
+    def forget(self, state: AxisState, axes: Iterable[int]) -> AxisState:
+        """Drop the context of labels on some axes: the labels along them become one (union)."""
+        if isinstance(state, State):
+            return state
+        for axis in axes:
+            if state.shape[axis] > 1:
+                first = state.take([0], axis)
+                self.ledger.equal(first, state)
+                state = first
+        return state
+
+    def degree_forget(self, degree: Ids | None, axes: Iterable[int], system: System = System.BOTH) -> Ids | None:
+        """Drop the context of a degree column: the degrees along it become one."""
+        for axis in axes:
+            if degree is not None and degree.shape[axis] > 1:
+                first = degree.take([0], axis)
+                self.ledger.degree_equal(first, degree, system)
+                degree = first
+        return degree
+
+    def column(self, value: Labelled, axis: int) -> None:
+        """Record that the labels of an axis map onto themselves, per position of every fixed context axis."""
+        ids = value.ids[axis]
+        if isinstance(ids, State):
+            return
+        code = np.zeros((1,) * ids.ndim, np.int64)
+        for k in range(ids.ndim):
+            if k != axis and ids.shape[k] > 1 and isinstance(value.ids[k], State):
+                shape = [1] * ids.ndim
+                shape[k] = ids.shape[k]
+                code = code * ids.shape[k] + np.arange(ids.shape[k]).reshape(shape)
+        self.ledger.column(ids, code)
+
+    # -- elementwise --------------------------------------------------------------------------------
+
+    def elementwise(self, values: Sequence[Labelled], *, product: bool = False) -> Labelled:
+        """Broadcasting pointwise combination X…, Y… -> Z. Degrees agree (sum) or add up (`product`)."""
+        shape = np.broadcast_shapes(*(v.shape for v in values))
+        rank = len(shape)
+        self._bind_together(values, rank)
+        out = constant(shape)
+        for axis in range(rank):
+            states = [self._padded(v, axis, rank) for v in values]
+            out.ids[axis] = self.meet([s for s, _ in states])
+            degrees = [d for (_, d), v in zip(states, values, strict=True) if product or not v.zero]
+            if product:
+                total: Ids | None = None
+                for d in degrees:
+                    total = self.ledger.degree_sum(total, d)
+                out.degrees[axis] = total
+            elif degrees:
+                out.degrees[axis] = self.degrees_meet(degrees)
+        if product:
+            out.zero = any(v.zero for v in values)
+        else:
+            out.zero = all(v.zero for v in values)
+        return out
+
+    def _bind_together(self, values: Sequence[Labelled], rank: int) -> None:
+        """Bind parameters with the contexts that the labels they meet already have."""
+        context: dict[int, set[int]] = {}
+        for v in values:
+            if v.view is None:
+                pad = rank - v.rank
+                for axis, ids in enumerate(v.ids):
+                    if not isinstance(ids, State):
+                        near = {k + pad for k in range(v.rank) if k != axis and ids.shape[k] > 1}
+                        context[axis + pad] = context.get(axis + pad, near) & near
+        for v in values:
+            if v.view is not None:
+                pad = rank - v.rank
+                around = {
+                    axis - pad: [k - pad for k in near if k >= pad and v.shape[k - pad] > 1]
+                    for axis, near in context.items()
+                    if axis >= pad
+                }
+                self.bind(v, None, around)
+
+    @staticmethod
+    def _padded(v: Labelled, axis: int, rank: int) -> tuple[AxisState, Ids | None]:
+        """State and degree of axis `axis` of the broadcast result, as operand `v` sees it."""
+        pad = rank - v.rank
+        if axis < pad:
+            return UNIFORM, None
+        state, degree = v.ids[axis - pad], v.degrees[axis - pad]
+        if pad:
+            if not isinstance(state, State):
+                state = state.reshape((1,) * pad + state.shape)
+            if degree is not None:
+                degree = degree.reshape((1,) * pad + degree.shape)
+        return state, degree
+
+    def copy(self, value: Labelled) -> Labelled:
+        """The same labels for another tensor of the same shape (a view stays a view)."""
+        return Labelled(value.shape, list(value.ids), list(value.degrees), value.view, value.zero)
+
+    # -- contraction --------------------------------------------------------------------------------
+
+    def contract(
+        self, values: Sequence[Labelled], letters: Sequence[Sequence[str]], out: Sequence[str]
+    ) -> Labelled:
+        """Einstein summation: sum over the letters absent from `out` of the product of the operands.
+
+        A contracted letter makes its labels equal and its degrees cancel; a kept letter makes its labels
+        equal and its degrees add up.
+        """
+        order = list(dict.fromkeys([*out, *(x for word in letters for x in word)]))
+        self._bind_contracted(values, letters, out)
+        sizes = {x: 1 for x in order}
+        for v, word in zip(values, letters, strict=True):
+            for n, x in zip(v.shape, word, strict=True):
+                sizes[x] = max(sizes[x], n)
+        gone = [k for k, x in enumerate(order) if x not in out]
+        result = constant([sizes[x] for x in out])
+        for k, x in enumerate(order):
+            seen = [
+                (self._spread(v.ids[word.index(x)], word, order), self._spread_degree(v, word, x, order))
+                for v, word in zip(values, letters, strict=True)
+                if x in word
+            ]
+            state = self.meet([s for s, _ in seen])
+            degrees = [d for _, d in seen if d is not None]
+            if k in gone:
+                self._cancel(degrees)
+                continue
+            kept = self.forget(state, gone)
+            result.ids[k] = kept if isinstance(kept, State) else kept.reshape(kept.shape[: len(out)])
+            total: Ids | None = None
+            for d in degrees:
+                total = self.ledger.degree_sum(total, d)
+            total = self.degree_forget(total, gone)
+            result.degrees[k] = None if total is None else total.reshape(total.shape[: len(out)])
+        return result
+
+    def _bind_contracted(
+        self, values: Sequence[Labelled], letters: Sequence[Sequence[str]], out: Sequence[str]
+    ) -> None:
+        """Bind parameters: a contracted letter depends on the batch letters it shares with another operand,
+        a kept letter on the kept letters before it."""
+        for v, word in zip(values, letters, strict=True):
+            if v.view is None:
+                continue
+            kept = [k for k, x in enumerate(word) if x in out and v.shape[k] > 1]
+            context: dict[int, list[int]] = {}
+            for k, x in enumerate(word):
+                if x in out:
+                    context[k] = [c for c in kept if c < k]
+                else:
+                    near = {
+                        y
+                        for u, w in zip(values, letters, strict=True)
+                        if u is not v and x in w
+                        for y, n in zip(w, u.shape, strict=True)
+                        if n > 1
+                    }
+                    context[k] = [c for c in kept if word[c] in near]
+            self.bind(v, None, context)
+
+    @staticmethod
+    def _spread(state: AxisState, word: Sequence[str], order: Sequence[str]) -> AxisState:
+        """Move labels over an operand's letters into the space of all letters."""
+        return state if isinstance(state, State) else _letters(state, word, order)
+
+    @staticmethod
+    def _spread_degree(v: Labelled, word: Sequence[str], letter: str, order: Sequence[str]) -> Ids | None:
+        degree = v.degrees[word.index(letter)]
+        return None if degree is None else _letters(degree, word, order)
+
+    def _cancel(self, degrees: Sequence[Ids]) -> None:
+        """The degrees along a contracted axis add up to zero."""
+        if len(degrees) == 2:
+            self.ledger.degree_opposite(degrees[0], degrees[1])
+        else:
+            for d in degrees:
+                self.ledger.degree_zero(d)
+
+    # -- degrees ------------------------------------------------------------------------------------
+
+    def stop(self, value: Labelled, system: System = System.BOTH) -> Labelled:
+        """A copy whose degrees are zero in the given system(s), as demanded of the input."""
+        self.bind(value)
+        out = self.copy(value)
+        for axis, degree in enumerate(value.degrees):
+            self.ledger.degree_zero(degree, system)
+            if system == System.BOTH:
+                out.degrees[axis] = None
+        return out
+
+    def without(self, value: Labelled, system: System) -> Labelled:
+        """A copy whose degrees are zero in `system` though the input's are free there (an even function)."""
+        self.bind(value)
+        out = self.copy(value)
+        other = System.BOTH ^ system
+        for axis, degree in enumerate(value.degrees):
+            if degree is not None:
+                fresh = self.ledger.new_degrees(degree.shape)
+                self.ledger.degree_zero(fresh, system)
+                if other:
+                    self.ledger.degree_equal(fresh, degree, other)
+                out.degrees[axis] = fresh
+        return out
+
+    def opposite(self, value: Labelled) -> Labelled:
+        """A copy with negated degrees (the reciprocal)."""
+        self.bind(value)
+        out = self.copy(value)
+        for axis, degree in enumerate(value.degrees):
+            if degree is not None:
+                fresh = self.ledger.new_degrees(degree.shape)
+                self.ledger.degree_opposite(fresh, degree)
+                out.degrees[axis] = fresh
+        return out
+
+
+def _letters(array: Ids, word: Sequence[str], order: Sequence[str]) -> Ids:
+    """Transpose an array over `word` into the axes of `order`, with size 1 where a letter is absent."""
+    present = [x for x in order if x in word]
+    moved = array.transpose([list(word).index(x) for x in present])
+    sizes = iter(moved.shape)
+    return moved.reshape([next(sizes) if x in word else 1 for x in order])
+
+
+def flat_size(shape: Sequence[int]) -> int:
+    """Number of entries."""
+    return prod(shape)

@@ -1,0 +1,167 @@
+"""Recurrent layers. A hidden unit owns one row in every gate, one column of the recurrence, its biases and
+peepholes; all move together. Because the state enters through odd functions, its sign is free.
+
+The rows of the gates are related to the unit, not made equal to it, so that no label stands twice in an axis.
+"""
+
+from __future__ import annotations
+
+from onnxcanon.symmetry.constraints import Ids, System
+from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, State, constant
+from onnxcanon.symmetry.movement import Movement
+from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
+
+GATES = {"LSTM": ("i", "o", "f", "c"), "GRU": ("z", "r", "h"), "RNN": ("h",)}
+CANDIDATE = {"LSTM": "c", "GRU": "h", "RNN": "h"}
+DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+
+
+@register("GRU", "LSTM", "RNN")
+def recurrent(t: Movement, op: Op) -> Outputs:
+    """X[T, B, I], W[D, G·H, I], R[D, G·H, H], B[D, 2·G·H], lengths, h0[D, B, H], c0, P[D, 3·H]
+    -> Y[T, D, B, H], Y_h[D, B, H], Y_c (layout 0)."""  # fmt: skip
+    if op.attr("layout", 0):
+        raise Barrier("a recurrent layer with layout 1")
+    x, w, r = op.x(0), op.x(1), op.x(2)
+    directions, hidden = r.shape[0], r.shape[2]
+    unit = t.ledger.new_units((directions, hidden))
+    sign = t.ledger.new_degrees((directions, hidden))
+    t.ledger.degree_zero(sign, System.SCALE)
+    given = [a.decode() if isinstance(a, bytes) else a for a in op.attr("activations", ())]
+    if list(given) != DEFAULTS[op.kind] * directions and given:
+        t.ledger.degree_zero(sign)
+    _input(t, x, w)
+    layer = _Layer(t, op.kind, unit, sign)
+    layer.rows(w, 1)
+    layer.rows(r, 1)
+    layer.recurrence(r)
+    if op.has(3):
+        b = op.x(3)
+        width = b.shape[1] // 2
+        t.bind(b, (1,), {1: [0]})
+        layer.rows(_part(b, 0, width), 1)
+        layer.rows(_part(b, width, 2 * width), 1)
+    for k in (5, 6):
+        if op.has(k):
+            layer.state(op.x(k))
+    if op.has(7):
+        layer.peepholes(op.x(7))
+    return [layer.output(op.out_shapes(k)[0]) if op.node.outputs[k].name else None for k in range(len(op.node.outputs))]
+
+
+def _input(t: Movement, x: Labelled, w: Labelled) -> None:
+    """The input features meet the columns of W in every direction."""
+    t.bind(x)
+    for k in (0, 1):
+        t.fix(x, k, "time steps and batch of a recurrent layer")
+    features = t.forget(x.ids[2], [0, 1])
+    degree = t.degree_forget(x.degrees[2], [0, 1])
+    t.bind(w, (1, 2), {1: [0]})
+    columns = t.forget(w.ids[2], [0, 1])
+    t.meet([features, columns], "contracted with a fixed axis")
+    other = t.degree_forget(w.degrees[2], [0, 1])
+    t._cancel([d for d in (degree, other) if d is not None])
+    w.degrees[2] = None
+
+
+def _part(v: Labelled, start: int, stop: int) -> Labelled:
+    """Positions start … stop of axis 1."""
+    out = constant((v.shape[0], stop - start))
+    ids, degree = v.ids[1], v.degrees[1]
+    out.ids[1] = ids if isinstance(ids, State) else ids[:, start:stop]
+    out.degrees[1] = None if degree is None else degree[:, start:stop]
+    return out
+
+
+class _Layer:
+    """One recurrent layer: its hidden units and their signs, both int64 [D, H]."""
+
+    def __init__(self, t: Movement, kind: str, unit: Ids, sign: Ids) -> None:
+        self.t, self.kind, self.unit, self.sign = t, kind, unit, sign
+
+    def rows(self, v: Labelled, axis: int) -> None:
+        """Axis `axis` of a parameter stacks the gates: [D, G·H]."""
+        self.t.bind(v, None if v.rank == 2 else (axis, axis + 1), {axis: [0], axis + 1: [0]} if v.rank == 3 else {axis: [0]})
+        gates = GATES[self.kind]
+        hidden = self.unit.shape[1]
+        ids, degree = v.ids[axis], v.degrees[axis]
+        for g, gate in enumerate(gates):
+            part = slice(g * hidden, (g + 1) * hidden)
+            if isinstance(ids, State):
+                if ids is FIXED:
+                    self.t.pin(self.unit, "a gate's rows are fixed")
+            else:
+                rows = ids.reshape(ids.shape[0], -1)[:, part]
+                self.t.ledger.relate([rows, self.unit], None)
+                self.t.ledger.column(rows)
+            self._sign(None if degree is None else degree.reshape(degree.shape[0], -1)[:, part], gate, ids)
+
+    def _sign(self, degree: Ids | None, gate: str, ids: Ids | State) -> None:
+        if gate != CANDIDATE[self.kind]:
+            self.t.ledger.degree_zero(degree)
+        elif degree is not None:
+            self.t.ledger.degree_equal(degree, self.sign)
+        elif ids is not UNIFORM:
+            self.t.ledger.degree_zero(self.sign)
+
+    def recurrence(self, r: Labelled) -> None:
+        """R's last axis reads the hidden units."""
+        columns = r.ids[2]
+        if isinstance(columns, State):
+            if columns is FIXED:
+                self.t.pin(self.unit, "the columns of the recurrence are fixed")
+        else:
+            columns = self.t.forget(columns, [1])
+            self.t.ledger.equal(columns.reshape(columns.shape[0], -1), self.unit)
+        degree = r.degrees[2]
+        if degree is None:
+            self.t.ledger.degree_zero(self.sign)
+        else:
+            degree = self.t.degree_forget(degree, [1])
+            if degree is not None:
+                self.t.ledger.degree_opposite(degree.reshape(degree.shape[0], -1), self.sign)
+
+    def state(self, v: Labelled) -> None:
+        """An initial state [D, B, H]."""
+        self.t.bind(v, (2,), {2: [0]})
+        ids = self.t.forget(v.ids[2], [1])
+        if isinstance(ids, State):
+            if ids is FIXED:
+                self.t.pin(self.unit, "its initial state is fixed")
+        else:
+            self.t.ledger.equal(ids.reshape(ids.shape[0], -1), self.unit)
+        degree = self.t.degree_forget(v.degrees[2], [1])
+        for k in (0, 1):
+            self.t.ledger.degree_zero(v.degrees[k])
+        if degree is not None:
+            self.t.ledger.degree_equal(degree.reshape(degree.shape[0], -1), self.sign)
+        elif not v.zero:
+            self.t.ledger.degree_zero(self.sign)
+
+    def peepholes(self, v: Labelled) -> None:
+        """P[D, 3·H] reads the cell state into the gates i, o, f."""
+        self.t.bind(v, (1,), {1: [0]})
+        hidden = self.unit.shape[1]
+        ids, degree = v.ids[1], v.degrees[1]
+        for g in range(3):
+            part = slice(g * hidden, (g + 1) * hidden)
+            if isinstance(ids, State):
+                if ids is FIXED:
+                    self.t.pin(self.unit, "peepholes are fixed")
+            else:
+                self.t.ledger.relate([ids[:, part], self.unit], None)
+                self.t.ledger.column(ids[:, part])
+            if degree is not None:
+                self.t.ledger.degree_opposite(degree[:, part], self.sign)
+            else:
+                self.t.ledger.degree_zero(self.sign)
+
+    def output(self, shape: tuple[int, ...]) -> Labelled:
+        """Y[T, D, B, H] or Y_h[D, B, H]: labels depend on the direction."""
+        out = constant(shape)
+        view = [1] * len(shape)
+        view[-1], view[-3] = self.unit.shape[1], self.unit.shape[0]
+        if shape[-1] > 1:
+            out.ids[-1] = self.unit.reshape(view)
+        out.degrees[-1] = self.sign.reshape(view)
+        return out

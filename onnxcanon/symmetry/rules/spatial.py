@@ -1,0 +1,108 @@
+"""Pooling, resizing and the other operators over image positions, which they fix; channels pass through."""
+
+from __future__ import annotations
+
+from onnxcanon.symmetry.constraints import System
+from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, constant
+from onnxcanon.symmetry.movement import Movement
+from onnxcanon.symmetry.rules.convolution import still_positions
+from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
+
+
+def resized(t: Movement, x: Labelled, shape: tuple[int, ...], axes: range | list[int], reason: str) -> Labelled:
+    """X -> Y with other sizes along `axes`, whose positions are fixed."""
+    t.bind(x)
+    still = still_positions(t, x, axes, reason) if isinstance(axes, range) else _still(t, x, axes, reason)
+    out = constant(shape)
+    for k in range(x.rank):
+        if k in axes:
+            out.ids[k] = UNIFORM if shape[k] == 1 else FIXED
+        else:
+            out.ids[k], out.degrees[k] = still.ids[k], still.degrees[k]
+    return out
+
+
+def _still(t: Movement, x: Labelled, axes: list[int], reason: str) -> Labelled:
+    for axis in axes:
+        t.fix(x, axis, reason)
+    out = t.copy(x)
+    for k in range(x.rank):
+        out.ids[k] = t.forget(x.ids[k], axes)
+        out.degrees[k] = t.degree_forget(x.degrees[k], axes)
+    return out
+
+
+@register("AveragePool", "LpPool", "MaxPool")
+def pool(t: Movement, op: Op) -> Outputs:
+    """X[N, C, *S] -> Y[N, C, *S']: linear for averages, positively homogeneous for maxima and norms."""
+    x = t.bind(op.x(0))
+    if op.kind != "AveragePool":
+        x = t.stop(x, System.SIGN)
+    y = resized(t, x, op.out_shapes()[0], range(2, x.rank), "image positions under pooling")
+    if len(op.node.outputs) > 1 and list(op.node.outputs[1].uses()):
+        t.fix_all(x, "the positions of pooled maxima are used")
+        return [constant(y.shape), None]
+    return [y, *[None] * (len(op.node.outputs) - 1)]
+
+
+@register("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
+def global_pool(t: Movement, op: Op) -> Outputs:
+    """X[N, C, *S] -> Y[N, C, 1, …]."""
+    x = t.bind(op.x(0))
+    if op.kind != "GlobalAveragePool":
+        x = t.stop(x, System.SIGN)
+    return t.reduce(x, list(range(2, x.rank)), keepdims=True)
+
+
+@register("Resize", "Upsample")
+def resize(t: Movement, op: Op) -> Outputs:
+    """X -> Y: axes that keep their size under both probes pass, the others are image positions."""
+    before, after = op.in_shapes(0), op.out_shapes()
+    changed = [k for k in range(len(before[0])) if before[0][k] != after[0][k] or before[1][k] != after[1][k]]
+    if op.attr("coordinate_transformation_mode", "") == "tf_crop_and_resize":
+        raise Barrier("Resize that crops")
+    return resized(t, op.x(0), after[0], changed, "image positions under resizing")
+
+
+@register("GridSample", "LRN", "Crop", "CenterCropPad", "MaxRoiPool", "RoiAlign")
+def by_position(t: Movement, op: Op) -> Outputs:
+    """LRN reads neighbouring channels: nothing moves. Crop cuts image positions."""
+    x = op.x(0)
+    if op.kind == "Crop":
+        return resized(t, x, op.out_shapes()[0], range(2, x.rank), "image positions under cropping")
+    if op.kind == "LRN":
+        t.fix(x, 1, "LRN sums over neighbouring channels")
+        return t.stop(x)
+    raise Barrier(f"{op.kind} has no rule")
+
+
+@register("DepthToSpace")
+def depth_to_space(t: Movement, op: Op) -> Outputs:
+    """X[N, C·b², H, W] -> Y[N, C, H·b, W·b]."""
+    b = int(op.attr("blocksize"))
+    (n, c, h, w), (n2, _, h2, w2) = op.in_shapes(0)
+    if op.attr("mode", "DCR") == "DCR":
+        middle, perm = (b, b, c // b**2), (0, 3, 4, 1, 5, 2)
+    else:
+        middle, perm = (c // b**2, b, b), (0, 1, 4, 2, 5, 3)
+    x = t.reshape(op.x(0), (n, *middle, h, w), (n2, c, h2, w2), (n2, *middle, h2, w2))
+    x = t.transpose(x, perm)
+    before = tuple((n2, *middle, h2, w2)[p] for p in perm)
+    return t.reshape(x, *_triple(op.out_shapes(), before))
+
+
+@register("SpaceToDepth")
+def space_to_depth(t: Movement, op: Op) -> Outputs:
+    """X[N, C, H·b, W·b] -> Y[N, b·b·C, H, W]."""
+    b = int(op.attr("blocksize"))
+    (n, c, h, w), alt = op.in_shapes(0)
+    n2, _, h2, w2 = alt
+    x = t.reshape(op.x(0), (n, c, h // b, b, w // b, b), alt, (n2, c, h2 // b, b, w2 // b, b))
+    x = t.transpose(x, (0, 3, 5, 1, 2, 4))
+    return t.reshape(x, *_triple(op.out_shapes(), (n2, b, b, c, h2 // b, w2 // b)))
+
+
+def _triple(
+    out: tuple[tuple[int, ...], tuple[int, ...]], before: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    return out[0], before, out[1]

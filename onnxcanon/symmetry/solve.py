@@ -1,0 +1,451 @@
+"""The one solve: from facts about units to a tree of permutation groups.
+
+1. Equal units are united (connected components); relations that are the same function of the same units
+   have equal values (congruence).
+2. Colour refinement (Weisfeiler-Leman on the relations' rows): units start with the columns they appear in
+   and take in the colours of the rows they stand in, until stable. A unit of a unique colour cannot move.
+3. A relation whose parts form a full product and whose composites appear nowhere else constrains nothing:
+   its composites are *derived*, they follow their parts.
+4. What is left falls into connected components. Components of equal colours may be exchanged: Sym(k) wreath
+   the group of one component, which is found the same way inside it.
+5. What stays irregular is held in place. A random element of the whole group is then checked against every
+   fact; a part of the tree that fails is held as well and reported as a defect of ours.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import lgamma, log
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.symmetry.constraints import Ids, Ledger
+from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
+
+
+@dataclass(slots=True)
+class Orbit:
+    """k interchangeable components of s units each, aligned column by column.
+
+    `members` int64 [k, s] holds unit classes for an orbit at the top of the tree, and positions in the parent
+    component's columns for a nested one; `children` act inside every component.
+    """
+
+    members: Ids
+    children: list[Orbit] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        """How many components may be exchanged."""
+        return len(self.members)
+
+    def log10_order(self) -> float:
+        """log10 of k! · (order inside one component)^k."""
+        inner = sum(c.log10_order() for c in self.children)
+        return lgamma(self.size + 1) / log(10) + self.size * inner
+
+    def shape(self) -> tuple[object, ...]:
+        """Sizes of the orbit and everything inside it, equal for isomorphic orbits."""
+        return (self.members.shape, tuple(c.shape() for c in self.children))
+
+def random_motion(orbits: Sequence[Orbit], width: int, rng: np.random.Generator) -> tuple[Ids, Ids]:
+    """A uniformly random element of the product of orbits: (positions, images), both int64."""
+    source, target = [], []
+    for orbit in orbits:
+        k, s = orbit.members.shape
+        sigma = rng.permutation(k)
+        if not orbit.children:
+            source.append(orbit.members.ravel())
+            target.append(orbit.members[sigma].ravel())
+            continue
+        for i in range(k):
+            inner = np.arange(s)
+            a, b = random_motion(orbit.children, s, rng)
+            inner[a] = b
+            source.append(orbit.members[i])
+            target.append(orbit.members[sigma[i]][inner])
+    if not source:
+        empty = np.zeros(0, np.int64)
+        return empty, empty
+    return np.concatenate(source), np.concatenate(target)
+
+
+@dataclass(slots=True)
+class Solution:
+    """What the solve found: `classes` [units] maps units to classes 0 … count-1, `orbits` is the tree,
+    `derived` lists (composites [n], parts [n, p]) that follow their parts, in order of evaluation."""
+
+    classes: Ids
+    count: int
+    orbits: list[Orbit]
+    derived: list[tuple[Ids, Ids]]
+    rigid: Ids  # classes held because their structure is irregular
+    defects: list[str]
+
+    def extend(self, motion: Ids) -> Ids:
+        """Complete a motion of classes (int64 [count]) on derived composites."""
+        for composites, parts in self.derived:
+            keys = {tuple(row): int(x) for row, x in zip(parts.tolist(), composites.tolist(), strict=True)}
+            moved = motion[parts]
+            motion[composites] = [keys[tuple(row)] for row in moved.tolist()]
+        return motion
+
+    def random(self, rng: np.random.Generator) -> Ids:
+        """A uniformly random element of the group: the image of every class."""
+        motion = np.arange(self.count)
+        source, target = random_motion(self.orbits, self.count, rng)
+        motion[source] = target
+        return self.extend(motion)
+
+
+def solve(ledger: Ledger) -> Solution:
+    """Solve the ledger's facts about units."""
+    return _Solver(ledger).run()
+
+
+class _Solver:
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+        self.classes, self.count = _unite(ledger)
+        self.pinned = np.zeros(self.count, bool)
+        for ids, _ in ledger.pins:
+            self.pinned[self.classes[ids]] = True
+        self.tables: list[_Table] = []
+        self.derived: list[tuple[Ids, Ids]] = []
+        self.rigid: list[Ids] = []
+
+    def run(self) -> Solution:
+        self.columns = self._columns()
+        self.tables = self._tables()
+        colours = self._refine(self._start())
+        colours = self._drop_products(colours)
+        _, index, counts = np.unique(colours, return_inverse=True, return_counts=True)
+        moving = (counts[index] > 1) & ~self.pinned & ~self._is_derived()
+        orbits = self._decompose(np.flatnonzero(moving), colours)
+        solution = Solution(
+            self.classes, self.count, orbits, self.derived,
+            np.concatenate([np.zeros(0, np.int64), *self.rigid]), [],
+        )  # fmt: skip
+        self._certify(solution)
+        return solution
+
+    # -- facts over classes -------------------------------------------------------------------------
+
+    def _columns(self) -> tuple[Ids, Words]:
+        """All column facts as (class, word) pairs; the word names the column and position code."""
+        index, words = [], []
+        for number, (ids, codes) in enumerate(self.ledger.columns):
+            index.append(self.classes[ids])
+            words.append(mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number)))
+        for number, (before, after, taken) in enumerate(self.ledger.movements):
+            cls, word = self._occurrences(self.classes[before], self.classes[after], taken, number)
+            index.append(cls)
+            words.append(word)
+        if not index:
+            return np.zeros(0, np.int64), np.zeros(0, np.uint64)
+        return np.concatenate(index), np.concatenate(words)
+
+    @staticmethod
+    def _occurrences(before: Ids, after: Ids, taken: Ids, number: int) -> tuple[Ids, Words]:
+        """Where labels repeat along an axis the k-th occurrence maps to the k-th: classes whose occurrences a
+        movement reorders differently get different words."""
+        out_cls, out_word = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+        for row_before, row_after in zip(before, after, strict=True):
+            which = _occurrence_numbers(row_before)
+            if not which.any():
+                continue
+            later = _occurrence_numbers(row_after)
+            words = mix(which[taken].astype(np.uint64) * np.uint64(0x1F1F1F1F) + later.astype(np.uint64) + salt(2, number))
+            out_cls.append(row_after)
+            out_word.append(words)
+        return np.concatenate(out_cls), np.concatenate(out_word)
+
+    def _tables(self) -> list[_Table]:
+        tables = []
+        seen: set[bytes] = set()
+        for number, relation in enumerate(self.ledger.relations):
+            rows = self.classes[relation.rows]
+            mark = rows.tobytes() + repr(rows.shape).encode()
+            if mark in seen:
+                continue
+            seen.add(mark)
+            if relation.key is None:
+                rows = np.unique(rows, axis=0)
+                code = np.zeros(len(rows), np.int64)
+            else:
+                code = _duplicates(rows[:, 1:]) * len(rows) + _duplicates(rows[:, :1])
+            tables.append(_Table(rows, code, number, relation.key is not None))
+        return tables
+
+    def _start(self) -> Words:
+        colours = np.full(self.count, 1, np.uint64)
+        add_at(colours, *self.columns)
+        pinned = np.flatnonzero(self.pinned)
+        colours[pinned] = mix(pinned.astype(np.uint64) + salt(3))
+        return colours
+
+    def _refine(self, colours: Words) -> Words:
+        """Weisfeiler-Leman on the rows until the number of colours is stable."""
+        distinct = len(np.unique(colours))
+        while True:
+            total = np.zeros(self.count, np.uint64)
+            for table in self.tables:
+                table.contribute(colours, total)
+            fresh = mix(colours * np.uint64(3) + total)
+            fresh[self.pinned] = colours[self.pinned]
+            now = len(np.unique(fresh))
+            if now == distinct:
+                return colours
+            colours, distinct = fresh, now
+
+    # -- derived composites -------------------------------------------------------------------------
+
+    def _is_derived(self) -> NDArray[np.bool_]:
+        mask = np.zeros(self.count, bool)
+        for composites, _ in self.derived:
+            mask[composites] = True
+        return mask
+
+    def _drop_products(self, colours: Words) -> Words:
+        """Take out composites over full products (they follow their parts)."""
+        uses: Counter[int] = Counter()
+        for table in self.tables:
+            uses.update(set(table.rows.ravel().tolist()) if len(table.rows) else ())
+        keep = []
+        for table in self.tables:
+            if table.composite and self._is_product(table, colours, uses):
+                self.derived.append((table.rows[:, 0], table.rows[:, 1:]))
+            elif table.composite or not table.is_product():
+                keep.append(table)
+        if len(keep) < len(self.tables):
+            self.tables = keep
+        return colours
+
+    def _is_product(self, table: _Table, colours: Words, uses: Counter[int]) -> bool:
+        whole, parts = table.rows[:, 0], table.rows[:, 1:]
+        moving = [k for k in range(parts.shape[1]) if not self.pinned[parts[:, k]].all()]
+        if len(moving) < 2 or table.code.any() or len(np.unique(whole)) < len(whole) or self.pinned[whole].any():
+            return False
+        distinct = [len(np.unique(parts[:, k])) for k in range(parts.shape[1])]
+        if np.prod(distinct, dtype=np.float64) != len(parts):
+            return False
+        if any(uses[int(x)] > 1 for x in whole):
+            return False
+        key = np.full(len(parts), 7, np.uint64)
+        for k in range(parts.shape[1]):
+            key = mix(key + colours[parts[:, k]])
+        pairs = np.unique(np.stack([key, colours[whole]], 1), axis=0)
+        return len(pairs) == len(np.unique(key))
+
+    # -- the tree -----------------------------------------------------------------------------------
+
+    def _components(self, units: Ids) -> Ids:
+        """Component number of each unit; rows connect only their members among `units`."""
+        local = np.full(self.count, -1, np.int64)
+        local[units] = np.arange(len(units))
+        left, right = [], []
+        for table in self.tables:
+            at = local[table.rows]
+            some = (at >= 0).sum(1) >= 2
+            if not some.any():
+                continue
+            at = at[some]
+            anchor = at.max(1)
+            for k in range(at.shape[1]):
+                ok = at[:, k] >= 0
+                left.append(anchor[ok])
+                right.append(at[ok, k])
+        return _connected(len(units), left, right)
+
+    def _decompose(self, units: Ids, colours: Words) -> list[Orbit]:
+        """Orbits among units whose colours are shared (members as classes)."""
+        if not len(units):
+            return []
+        component = self._components(units)
+        order = np.lexsort((colours[units], component))
+        units, component = units[order], component[order]
+        starts = np.flatnonzero(np.r_[True, component[1:] != component[:-1]])
+        sizes = np.diff(np.r_[starts, len(units)])
+        marks = np.zeros(len(starts), np.uint64)
+        add_at(marks, np.repeat(np.arange(len(starts)), sizes), mix(colours[units]))
+        marks = mix(marks + sizes.astype(np.uint64))
+        orbits = []
+        for mark in np.unique(marks):
+            chosen = np.flatnonzero(marks == mark)
+            rows = starts[chosen][:, None] + np.arange(sizes[chosen[0]])
+            orbits.extend(self._orbit(units[rows], colours))
+        return orbits
+
+    def _orbit(self, members: Ids, colours: Words) -> list[Orbit]:
+        """One orbit from aligned components [k, s], each sorted by colour; nested where colours repeat."""
+        first = colours[members[0]]
+        if len(np.unique(first)) == members.shape[1]:
+            return [Orbit(members)] if len(members) > 1 else []
+        inner = [self._inside(row, colours) for row in members]
+        if any(i is None for i in inner) or len({repr(i[1]) for i in inner if i is not None}) > 1:
+            self.rigid.append(members.ravel())
+            return []
+        aligned = np.stack([i[0] for i in inner if i is not None])
+        children = self._children(inner[0])
+        if len(members) == 1:
+            return [_lift(c, aligned[0]) for c in children]
+        return [Orbit(aligned, children)]
+
+    def _inside(self, units: Ids, colours: Words) -> tuple[Ids, list[tuple[int, ...]], list[Orbit]] | None:
+        """Decompose one component: its units in canonical alignment, the shapes of its orbits, the orbits."""
+        _, index, counts = np.unique(colours[units], return_inverse=True, return_counts=True)
+        single = counts[index] == 1
+        rest = units[~single]
+        if not single.any() and len(np.unique(self._components(rest))) == 1:
+            return None
+        before = len(self.rigid)
+        orbits = self._decompose(rest, colours)
+        if len(self.rigid) > before:
+            return None
+        covered = [o.members.ravel() for o in orbits]
+        loose = np.setdiff1d(rest, np.concatenate([np.zeros(0, np.int64), *covered]))
+        if len(loose):
+            loose = loose[np.argsort(colours[loose], kind="stable")]
+        order = np.concatenate([units[single], loose, *covered])
+        shapes = [(len(units[single]), len(loose)), *(o.shape() for o in orbits)]
+        return order, shapes, orbits  # type: ignore[return-value]
+
+    def _children(self, inner: tuple[Ids, list[tuple[int, ...]], list[Orbit]] | None) -> list[Orbit]:
+        """The orbits inside a component with members as positions in its aligned columns."""
+        assert inner is not None
+        order, _, orbits = inner
+        place = {int(u): k for k, u in enumerate(order)}
+        return [_lower(o, place) for o in orbits]
+
+    # -- certificate --------------------------------------------------------------------------------
+
+    def _certify(self, solution: Solution) -> None:
+        """Check random elements against every fact; hold the orbits that fail."""
+        rng = np.random.default_rng(0)
+        if all(self._holds(solution.random(rng)) for _ in range(2)):
+            return
+        good = []
+        for orbit in solution.orbits:
+            alone = Solution(solution.classes, solution.count, [orbit], solution.derived, solution.rigid, [])
+            if all(self._holds(alone.random(rng)) for _ in range(2)):
+                good.append(orbit)
+            else:
+                solution.defects.append(f"an orbit of {orbit.size} components broke a fact and is held")
+        solution.orbits = good
+        if not all(self._holds(solution.random(rng)) for _ in range(2)):
+            solution.defects.append("orbits that hold one by one broke a fact together; all are held")
+            solution.orbits = []
+
+    def _holds(self, motion: Ids) -> bool:
+        """Whether a motion maps every column, row and pin to itself."""
+        if (motion[self.pinned] != np.flatnonzero(self.pinned)).any():
+            return False
+        index, words = self.columns
+        before, after = np.zeros(self.count, np.uint64), np.zeros(self.count, np.uint64)
+        add_at(before, index, words)
+        add_at(after, motion[index], words)
+        if not np.array_equal(before, after):
+            return False
+        return all(t.invariant(motion) for t in self.tables)
+
+
+@dataclass(slots=True)
+class _Table:
+    """A relation over classes: `rows` [n, arity], `code` [n] tells apart rows that repeat."""
+
+    rows: Ids
+    code: Ids
+    number: int
+    composite: bool
+
+    def words(self, rows: Ids) -> Words:
+        total = self.code.astype(np.uint64) * np.uint64(0x51ED) + salt(4, self.number)
+        for k in range(rows.shape[1]):
+            total = mix(total + rows[:, k].astype(np.uint64))
+        return total
+
+    def contribute(self, colours: Words, total: Words) -> None:
+        """Add each row's colour to its members."""
+        row = self.code.astype(np.uint64) * np.uint64(0x51ED) + salt(5, self.number)
+        for k in range(self.rows.shape[1]):
+            row = row + mix(colours[self.rows[:, k]] + salt(6, k))
+        row = mix(row)
+        for k in range(self.rows.shape[1]):
+            add_at(total, self.rows[:, k], mix(row + salt(7, k)))
+
+    def is_product(self) -> bool:
+        """Whether every combination of the columns' members is a row: then it says nothing."""
+        counts = [len(np.unique(self.rows[:, k])) for k in range(self.rows.shape[1])]
+        return float(np.prod(counts, dtype=np.float64)) == len(self.rows) and not self.code.any()
+
+    def invariant(self, motion: Ids) -> bool:
+        a, b = np.sort(self.words(self.rows)), np.sort(self.words(motion[self.rows]))
+        return bool(np.array_equal(a, b))
+
+
+def _unite(ledger: Ledger) -> tuple[Ids, int]:
+    """Classes of equal units, closed under congruence of relations."""
+    left = [a for a, _ in ledger.equals]
+    right = [b for _, b in ledger.equals]
+    keyed = [r for r in ledger.relations if r.key is not None]
+    while True:
+        classes = _connected(ledger.units, left, right)
+        known: dict[tuple[object, ...], Ids] = {}
+        grown = False
+        for relation in keyed:
+            rows = classes[relation.rows]
+            for side, column in (("whole", rows[:, :1]), ("parts", rows[:, 1:])):
+                if side == "parts" and len(np.unique(column, axis=0)) < len(column):
+                    continue
+                if side == "whole" and len(np.unique(column)) < len(column):
+                    continue
+                other = known.setdefault((relation.key, side, rows.shape, column.tobytes()), rows)
+                if other is not rows and not np.array_equal(other, rows):
+                    left.extend(other.T)
+                    right.extend(rows.T)
+                    grown = True
+        if not grown:
+            return classes, int(classes.max()) + 1 if len(classes) else 0
+
+
+def _connected(n: int, left: Sequence[Ids], right: Sequence[Ids]) -> Ids:
+    """Connected components of n nodes under the given edges, numbered from 0."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    a = np.concatenate([np.zeros(0, np.int64), *left])
+    b = np.concatenate([np.zeros(0, np.int64), *right])
+    graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
+    return connected_components(graph, directed=False)[1].astype(np.int64)  # type: ignore[no-any-return]
+
+
+def _occurrence_numbers(row: Ids) -> Ids:
+    """For each position, how often its value stood before it in the row."""
+    order = np.argsort(row, kind="stable")
+    ranked = row[order]
+    start = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    lengths = np.diff(np.r_[start, len(row)])
+    out = np.empty(len(row), np.int64)
+    out[order] = np.arange(len(row)) - np.repeat(start, lengths)
+    return out
+
+
+def _duplicates(rows: Ids) -> Ids:
+    """For each row, how often the same row stood before it."""
+    if rows.shape[1] == 0:
+        return np.zeros(len(rows), np.int64)
+    _, index = np.unique(rows, axis=0, return_inverse=True)
+    return _occurrence_numbers(index.reshape(-1))
+
+
+def _lower(orbit: Orbit, place: dict[int, int]) -> Orbit:
+    """Members from classes to positions in a component; children already are positions in theirs."""
+    return Orbit(np.vectorize(place.__getitem__, otypes=[np.int64])(orbit.members), orbit.children)
+
+
+def _lift(orbit: Orbit, columns: Ids) -> Orbit:
+    """Members from positions in a component to classes."""
+    return Orbit(columns[orbit.members], orbit.children)
