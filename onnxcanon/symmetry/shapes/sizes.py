@@ -44,6 +44,7 @@ def plans(probe: int) -> Iterator[Plan]:
     variants = [
         base,
         replace(base, other=base.other[:1]),
+        replace(base, other=(1, *base.other)),  # one step of a decoder
         *(replace(base, other=(pair[probe],)) for pair in ((64, 96), (512, 576), (16_000, 24_000), (1, 1))),
         *(replace(base, image=pair[probe]) for pair in _IMAGES),
         replace(base, channel=1),
