@@ -258,14 +258,14 @@ class Movement(Labels):
     def _reshape_block(
         self, v: Labelled, at: int, ins: Sequence[tuple[int, int]], outs: Sequence[tuple[int, int]]
     ) -> Labelled:
-        dynamic = any(a != b for a, b in [*ins, *outs])
-        if dynamic:
-            for k in range(at, at + len(ins)):
-                self.fix(v, k, "reshaped together with a dynamic axis")
-        fine_in, fine_out = _common_factors([a for a, _ in ins], [a for a, _ in outs])
-        if fine_in is None or fine_out is None:
+        fine = _common_factors(ins, outs)
+        if fine is None:
+            if any(a != b for a, b in [*ins, *outs]):
+                for k in range(at, at + len(ins)):
+                    self.fix(v, k, "reshaped in a way that depends on a dynamic size")
             v = self.merge_axes(v, at, len(ins))
             return self.split_axis(v, at, [a for a, _ in outs])
+        fine_in, fine_out = fine
         for k in reversed(range(len(ins))):
             if len(fine_in[k]) > 1:
                 v = self.split_axis(v, at + k, fine_in[k])
@@ -464,27 +464,35 @@ def _blocks(source: Sizes, target: Sequence[tuple[int, int]]) -> list[tuple[Size
     return blocks if i == len(source) and j == len(target) else None
 
 
-def _common_factors(
-    ins: Sequence[int], outs: Sequence[int]
-) -> tuple[list[list[int]], list[list[int]]] | tuple[None, None]:
-    """The factors both lists of sizes are products of, grouped for each list; None where they do not align."""
-    cuts = sorted(set(np.cumprod(ins).tolist()) | set(np.cumprod(outs).tolist()))
-    factors, last = [], 1
+def _common_factors(ins: Sizes, outs: Sizes) -> tuple[list[list[int]], list[list[int]]] | None:
+    """The factors (first probe) both lists of sizes are products of, grouped for each list; None where they
+    do not line up under both probes."""
+    cuts = sorted({*_products(ins), *_products(outs)})
+    factors, last = [], (1, 1)
     for cut in cuts:
-        if cut % last:
-            return None, None
-        factors.append(cut // last)
+        if cut[0] % last[0] or cut[1] % last[1]:
+            return None
+        factors.append((cut[0] // last[0], cut[1] // last[1]))
         last = cut
 
-    def grouped(sizes: Sequence[int]) -> list[list[int]]:
+    def grouped(sizes: Sizes) -> list[list[int]]:
         groups, rest = [], iter(factors)
-        for n in sizes:
-            group, have = [], 1
-            while have < n:
+        for size in sizes:
+            group, have = [], (1, 1)
+            while have != size:
                 f = next(rest)
-                group.append(f)
-                have *= f
+                group.append(f[0])
+                have = (have[0] * f[0], have[1] * f[1])
             groups.append(group)
         return groups
 
     return grouped(ins), grouped(outs)
+
+
+def _products(sizes: Sizes) -> list[tuple[int, int]]:
+    """Running products of (first, second) sizes."""
+    out, a, b = [], 1, 1
+    for x, y in sizes:
+        a, b = a * x, b * y
+        out.append((a, b))
+    return out

@@ -393,7 +393,7 @@ def _unite(ledger: Ledger) -> tuple[Ids, int]:
     keyed = [r for r in ledger.relations if r.key is not None]
     while True:
         classes = _connected(ledger.units, left, right)
-        known: dict[tuple[object, ...], Ids] = {}
+        known: dict[tuple[object, ...], tuple[Ids, Ids]] = {}
         grown = False
         for relation in keyed:
             rows = classes[relation.rows]
@@ -402,10 +402,11 @@ def _unite(ledger: Ledger) -> tuple[Ids, int]:
                     continue
                 if side == "whole" and len(np.unique(column)) < len(column):
                     continue
-                other = known.setdefault((relation.key, side, rows.shape, column.tobytes()), rows)
-                if other is not rows and not np.array_equal(other, rows):
-                    left.extend(other.T)
-                    right.extend(rows.T)
+                mark = (relation.key, side, rows.shape, column.tobytes())
+                other, units = known.setdefault(mark, (rows, relation.rows))
+                if not np.array_equal(other, rows):
+                    left.extend(units.T)
+                    right.extend(relation.rows.T)
                     grown = True
         if not grown:
             return classes, int(classes.max()) + 1 if len(classes) else 0

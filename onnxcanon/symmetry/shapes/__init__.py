@@ -1,9 +1,9 @@
 """Concrete shapes, and where they are known the values, of everything a graph computes.
 
-No runtime and no shape inference of ONNX: one small function per operator family says what shapes come out
-(`elementwise`, `movement`, `contraction`, `spatial`, `reduction`, `recurrent`, `attention`, `generators`, `sequences`),
-`fold` computes the values of shape arithmetic, `sizes` chooses what dynamic dimensions are set to, `walk` goes over the
-graph and `probing` does so twice. An operator without a rule has the shape that the file declares, or none.
+No runtime and no shape inference of ONNX: one small function per operator family says what shapes come out,
+`fold` computes the values of shape arithmetic, `sizes` chooses what dynamic dimensions are set to, `walk`
+goes over the graph once and `probing` twice. An operator without a rule has the shape that the file
+declares, or none.
 """
 
 from onnxcanon.symmetry.shapes.known import Known

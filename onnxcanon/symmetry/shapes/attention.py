@@ -1,4 +1,7 @@
-"""Shapes of attention operators, of the standard and of onnxruntime. B batch, S queries, L keys, H heads, d head size."""
+"""Shapes of attention operators, of the standard and of onnxruntime.
+
+B batch, S queries, L keys, P past keys, H heads, G key/value heads, d head size.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from onnxcanon.symmetry.shapes.known import Op, Shape, Shapes, rule
 
 @rule("Attention")
 def attention(op: Op) -> Shapes:
-    """Q[B, H, S, d] or [B, S, H*d], K, V alike, mask, past_key[B, H, P, d], past_value -> Y like Q, present K, V, QK."""
+    """Q[B, H, S, d] or [B, S, H*d], K, V, mask, past K[B, G, P, d], past V -> Y like Q, present K, V, QK."""
     query, key, value = op.shape(0), op.shape(1), op.shape(2)
     if len(query) == 3:
         batch, length, width = query
@@ -26,7 +29,7 @@ def attention(op: Op) -> Shapes:
 
 @rule("Attention", "QAttention", contrib=True)
 def contrib_attention(op: Op) -> Shapes:
-    """X[B, S, in], W[in, q + k + v], bias, mask, past[2, B, H, P, d] -> Y[B, S, v], present[2, B, H, P + S, d]."""
+    """X[B, S, in], W[in, q + k + v], bias, mask, past[2, B, H, P, d] -> Y[B, S, v], present."""
     batch, length, _ = op.shape(0)
     sizes = op.attr("qkv_hidden_sizes")
     width = sizes[2] if sizes else op.shape(1)[1] // 3
@@ -41,7 +44,10 @@ def contrib_attention(op: Op) -> Shapes:
 
 @rule("MultiHeadAttention", "DecoderMaskedMultiHeadAttention", contrib=True)
 def multi_head_attention(op: Op) -> Shapes:
-    """Q[B, S, H*d] or QKV[B, S, H, 3, d], K[B, L, H*d] or [B, H, L, d] or KV[B, L, H, 2, d], V -> Y[B, S, H*dv], K, V."""
+    """Q[B, S, H*d], K[B, L, H*d] or [B, H, L, d], V alike -> Y[B, S, H*dv], present K, V, QK[B, H, S, P+L].
+
+    Packed: Q is QKV[B, S, H, 3, d], or K is KV[B, L, H, 2, d].
+    """
     query = op.shape(0)
     heads = op.attr("num_heads")
     if len(query) == 5:
@@ -67,9 +73,10 @@ def multi_head_attention(op: Op) -> Shapes:
 
 @rule("GroupQueryAttention", contrib=True)
 def group_query_attention(op: Op) -> Shapes:
-    """Q[B, S, H*d] or packed [B, S, (H+2G)*d], K[B, S, G*d], V, past_key[B, G, P, d], ... -> Y[B, S, H*d], present K, V.
+    """Q[B, S, H*d], K[B, S, G*d], V alike, past K[B, G, P, d], past V -> Y[B, S, H*d], present K, V.
 
-    The present is as long as the past buffer or as the sequence so far (input 6), whichever is more.
+    Packed: Q is QKV[B, S, (H+2G)*d]. The present is as long as the past buffer or as the sequence so far
+    (input 6), whichever is more.
     """
     batch, length, width = op.shape(0)
     heads, groups = op.attr("num_heads"), op.attr("kv_num_heads")
@@ -124,3 +131,12 @@ def packed_attention(op: Op) -> Shapes:
     """X[tokens, in], W[in, q + k + v], ... -> Y[tokens, v]."""
     sizes = op.attr("qkv_hidden_sizes")
     return [(op.shape(0)[0], sizes[2] if sizes else op.shape(1)[1] // 3)]
+
+
+@rule("LinearAttention")
+def linear_attention(op: Op) -> Shapes:
+    """Q[B, S, H*d], K[B, S, G*d], V[B, S, G*dv], ... -> Y[B, S, H*dv], state[B, G, d, dv]."""
+    batch, length, width = op.shape(0)
+    heads, groups = op.attr("q_num_heads"), op.attr("kv_num_heads")
+    value_size = op.shape(2)[2] // groups
+    return [(batch, length, heads * value_size), (batch, groups, width // heads, value_size)]

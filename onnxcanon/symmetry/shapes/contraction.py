@@ -7,7 +7,6 @@ from onnxcanon.symmetry.shapes.known import (
     Op,
     Shape,
     Shapes,
-    Unresolved,
     broadcast,
     norm_axis,
     rule,
@@ -39,15 +38,16 @@ def quantized_matmul(op: Op) -> Shapes:
 
 @rule("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation", contrib=True)
 def fused_matmul(op: Op) -> Shapes:
-    """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m], either turned by transA, transB."""
-    left, right = op.shape(0), op.shape(1)
-    if op.attr("transBatchA", 0) or op.attr("transBatchB", 0):
-        raise Unresolved
-    if op.attr("transA", 0) and len(left) > 1:
-        left = (*left[:-2], left[-1], left[-2])
-    if op.attr("transB", 0) and len(right) > 1:
-        right = (*right[:-2], right[-1], right[-2])
-    return [product(left, right)]
+    """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]; transBatchA: A[n, *B, k], then transA: A[*B, k, n]; so for B."""
+    sides = []
+    for index, side in enumerate("AB"):
+        shape = op.shape(index)
+        if op.attr(f"transBatch{side}", 0):
+            shape = (*shape[1:-1], shape[0], shape[-1])
+        if op.attr(f"trans{side}", 0) and len(shape) > 1:
+            shape = (*shape[:-2], shape[-1], shape[-2])
+        sides.append(shape)
+    return [product(*sides)]
 
 
 def gemm_shape(op: Op, left: Shape, right: Shape) -> Shape:

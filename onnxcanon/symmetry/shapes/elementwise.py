@@ -26,6 +26,7 @@ def unary(op: Op) -> Shapes:
 @rule("InstanceNormalization", "GroupNormalization", "Bernoulli", "RandomNormalLike", "RandomUniformLike")
 @rule("EyeLike", "Scatter", "ScatterElements", "ScatterND", "ReverseSequence", "TensorScatter", "CumProd")
 @rule("QuantizeLinear", "DequantizeLinear", "Trilu", both=True)
+@rule("SwiGLU")
 @rule("GroupNorm", contrib=True)
 def alike(op: Op) -> Shapes:
     """X[*S], ... -> Y[*S]."""

@@ -1,8 +1,8 @@
 """Values of shape arithmetic: what Gather, Concat, Range and their like compute from known inputs.
 
-Every function takes the node and the values of its inputs (None where an optional one is absent) and returns the
-values of its outputs. They follow onnxruntime where numpy differs: integer division truncates, reductions and powers
-keep the type of their input.
+Every function takes the node and the values of its inputs (None where an optional one is absent) and
+returns the values of its outputs. They follow onnxruntime where numpy differs: integer division truncates,
+reductions and powers keep the type of their input.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ _GROWING = frozenset({"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "
 
 
 def fold(op: Op) -> list[Array] | None:
-    """The outputs of a node whose inputs are all known; None where it is not ours to compute, or too large."""
+    """The outputs of a node whose inputs are all known; None where that is not done here, or too large."""
     op_type = op.node.op_type
     function = _FOLDS.get(op_type)
-    if function is None or op.node.domain:
+    if function is None:
         return None
     arrays = [None if known is None else known.data for known in op.inputs]
     if op_type in _GROWING or _bound(arrays) > LIMIT:

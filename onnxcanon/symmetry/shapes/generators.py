@@ -67,8 +67,11 @@ def dft(op: Op) -> Shapes:
     axis = norm_axis(
         int(op.values(2)[0]) if op.has(2) else op.attr("axis", 1 if op.version < 20 else -2), len(shape)
     )
-    length = int(op.values(1)[0]) if op.has(1) else shape[axis]
     onesided, inverse = op.attr("onesided", 0), op.attr("inverse", 0)
+    if op.has(1):
+        length = int(op.values(1)[0])
+    else:
+        length = 2 * (shape[axis] - 1) if onesided and inverse else shape[axis]
     if onesided and not inverse:
         length = length // 2 + 1
     last = 1 if onesided and inverse else 2

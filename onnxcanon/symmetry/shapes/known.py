@@ -1,9 +1,9 @@
 """What the shape pass knows of a value, and the view of a node that its rules are written with.
 
-A rule is one plain function per operator family. It reads the shapes, small values and attributes of one node through
-an `Op` and returns the shapes of the node's outputs. It raises `Unresolved` where the answer is not to be had and
-`Contradiction` where the sizes cannot meet: the file is then wrong, or the probe chose sizes that the model does not
-accept.
+A rule is one plain function per operator family. It reads the shapes, small values and attributes of one
+node through an `Op` and returns the shapes of the node's outputs. It raises `Unresolved` where the answer
+is not to be had and `Contradiction` where the sizes cannot meet: the file is then wrong, or the probe chose
+sizes that the model does not accept.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Known:
     Attributes:
         shape: the concrete shape; None where not even the rank is known.
         data: the value itself where it is known: shape arithmetic, index constants, scalars.
-        private: the data comes from a float parameter (the `scales` of a Resize): it serves to work out shapes and
-            is not shown to anyone else, who would take a weight for a constant.
+        private: the data comes from a float parameter (the `scales` of a Resize). It serves to work out
+            shapes and is not shown to anyone else, who would take a weight for a constant.
     """
 
     shape: Shape | None
@@ -107,7 +107,7 @@ class Op:
         return default if attribute is None else attribute.value
 
     def attr_or_values(self, name: str, index: int) -> list[Any] | None:
-        """A list that newer opsets take as input `index` and older ones as an attribute; None where not given."""
+        """A list that newer opsets take as an input, older ones as an attribute; None where not given."""
         if self.has(index):
             return self.values(index)
         value = self.attr(name)
@@ -131,10 +131,10 @@ _RULES: dict[tuple[str, str], Rule] = {}
 
 
 def rule(*op_types: str, contrib: bool = False, both: bool = False) -> Callable[[Rule], Rule]:
-    """Register a shape rule for operators of the standard domain, of onnxruntime's contrib domain, or of both.
+    """Register a shape rule for operators of the standard, of onnxruntime's contrib domain, or of both.
 
-    A contrib operator is also accepted in the standard domain (older onnxruntime releases wrote it there) unless the
-    standard has an operator of that name.
+    A contrib operator is also accepted in the standard domain (older onnxruntime releases wrote it there)
+    unless the standard has an operator of that name.
     """
 
     def register(function: Rule) -> Rule:

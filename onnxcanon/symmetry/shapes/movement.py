@@ -20,7 +20,7 @@ from onnxcanon.symmetry.shapes.known import (
 
 @rule("Reshape")
 def reshape(op: Op) -> Shapes:
-    """X[*S], shape[r] -> Y[*T]; 0 keeps the dimension at that place unless allowzero, -1 takes what is left."""
+    """X[*S], shape[r] -> Y[*T]; 0 keeps the dimension there unless allowzero, -1 takes what is left."""
     shape = op.shape(0)
     target = op.attr_or_values("shape", 1)
     if target is None:

@@ -1,7 +1,7 @@
 """The shape pass: walk the graph twice, under two sizes of every dynamic dimension.
 
-A value that is the same under both probes is static; one that differs follows a dynamic dimension. One probe cannot
-tell: with one size, `table[:seq]` looks like a fixed slice.
+A value that is the same under both probes is static; one that differs follows a dynamic dimension. One probe
+cannot tell: with one size, `table[:seq]` looks like a fixed slice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import onnx_ir as ir
 from onnxcanon.symmetry.shapes import (
     attention,
     contraction,
+    control,
     elementwise,
     generators,
     movement,
@@ -26,7 +27,7 @@ from onnxcanon.symmetry.shapes.sizes import Sizes, Symbols, plans
 from onnxcanon.symmetry.shapes.walk import Constants, TensorReader, Walk, ordered, same
 
 # Importing a family registers its rules.
-FAMILIES = (attention, contraction, elementwise, generators, movement, recurrent, reduction, spatial)
+FAMILIES = (attention, contraction, control, elementwise, generators, movement, recurrent, reduction, spatial)
 
 
 class Shapes:
@@ -34,13 +35,15 @@ class Shapes:
 
     Attributes:
         sizes: what each named dynamic dimension was set to in either probe.
-        contradictions: how many nodes refuse these sizes in either probe; their outputs have the declared shape or none.
+        contradictions: how many nodes refuse these sizes in either probe; what they compute has the shape
+            that the file declares, or none.
     """
 
-    def __init__(self, graph: ir.Graph, first: Walk, second: Walk) -> None:
+    def __init__(self, graph: ir.Graph, first: Walk, second: Walk, witness: Walk | None = None) -> None:
         self._graph = graph
         self._first = first
         self._second = second
+        self._witness = witness
         self._folded: frozenset[ir.Node] | None = None
         self.sizes: tuple[Sizes, Sizes] = (first.sizes, second.sizes)
         self.contradictions = (first.contradictions, second.contradictions)
@@ -52,12 +55,16 @@ class Shapes:
     def data_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
         """The value under either probe, where it is known."""
         first, second = self._first.get(value), self._second.get(value)
+        if self._witness is not None and same(first, second):
+            third = self._witness.get(value)
+            second = second if third.data is None else third
         return None if first.private else first.data, None if second.private else second.data
 
     def data(self, value: ir.Value) -> Array | None:
-        """The value where it is known and the same under both probes: it does not depend on a dynamic dimension."""
+        """The value where it is known and the same under both probes."""
         first, second = self._first.get(value), self._second.get(value)
-        return first.data if same(first, second) and not first.private else None
+        static = same(first, second) and (self._witness is None or same(first, self._witness.get(value)))
+        return first.data if static and not first.private else None
 
     def folded_nodes(self) -> frozenset[ir.Node]:
         """The nodes that only compute with shapes and constants: every output is known under both probes."""
@@ -105,4 +112,8 @@ def probe(graph: ir.Graph, tensor: TensorReader, sizes: Mapping[str, int] | None
     with np.errstate(all="ignore"):
         first = search(0, None)
         second = search(1, first)
-    return Shapes(graph, first, second)
+        # Where the plans that work give a dimension one size, the first plan still shows what follows it.
+        stuck = any(first.sizes[key] == second.sizes[key] for key in symbols.dynamic(given))
+        usual = symbols.choose(next(plans(1)), given)
+        witness = Walk(graph, nodes, tensor, symbols, usual, constants, first) if stuck else None
+    return Shapes(graph, first, second, witness)

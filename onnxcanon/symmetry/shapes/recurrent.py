@@ -1,4 +1,4 @@
-"""Shapes of recurrent operators, and of Scan's carried states."""
+"""Shapes of operators that carry a state along a sequence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from onnxcanon.symmetry.shapes.known import Op, Shapes, rule
 @rule("RNN", "GRU", "LSTM")
 @rule("DynamicQuantizeLSTM", contrib=True)
 def recurrent(op: Op) -> Shapes:
-    """X[T, B, in], W[D, g*H, in], R[D, g*H, H] -> Y[T, D, B, H], Y_h[D, B, H], Y_c[D, B, H]; layout 1: batch first."""
+    """X[T, B, in], W[D, g*H, in], R[D, g*H, H] -> Y[T, D, B, H], Y_h[D, B, H], Y_c[D, B, H].
+
+    With layout 1 the batch comes first everywhere.
+    """
     first, second, _ = op.shape(0)
     directions = 2 if op.attr("direction", "forward") == "bidirectional" else 1
     hidden = op.attr("hidden_size")
@@ -21,10 +24,8 @@ def recurrent(op: Op) -> Shapes:
     return [(first, directions, second, hidden), state, state]
 
 
-@rule("Scan")
-def scan(op: Op) -> Shapes:
-    """state[*S]..., sequences... -> state[*S]..., stacked outputs (known only from the file)."""
-    scanned = op.attr("num_scan_inputs")
-    if op.version < 9:  # Scan-8 has the sequence lengths in front and a batch axis
-        return [op.shape(i) for i in range(1, len(op.inputs) - scanned)]
-    return [op.shape(i) for i in range(len(op.inputs) - scanned)]
+@rule("CausalConvWithState")
+def causal_conv(op: Op) -> Shapes:
+    """X[B, C, L], W[C, 1, k], bias[C], past[B, C, k-1] -> Y[B, C, L], present[B, C, k-1]."""
+    batch, channels, length = op.shape(0)
+    return [(batch, channels, length), (batch, channels, op.shape(1)[2] - 1)]

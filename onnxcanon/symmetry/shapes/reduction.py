@@ -12,7 +12,7 @@ REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "
 @rule(*(f"Reduce{name}" for name in REDUCTIONS))
 @rule("ReduceSumInteger", contrib=True)
 def reduce(op: Op) -> Shapes:
-    """X[*S] -> Y[S with 1 at the axes, or without them]; without axes all, or none with noop_with_empty_axes."""
+    """X[*S] -> Y[S with 1 at the axes, or without them]; no axes: all, or none with noop_with_empty_axes."""
     shape = op.shape(0)
     return [reduced(shape, reduced_axes(op), op.attr("keepdims", 1))]
 

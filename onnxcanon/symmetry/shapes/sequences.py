@@ -1,4 +1,4 @@
-"""Sequence operators, for shapes and values alike: torch exports of attention cut with SplitToSequence, SequenceAt."""
+"""Sequence operators, for shapes and values alike; torch exports of attention split with them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def length(op: Op) -> Known:
 
 
 def split(op: Op) -> Known:
-    """X[*S, sum c_i, *T], sizes or one size -> sequence of [*S, c_i, *T]; without sizes [*S, 1, *T] or [*S, *T]."""
+    """X[*S, sum c_i, *T], sizes or one size -> sequence of [*S, c_i, *T]; default [*S, 1, *T] or [*S, *T]."""
     shape, data = op.shape(0), op.known(0).data
     axis = norm_axis(op.attr("axis", 0), len(shape))
     total = shape[axis]

@@ -1,9 +1,10 @@
 """Which size each dynamic dimension gets in a probe.
 
-A symbol is a named dimension, or an anonymous one by its place. What it stands for is guessed from its name and place:
-batch, image side, channel, or other (a sequence, say). Sizes are small primes (times 32 for images, which strided
-networks want), so that they are unlikely to equal or divide a dimension of the model. No guess fits every model, so
-there are several plans; the driver takes the first under which nothing contradicts.
+A symbol is a named dimension, or an anonymous one by its place. What it stands for is guessed from its name
+and place: batch, image side, channel, or other (a sequence, say). Sizes are small primes (times 32 for
+images, which strided networks want), so that they are unlikely to equal or divide a dimension of the model.
+No guess fits every model, so there are several plans; the driver takes the first under which nothing
+contradicts.
 """
 
 from __future__ import annotations
@@ -53,7 +54,8 @@ def plans(probe: int) -> Iterator[Plan]:
     yield from (replace(variant, batch=1) for variant in variants)
 
 
-# Alternatives for networks that want squares, a text line of fixed height, or exactly the size they were made for.
+# For networks that want squares, a text line of fixed height, or exactly the size they were made for; the
+# last for attention masks, which look like images.
 _IMAGES = (
     ((224, 224), (288, 288)),
     ((48, 160), (48, 224)),
@@ -62,6 +64,7 @@ _IMAGES = (
     ((256, 256), (256, 256)),
     ((32, 32), (32, 32)),
     ((28, 28), (28, 28)),
+    ((5, 5), (7, 7)),
 )
 
 
@@ -106,6 +109,10 @@ class Symbols:
         self._sums(sizes, given)
         return sizes
 
+    def dynamic(self, given: Mapping[str, int]) -> list[str]:
+        """The symbols that are to differ between the probes."""
+        return [key for key, what in self.kinds.items() if key not in given and what != "channel"]
+
     def _sums(self, sizes: Sizes, given: Mapping[str, int]) -> None:
         """Lengths that are the sum of others: written so ("past + seq"), or named a total beside a past."""
         past = next((key for key in sizes if "past" in key.lower() and not _SUM.fullmatch(key)), None)
@@ -116,8 +123,10 @@ class Symbols:
             if key in given:
                 continue
             if match := _SUM.fullmatch(key):
-                terms = [int(term) if term.isdigit() else sizes.get(term, 0) for term in match.groups()]
-                sizes[key] = sum(terms)
+                terms = [int(term) if term.isdigit() else sizes.get(term) for term in match.groups()]
+                sizes[key] = (
+                    sum(term for term in terms if term is not None) if None not in terms else sizes[key]
+                )
             elif "total" in key.lower() and past and plain:
                 sizes[key] = sizes[past] + sizes[plain[0]]
 

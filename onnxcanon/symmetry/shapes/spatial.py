@@ -18,7 +18,7 @@ def conv(op: Op) -> Shapes:
 
 @rule("QLinearConv", both=True)
 def quantized_conv(op: Op) -> Shapes:
-    """X[N, C, *S], x_scale, x_zero, W[M, C/g, *K], ... -> Y[N, M, *T]; channels_last (contrib): X[N, *S, C]."""
+    """X[N, C, *S], x_scale, x_zero, W[M, C/g, *K], ... -> Y[N, M, *T]; contrib channels_last: X[N, *S, C]."""
     shape, weight = op.shape(0), op.shape(3)
     if not op.attr("channels_last", 0):
         return [convolved(op, shape, weight)]

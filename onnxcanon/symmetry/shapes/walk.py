@@ -44,8 +44,8 @@ Constants = dict[ir.Value, Known]
 class Walk:
     """What is known of every value of a graph under one choice of sizes.
 
-    Given an earlier walk, only nodes whose inputs differ from it are visited, and what turns out the same is the same
-    object. A walk that contradicts itself as often as one that is there already gives up.
+    Given an earlier walk, only nodes whose inputs differ from it are visited, and what turns out the same
+    is the same object. A walk that meets as many contradictions as one that is there already gives up.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Walk:
         self._tensor = tensor
         self._constants = constants
         self._base = base
-        self._version = graph.opset_imports.get("", 1)
+        self._version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
         self._contrib_version = graph.opset_imports.get("com.microsoft", 1)
         self._known: dict[ir.Value, Known] = dict(base._known) if base else {}
         self._changed: set[ir.Value] = set()
@@ -118,7 +118,7 @@ class Walk:
 
     def _infer(self, node: ir.Node, inputs: list[Known | None]) -> list[Known]:
         """What the rules say of the outputs."""
-        op_type, domain = node.op_type, node.domain
+        op_type, domain = node.op_type, "" if node.domain == "ai.onnx" else node.domain
         op = Op(node, inputs, node.version or (self._contrib_version if domain else self._version))
         try:
             if not domain:
