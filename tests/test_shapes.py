@@ -33,7 +33,7 @@ OPAQUE = {
     "silero-vad-v5-half-if",
     "silero-vad-v5-if",
 }
-# Files that onnxruntime or the IR does not take, or that declare a shape that is not so.
+# Files that the IR does not take, that declare a wrong shape, that do not run at these sizes (or slowly).
 NOT_COMPARED = {
     "gpt2-tiny-greedysearch-contrib",
     "silero-vad-v5-if",
@@ -61,7 +61,7 @@ def probe_text(text: str, sizes: dict[str, int] | None = None) -> tuple[Shapes, 
     return probe_graph(graph, sizes), values
 
 
-# --- real models -------------------------------------------------------------------------------------------
+# --- real models -----------------------------------------------------------------------------------
 
 
 def exposed(path: Path) -> onnx.ModelProto:
@@ -108,6 +108,8 @@ def disagreements(path: Path, index: int) -> list[str]:
         shape, data = shapes.shapes(values[name])[index], shapes.data_pair(values[name])[index]
         if shape is not None and shape != np.shape(actual):
             wrong.append(f"{name}: shape {shape}, really {np.shape(actual)}")
+        if index and shapes.stuck:
+            data = None  # it may be the witness's
         if data is not None and (
             data.dtype != actual.dtype or not np.allclose(data, actual, rtol=1e-6, equal_nan=True)
         ):
@@ -120,7 +122,7 @@ def disagreements(path: Path, index: int) -> list[str]:
 @pytest.mark.parametrize("path", MODELS + TWINS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_agrees_with_onnxruntime(path: Path, index: int) -> None:
     if path.stem in NOT_COMPARED:
-        pytest.skip("does not run at the probe's sizes, or declares a wrong shape")
+        pytest.skip("not compared")
     assert disagreements(path, index) == []
 
 
@@ -136,7 +138,7 @@ def test_every_shape_is_known(path: Path) -> None:
     assert shapes.contradictions == (0, 0)
 
 
-# --- ONNX's node tests -------------------------------------------------------------------------------------
+# --- ONNX's node tests -----------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +208,7 @@ def test_values_of_the_node_tests(node_cases: list[Any], monkeypatch: pytest.Mon
     assert checked > 400
 
 
-# --- onnxruntime's contrib operators -----------------------------------------------------------------------
+# --- onnxruntime's contrib operators ---------------------------------------------------------------
 
 
 def real(*shape: int) -> Any:
@@ -381,7 +383,7 @@ def test_contrib_operators(op_type: str, inputs: list[Any], outputs: int, attrib
     assert inferred(model) == [np.shape(array) for array in actual]
 
 
-# --- spellings of earlier opsets ---------------------------------------------------------------------------
+# --- spellings of earlier opsets -------------------------------------------------------------------
 
 X = (2, 3, 8, 6)
 
@@ -464,3 +466,132 @@ def test_earlier_opsets(
     op_type: str, opset: int, inputs: list[Any], attributes: dict[str, Any], expected: list[tuple[int, ...]]
 ) -> None:
     assert inferred(one_node(op_type, inputs, len(expected), attributes, opset=opset)) == expected
+
+
+# --- the two probes --------------------------------------------------------------------------------
+
+
+def test_a_slice_by_a_dynamic_length_is_not_static() -> None:
+    shapes, values = probe_text("""<ir_version: 8, opset_import: ["": 17]>
+    f (int64[batch, seq] ids, float[32, 4] table) => (float[s, 4] y) <int64[1] zero = {0}, int64 one = {1}> {
+        shape = Shape (ids)
+        length = Gather (shape, one)
+        end = Unsqueeze (length, zero)
+        y = Slice (table, zero, end, zero)
+        rank = Shape (shape)
+    }""")
+    assert shapes.shapes(values["y"]) == ((5, 4), (7, 4))
+    assert shapes.data(values["end"]) is None
+    assert [array.tolist() for array in shapes.data_pair(values["end"]) if array is not None] == [[5], [7]]
+    assert shapes.data(values["rank"]).tolist() == [2]
+    assert {node.op_type for node in shapes.folded_nodes()} == {"Shape", "Gather", "Unsqueeze"}
+
+
+def test_a_given_size_is_not_probed() -> None:
+    shapes, values = probe_text(
+        """<ir_version: 8, opset_import: ["": 17]>
+        f (float[batch, seq] x) => (int64[2] y) { y = Shape (x) }""",
+        {"seq": 16},
+    )
+    assert shapes.shapes(next(iter(values["y"].producer().inputs))) == ((2, 16), (3, 16))
+
+
+def test_sizes_that_the_model_refuses_are_tried_again() -> None:
+    """A traced model works with a batch of 1 only; what depends on the batch is still not static."""
+    shapes, values = probe_text("""<ir_version: 8, opset_import: ["": 17]>
+    f (float[batch, 6] x) => (float[1, 6] y) <int64[2] one = {1, 6}> {
+        y = Reshape (x, one)
+        shape = Shape (x)
+    }""")
+    assert shapes.shapes(values["y"]) == ((1, 6), (1, 6))
+    assert shapes.contradictions == (0, 0)
+    assert shapes.stuck == ("batch",)
+    assert shapes.data(values["shape"]) is None
+
+
+def test_a_contradiction_stays_local() -> None:
+    shapes, values = probe_text("""<ir_version: 8, opset_import: ["": 17]>
+    f (float[2, 3] x, float[2, 4] z) => (float[a, b] y) {
+        y = Add (x, z)
+        v = Relu (y)
+        w = Relu (x)
+    }""")
+    assert [shapes.shapes(values[name])[0] for name in "yvw"] == [None, None, (2, 3)]
+    assert shapes.contradictions[0] == 1
+
+
+def test_unknown_operators_have_the_declared_shape() -> None:
+    shapes, values = probe_text("""<ir_version: 8, opset_import: ["": 17, "custom": 1]>
+    f (float[batch, 3] x) => (float[batch, 9] y) <float[batch, 5] known, float[unheard, 5] v> {
+        known = custom.Op (x)
+        v = custom.Op (x)
+        w = custom.Op (x)
+        y = custom.Op (x)
+    }""")
+    pairs = {name: shapes.shapes(value) for name, value in values.items()}
+    assert pairs == {"known": ((2, 5), (3, 5)), "v": (None, None), "w": (None, None), "y": ((2, 9), (3, 9))}
+
+
+def test_sums_of_lengths_fit() -> None:
+    shapes, values = probe_text("""<ir_version: 8, opset_import: ["": 17]>
+    f (float[batch, 2, seq, 4] k, float[batch, 2, past_len, 4] past, float[batch, total_len] mask)
+    => (float[a] y) {
+        all = Concat <axis = 2> (past, k)
+        shape = Shape <start = 2, end = 3> (all)
+        flat = Shape <start = 1> (mask)
+        y = Equal (shape, flat)
+    }""")
+    assert shapes.data(values["y"]).tolist() == [True]
+
+
+def test_weights_are_not_shown_as_values() -> None:
+    """Two floats may be the scales of a Resize and serve to find its shape; they may be weights as well."""
+    shapes, values = probe_text("""<ir_version: 8, opset_import: ["": 17]>
+    f (float[1, 3, 8, 8] x) => (float[a, b, c, d] y)
+    <float[2] one = {1, 1}, float[2] two = {2, 2}, float half = {0.5}> {
+        scales = Concat <axis = 0> (one, two)
+        y = Resize (x, , scales)
+        less = Mul (two, half)
+        scalar = Mul (half, half)
+    }""")
+    assert shapes.shapes(values["y"])[0] == (1, 3, 16, 16)
+    assert shapes.data(values["scales"]) is None
+    assert shapes.data(values["less"]) is None
+    assert shapes.data(values["scalar"]).tolist() == 0.25
+
+
+def test_sequences_keep_their_items_apart() -> None:
+    shapes, values = probe_text("""<ir_version: 8, opset_import: ["": 17]>
+    f (float[2, 3, 4] x) => (float[a, b] y) <int64 step = {2}, int64 at = {1}, int64 zero = {0}> {
+        parts = SplitToSequence <axis = 1> (x, step)
+        last = SequenceAt (parts, at)
+        joined = ConcatFromSequence <axis = 1> (parts)
+        rows = SplitToSequence <axis = 0, keepdims = 0> (x)
+        y = SequenceAt (rows, zero)
+        count = SequenceLength (rows)
+        stack = ConcatFromSequence <axis = 0, new_axis = 1> (rows)
+    }""")
+    found = {name: shapes.shapes(values[name])[0] for name in ("last", "joined", "y", "stack")}
+    assert found == {"last": (2, 1, 4), "joined": (2, 3, 4), "y": (3, 4), "stack": (2, 3, 4)}
+    assert shapes.data(values["count"]).tolist() == 2
+
+
+def test_nodes_may_stand_in_any_order() -> None:
+    """onnxruntime sorts them, so some files are not sorted."""
+    shapes, values = probe_text("""<ir_version: 8, opset_import: ["": 17]>
+    f (float[2, 3] x) => (float[a, b] y) {
+        y = Transpose (v)
+        v = Relu (x)
+    }""")
+    assert shapes.shapes(values["y"]) == ((3, 2), (3, 2))
+
+
+def test_large_values_are_shapes_only() -> None:
+    shapes, values = probe_text("""<ir_version: 8, opset_import: ["": 17]>
+    f (float[2, 3] x) => (float[a, b] y) <int64[2] big = {1000, 1000}, int64[2] small = {10, 10}> {
+        y = ConstantOfShape (big)
+        v = ConstantOfShape (small)
+    }""")
+    assert shapes.shapes(values["y"])[0] == (1000, 1000)
+    assert shapes.data(values["y"]) is None
+    assert shapes.data(values["v"]).shape == (10, 10)

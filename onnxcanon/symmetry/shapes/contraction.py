@@ -38,7 +38,7 @@ def quantized_matmul(op: Op) -> Shapes:
 
 @rule("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation", contrib=True)
 def fused_matmul(op: Op) -> Shapes:
-    """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]; transBatchA: A[n, *B, k], then transA: A[*B, k, n]; so for B."""
+    """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]; transBatchA: A[n, *B, k], before transA: A[*B, k, n]; so B."""
     sides = []
     for index, side in enumerate("AB"):
         shape = op.shape(index)

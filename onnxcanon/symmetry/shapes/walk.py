@@ -44,8 +44,13 @@ Constants = dict[ir.Value, Known]
 class Walk:
     """What is known of every value of a graph under one choice of sizes.
 
-    Given an earlier walk, only nodes whose inputs differ from it are visited, and what turns out the same
-    is the same object. A walk that meets as many contradictions as one that is there already gives up.
+    Given an earlier walk, only nodes whose inputs differ from it are visited, and what turns out the same is
+    the same object. A walk that meets contradictions gives up at `give_up` unknown values.
+
+    Attributes:
+        sizes: the size of every symbol.
+        contradictions: how many of the visited nodes refuse these sizes.
+        unknown: how many of the values that they compute have no known shape.
     """
 
     def __init__(
@@ -54,13 +59,14 @@ class Walk:
         nodes: Sequence[ir.Node],
         tensor: TensorReader,
         symbols: Symbols,
-        sizes: Sizes,
         constants: Constants,
+        sizes: Sizes,
         base: Walk | None = None,
         give_up: int | None = None,
     ) -> None:
         self.sizes = sizes
         self.contradictions = 0
+        self.unknown = 0
         self._tensor = tensor
         self._constants = constants
         self._base = base
@@ -77,7 +83,7 @@ class Walk:
         for node in nodes:
             if base is None or node in self._symbolic or not self._changed.isdisjoint(node.inputs):
                 self._visit(node)
-                if give_up is not None and self.contradictions >= give_up:
+                if give_up is not None and self.contradictions and self.unknown >= give_up:
                     break
 
     def get(self, value: ir.Value) -> Known:
@@ -112,6 +118,7 @@ class Walk:
             if result.shape is None and not isinstance(result, KnownSequence):
                 shape, symbolic = declared(value, self.sizes)
                 result = Known(shape)
+                self.unknown += shape is None
                 if symbolic:
                     self._symbolic.add(node)
             self._set(value, result)
