@@ -1,0 +1,232 @@
+"""The model: an ONNX file as we see it, read and written without losing anything.
+
+    >>> model = load("resnet.onnx")
+    >>> twin = model.with_tensors({"fc.weight": lambda: model.tensor("fc.weight")[::-1]})
+    >>> twin.save("twin.onnx")
+
+Weights are mapped, not loaded, and saving streams them one at a time; a save copies the bytes of the source
+and changes only the tensors that were replaced, so whatever else the file holds is kept as it is.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir
+from onnx_ir import DataType
+
+from onnxcanon import wire
+from onnxcanon.admission import check_signature
+from onnxcanon.errors import ModelError
+from onnxcanon.layout import lay_out
+from onnxcanon.source import Source, Tensor, open_source
+from onnxcanon.storage import DataFile, DataFolder, Mappings, Refusal, Staging, blame, same_file
+from onnxcanon.wire import Payload, Piece
+
+# Protobuf reads and writes less than this.
+LARGEST_MESSAGE = 2**31 - 1
+# What moves to external data when a model outgrows that; smaller tensors are needed to infer shapes.
+SMALLEST_MOVED = 1024
+
+Replacement = np.ndarray | Callable[[], np.ndarray]
+
+# onnx-ir logs oddities of a graph that we accept; it is not for a library to print them.
+logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
+
+
+class Model:
+    """An ONNX model: graph, parameters (memory-mapped), opsets, storage. Made by `load`, never changed.
+
+    Attributes:
+        path: The file it came from; None for a model given in memory.
+        ir: Its graph in onnx-ir. To be read only. Its tensors are those of the file: replacements made by
+            `with_tensors` are seen through `tensor`, not here.
+    """
+
+    path: Path | None
+    ir: onnx_ir.Model
+
+    def __init__(self, path: Path | None, source: Source, mappings: Mappings) -> None:
+        self.path = path
+        self.ir = source.graph
+        self._source = source
+        self._mappings = mappings
+        self._new: dict[str, Replacement] = {}
+
+    def __repr__(self) -> str:
+        return f"<Model {self.name}: {len(self._source.tensors)} tensors, {self.serialized_size()} bytes>"
+
+    @property
+    def name(self) -> str:
+        """What to call the model in messages: its path, else the name of its graph."""
+        return str(self.path) if self.path else self.ir.graph.name or "<model>"
+
+    def opset(self, domain: str = "") -> int:
+        """The version of an operator set; 0 if not imported. A file importing none has the default at 1."""
+        imports = self.ir.graph.opset_imports
+        if domain in ("", "ai.onnx"):
+            return imports.get("", imports.get("ai.onnx", 0 if imports else 1))
+        return imports.get(domain, 0)
+
+    def tensor_names(self) -> list[str]:
+        """Names of all constant tensors of the main graph: initializers, then outputs of Constant nodes."""
+        return list(self._source.tensors)
+
+    def tensor_info(self, name: str) -> tuple[tuple[int, ...], DataType]:
+        """Shape and type of a tensor, without reading it.
+
+        Raises:
+            ModelError: If there is no such tensor.
+        """
+        tensor = self._lookup(name)
+        return tensor.shape, tensor.dtype
+
+    def tensor(self, name: str) -> np.ndarray:
+        """A tensor's values, read-only; views the file where stored raw, at an address the type allows.
+
+        Types numpy has not (bfloat16, float8, int4) come as ml_dtypes arrays, one element each.
+
+        Raises:
+            ModelError: If there is no such tensor, or its replacement has another shape or type.
+        """
+        tensor = self._lookup(name)
+        array = self._replacement(name) if name in self._new else tensor.value.numpy()
+        array = array.view() if array.flags.aligned else array.copy()
+        array.flags.writeable = False
+        return array
+
+    def serialized_size(self) -> int:
+        """How many bytes the values of all tensors take."""
+        return sum(tensor.nbytes for tensor in self._source.tensors.values())
+
+    def with_tensors(self, new: Mapping[str, Replacement]) -> Model:
+        """The same model with some tensors replaced by arrays, or by functions called for the values.
+
+        Functions are called one at a time, at each `tensor` and `save`; what they return is not kept. Shape
+        and type have to be those of the tensor, which is checked then.
+
+        Raises:
+            ModelError: If there is no such tensor, or it holds strings.
+        """
+        for name in new:
+            if self._lookup(name).dtype == DataType.STRING:
+                raise ModelError(f"{self.name}: tensor '{name}' holds strings; only numbers can be replaced")
+        twin = copy.copy(self)
+        twin._new = {**self._new, **new}
+        return twin
+
+    def to_proto(self) -> onnx.ModelProto:
+        """The model in memory, replacements and external data included.
+
+        Raises:
+            ModelError: If it does not fit into one protobuf message (2 GB), or a replacement does not fit.
+        """
+        pieces = lay_out(self._source, self._payloads(), None, None)
+        if wire.size(pieces) > LARGEST_MESSAGE:
+            raise ModelError(f"{self.name}: over 2 GB, too large for a protobuf in memory; save it to a file")
+        return wire.parse(wire.join(pieces))
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
+        """Write the model to a file, whole or not at all.
+
+        Tensors stay where they were, in the file or external, external ones in `<path>.data`; should the file
+        outgrow 2 GB, its large tensors become external too. A checksum of an external file is not kept.
+
+        Args:
+            path: The file to write; may be the source itself.
+            overwrite: Whether an existing file may be replaced.
+
+        Raises:
+            ModelError: If it cannot be written, would destroy a file this model is read from, or a
+                replacement has another shape or type.
+        """
+        target = Path(path)
+        with blame(str(target)), Staging() as staging:
+            data, pieces = self._lay_out(target)
+            self._check_target(target, overwrite)
+            if not data.empty:
+                companion = target.with_name(data.location)
+                self._check_target(companion, overwrite, beside=target)
+                staging.write(companion, data.pieces(), self._mappings.drop_pages)
+            staging.write(target, iter(pieces), self._mappings.drop_pages)
+            staging.commit()
+
+    def _lay_out(self, target: Path) -> tuple[DataFile, list[Piece]]:
+        new = self._payloads()
+        for moved in (None, SMALLEST_MOVED):
+            data = DataFile(f"{target.name}.data")
+            pieces = lay_out(self._source, new, data, moved)
+            if wire.size(pieces) <= LARGEST_MESSAGE:
+                return data, pieces
+        raise Refusal("over 2 GB remain that cannot be stored as external data", "split the model")
+
+    def _check_target(self, target: Path, overwrite: bool, beside: Path | None = None) -> None:
+        """Refuse to replace what is no file, what is there but may not be replaced, and what we read from."""
+        if not target.parent.is_dir():
+            raise Refusal(f"there is no folder {target.parent}", "create it first")
+        if not target.exists():
+            return
+        if not target.is_file():
+            raise Refusal(f"{target.name} is not a regular file", "name a new file")
+        if not overwrite:
+            raise Refusal(f"{target.name} exists", "choose another name")
+        in_place = self.path is not None and same_file(self.path, beside or target)
+        if not in_place and any(same_file(path, target) for path in self._mappings.paths):
+            raise Refusal(f"{target.name} holds data of the model being saved", "choose another name")
+
+    def _lookup(self, name: str) -> Tensor:
+        try:
+            return self._source.tensors[name]
+        except KeyError:
+            raise ModelError(f"{self.name}: there is no tensor '{name}'; see tensor_names()") from None
+
+    def _payloads(self) -> dict[str, Payload]:
+        tensors = self._source.tensors
+        return {name: Payload(tensors[name].nbytes, partial(self._raw, name)) for name in self._new}
+
+    def _raw(self, name: str) -> bytes | memoryview:
+        """The bytes of a replacement, as ONNX stores them."""
+        array, dtype = self._replacement(name), self._source.tensors[name].dtype
+        if dtype.bitwidth < 8 or sys.byteorder != "little":
+            return onnx_ir.Tensor(array, dtype).tobytes()
+        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+    def _replacement(self, name: str) -> np.ndarray:
+        new, tensor = self._new[name], self._source.tensors[name]
+        array = np.asarray(new() if callable(new) else new)
+        if array.shape != tensor.shape or array.dtype != tensor.dtype.numpy():
+            old = f"{tensor.dtype.numpy()} {list(tensor.shape)}"
+            raise ModelError(
+                f"{self.name}: the replacement of tensor '{name}' is {array.dtype} {list(array.shape)};"
+                f" make it {old} like the tensor"
+            )
+        return array
+
+
+def load(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Model:
+    """Open a model: a path, a `ModelProto` (copied, not changed), or a `Model`, returned as it is.
+
+    Neither checks the graph nor infers shapes; weights are mapped, not read.
+
+    Raises:
+        ModelError: If there is no model, it is damaged, its external data is missing or lies outside its
+            folder, or it holds what we would lose or not see: sparse tensors, training information, segments.
+    """
+    if isinstance(source, Model):
+        return source
+    if isinstance(source, onnx.ModelProto):
+        with blame(source.graph.name or "<model>"):
+            return Model(None, open_source(wire.serialize(source), None), Mappings())
+    with blame(os.fspath(source)):
+        path, mappings = Path(source), Mappings()
+        buffer = mappings.view(path)
+        check_signature(buffer)
+        return Model(path, open_source(buffer, DataFolder(path, mappings)), mappings)
