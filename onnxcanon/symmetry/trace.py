@@ -108,12 +108,11 @@ class Tracer:
 
     def _constant(self, value: ir.Value, held: str) -> Labelled | None:
         """The labelled form of a constant: a parameter, or data."""
-        tensor = value.const_value
-        if tensor is None or value.name is None:
+        if value.name is None:
             return None
-        shape = tuple(int(n) for n in tensor.shape)
+        shape, dtype = self.model.tensor_info(value.name)
         size = int(np.prod(shape, dtype=np.int64))
-        if tensor.dtype in INDEX_TYPES:
+        if dtype in INDEX_TYPES:
             return self._data(value, shape, size)
         if held:
             self.trace.held[value.name] = held
@@ -122,7 +121,7 @@ class Tracer:
         if size <= 1 or (shared and self._uniform(value.name)):
             array = self.model.tensor(value.name)
             return constant(shape, UNIFORM, zero=size > 0 and not np.any(array))
-        parameter = Parameter(value.name, shape, tensor.dtype in SCALABLE)
+        parameter = Parameter(value.name, shape, dtype in SCALABLE)
         self.trace.parameters[value.name] = parameter
         return parameter_value(parameter)
 

@@ -1,0 +1,130 @@
+"""The analyzer's result: `Symmetry`, the group of one model and how its elements act on the parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.errors import OnnxcanonError
+from onnxcanon.model import Model
+from onnxcanon.symmetry.constraints import Ids, System
+from onnxcanon.symmetry.gauge import Freedom, solve_degrees, used
+from onnxcanon.symmetry.solve import Solution, solve
+from onnxcanon.symmetry.trace import Trace, trace
+from onnxcanon.transform import Action, Factor, Index, Transform, _by_context, _move, _tidy_factor, _tidy_index
+
+
+@dataclass(eq=False)
+class Symmetry:
+    """The group: a tree of permutations of units, and bases of the scale and sign freedoms.
+
+    `classes[name][axis]` are the unit classes along an axis, int64, broadcasting against the parameter;
+    `degrees[name][axis]` the degree variables, or None.
+    """
+
+    model: str
+    trace: Trace
+    solution: Solution
+    scale: Freedom
+    sign: Freedom
+    classes: dict[str, dict[int, Ids]] = field(default_factory=dict)
+    degrees: dict[str, dict[int, Ids]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, parameter in self.trace.parameters.items():
+            rows = {a: self.solution.classes[i] for a, i in enumerate(parameter.ids) if i is not None}
+            self.classes[name] = {a: _shrunk(c, a) for a, c in rows.items()}
+            self.degrees[name] = {a: d for a, d in enumerate(parameter.degrees) if d is not None}
+
+    @cached_property
+    def acting(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which scale and which sign freedoms act on some parameter."""
+        variables = [d for axes in self.degrees.values() for d in axes.values()]
+        return used(self.scale, variables), used(self.sign, variables)
+
+    def action(self, motion: Ids | None = None, scale: Factor | None = None, sign: Index | None = None) -> Transform:
+        """The transform of a group element: permute by `motion`, then scale and flip.
+
+        Args:
+            motion: image of every unit class, int64 [classes]; None moves nothing.
+            scale: log2 of each scale freedom, float64 [scale.count].
+            sign: 0 or 1 for each sign freedom, int64 [sign.count].
+        """
+        scales = None if scale is None else np.exp2(self.scale.forms @ scale)
+        flips = None if sign is None else 1.0 - 2.0 * ((self.sign.forms @ sign) % 2)
+        actions = {}
+        for name, parameter in self.trace.parameters.items():
+            index = {} if motion is None else self._indices(name, motion)
+            factor: dict[int, Factor] = {}
+            for axis, variables in self.degrees[name].items():
+                total = np.ones(variables.shape)
+                total = total if scales is None else total * scales[variables]
+                total = total if flips is None else total * flips[variables]
+                factor[axis] = total
+            action = Action(parameter.shape, _tidy_index(index), _tidy_factor(factor))
+            if action.index or action.factor:
+                actions[name] = action
+        return Transform(actions, self.model)
+
+    def _indices(self, name: str, motion: Ids) -> dict[int, Index]:
+        """Source positions per axis: the position whose class `motion` carries here."""
+        classes = self.classes[name]
+        out: dict[int, Index] = {}
+        for axis in _by_context(classes):
+            rows = classes[axis]
+            if (motion[rows] == rows).all() and not any(rows.shape[a] > 1 for a in out if a != axis):
+                continue
+            moved = _move(motion[rows], {a: i for a, i in out.items() if rows.shape[a] > 1})
+            here, there = np.argsort(rows, axis, kind="stable"), np.argsort(moved, axis, kind="stable")
+            if not np.array_equal(np.take_along_axis(rows, here, axis), np.take_along_axis(moved, there, axis)):
+                raise OnnxcanonError(f"a motion is not defined on axis {axis} of '{name}'; please report this model")
+            index = np.empty_like(here)
+            np.put_along_axis(index, here, there, axis)
+            out[axis] = index
+        return out
+
+    def random(self, rng: np.random.Generator, *, permute: bool = True, scale: bool = True, sign: bool = True,
+               pow2: bool = True) -> Transform:  # fmt: skip
+        """A random element: uniform in permutations and signs, scale exponents within ±3 (log2)."""
+        motion = self.solution.random(rng) if permute else None
+        wide = self.scale.count
+        exponents = rng.integers(-3, 4, wide).astype(np.float64) if pow2 else rng.uniform(-2.3, 2.3, wide)
+        flips = rng.integers(0, 2, self.sign.count)
+        return self.action(motion, exponents if scale else None, flips if sign else None)
+
+    @cached_property
+    def log10_orbit(self) -> float:
+        """log10 of the number of distinct permutations."""
+        return sum((o.log10_order() for o in self.solution.orbits), 0.0)
+
+    @property
+    def trivial(self) -> bool:
+        """Whether nothing may change."""
+        scales, signs = self.acting
+        return not self.solution.orbits and not scales.any() and not signs.any()
+
+
+def _shrunk(rows: Ids, axis: int) -> Ids:
+    """Drop contexts the classes turned out not to depend on."""
+    for k in range(rows.ndim):
+        if k != axis and rows.shape[k] > 1:
+            first = rows.take([0], k)
+            if (rows == first).all():
+                rows = first
+    return rows
+
+
+def symmetry(model: Model, sizes: dict[str, int] | None = None) -> Symmetry:
+    """Analyze a model: trace its graph, solve for permutations, scales and signs."""
+    facts = trace(model, sizes)
+    return Symmetry(
+        model.name, facts, solve(facts.ledger),
+        solve_degrees(facts.ledger, System.SCALE), solve_degrees(facts.ledger, System.SIGN),
+    )  # fmt: skip
+
+
+Array = NDArray[Any]

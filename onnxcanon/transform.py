@@ -1,0 +1,264 @@
+"""Transform: one element of a model's symmetry group, as it acts on the parameters.
+
+Per parameter, W'[j] = F(j) · W[s(j)]. The source position s has one index array per moved axis, the factor F
+one array per scaled axis; each array broadcasts against the parameter's shape, so the permutation of an
+axis may depend on the position along others (its context: the head, the expert). Indices refer to the
+context's *target* position.
+
+File format ``onnxcanon-transform-1``: a zip archive of ``.npy`` arrays (no pickles). ``header.npy`` holds
+UTF-8 JSON ``{"format", "model", "parameters": [{"name", "shape", "index": [axes], "factor": [axes]}]}``; the
+arrays of parameter k are ``p{k}.index.{axis}.npy`` (int64) and ``p{k}.factor.{axis}.npy`` (float64).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.errors import TransformError
+from onnxcanon.model import Model
+
+Index = NDArray[np.int64]
+Factor = NDArray[np.float64]
+
+FORMAT = "onnxcanon-transform-1"
+HEADER_LIMIT = 1 << 28
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a transform does to one parameter of the given shape."""
+
+    shape: tuple[int, ...]
+    index: Mapping[int, Index] = field(default_factory=dict)
+    factor: Mapping[int, Factor] = field(default_factory=dict)
+
+    def __call__(self, array: NDArray[Any]) -> NDArray[Any]:
+        """F(j) · W[s(j)], in the dtype of `array`; -0 becomes 0 where factors act."""
+        out = _move(array, self.index)
+        if not self.factor:
+            return out
+        for factor in self.factor.values():
+            out = (out * factor).astype(array.dtype) if not _exact(factor) else _exact_product(out, factor)
+        return out + np.zeros((), array.dtype)
+
+    def then(self, later: Action) -> Action:
+        """The action of `later` after this one."""
+        index = {a: _move(i, later.index) for a, i in self.index.items()}
+        for axis, i in later.index.items():
+            index.setdefault(axis, i)
+        factor = {a: _move(f, later.index) for a, f in self.factor.items()}
+        for axis, f in later.factor.items():
+            factor[axis] = factor[axis] * f if axis in factor else f
+        return Action(self.shape, _tidy_index(index), _tidy_factor(factor))
+
+    def inverse(self) -> Action:
+        """The action that undoes this one."""
+        index: dict[int, Index] = {}
+        for axis in _by_context(self.index):
+            rows = np.argsort(self.index[axis], axis=axis)
+            index[axis] = _move(rows, index)
+        factor = {a: 1.0 / _move(f, index) for a, f in self.factor.items()}
+        return Action(self.shape, index, factor)
+
+
+def _exact(factor: Factor) -> bool:
+    """Whether all factors are ± powers of two."""
+    return bool((np.abs(np.frexp(factor)[0]) == 0.5).all())
+
+
+def _exact_product(array: NDArray[Any], factor: Factor) -> NDArray[Any]:
+    return array * factor.astype(array.dtype)
+
+
+def _by_context(index: Mapping[int, Index]) -> list[int]:
+    """Axes ordered so that each comes after the axes its indices depend on."""
+    rest, out = dict(index), []
+    while rest:
+        ready = [a for a, i in rest.items() if not any(i.shape[b] > 1 for b in rest if b != a)]
+        if not ready:
+            raise TransformError("the index arrays of a parameter depend on each other in a circle")
+        for axis in ready:
+            out.append(axis)
+            del rest[axis]
+    return out
+
+
+def _move(array: NDArray[Any], index: Mapping[int, Index]) -> NDArray[Any]:
+    """array[s(j)] for an array that broadcasts against the parameter (axes of size 1 stay)."""
+    for axis in _by_context(index):
+        rows = index[axis]
+        if array.shape[axis] == 1:
+            continue
+        if rows.size == rows.shape[axis]:
+            array = np.take(array, rows.ravel(), axis)
+            continue
+        around = [n if k != axis else 1 for k, n in enumerate(rows.shape)]
+        wide = np.broadcast_shapes(tuple(n if k != axis else 1 for k, n in enumerate(array.shape)), tuple(around))
+        array = np.broadcast_to(array, [array.shape[axis] if k == axis else n for k, n in enumerate(wide)])
+        rows = np.broadcast_to(rows, [rows.shape[axis] if k == axis else n for k, n in enumerate(wide)])
+        array = np.take_along_axis(array, rows, axis)
+    return array
+
+
+def _tidy_index(index: Mapping[int, Index]) -> dict[int, Index]:
+    """Without the indices that move nothing."""
+    out = {}
+    for axis, rows in index.items():
+        shape = [1] * rows.ndim
+        shape[axis] = rows.shape[axis]
+        if (rows != np.arange(rows.shape[axis]).reshape(shape)).any():
+            out[axis] = rows
+    return out
+
+
+def _tidy_factor(factor: Mapping[int, Factor]) -> dict[int, Factor]:
+    return {a: f for a, f in factor.items() if (f != 1.0).any()}
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """One group element: an `Action` for each parameter it changes."""
+
+    actions: Mapping[str, Action]
+    model: str = ""
+
+    def apply(self, model: Model) -> Model:
+        """The transformed model; parameters are computed one at a time when they are read or saved.
+
+        Raises:
+            TransformError: a parameter is absent or has another shape.
+        """
+        self.check(model)
+        new = {name: partial(_transformed, model, name, action) for name, action in self.actions.items()}
+        return model.with_tensors(new)
+
+    def check(self, model: Model) -> None:
+        """Raise `TransformError` unless every parameter exists in the model with the recorded shape."""
+        known = set(model.tensor_names())
+        for name, action in self.actions.items():
+            if name not in known:
+                raise TransformError(f"{model.name}: has no parameter '{name}'; the transform was made for another model")
+            shape = tuple(model.tensor_info(name)[0])
+            if shape != action.shape:
+                raise TransformError(
+                    f"{model.name}: parameter '{name}' has shape {list(shape)}, the transform expects "
+                    f"{list(action.shape)}; it was made for another model"
+                )
+
+    def then(self, later: Transform) -> Transform:
+        """This transform followed by `later`."""
+        actions = dict(self.actions)
+        for name, action in later.actions.items():
+            actions[name] = actions[name].then(action) if name in actions else action
+        return Transform({n: a for n, a in actions.items() if a.index or a.factor}, self.model or later.model)
+
+    def inverse(self) -> Transform:
+        """The transform that undoes this one."""
+        return Transform({name: action.inverse() for name, action in self.actions.items()}, self.model)
+
+    @property
+    def permuted(self) -> int:
+        """How many parameters have entries that move."""
+        return sum(bool(a.index) for a in self.actions.values())
+
+    @property
+    def rescaled(self) -> int:
+        """How many parameters have entries that are multiplied."""
+        return sum(bool(a.factor) for a in self.actions.values())
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file described in the module's documentation, atomically."""
+        target = Path(path)
+        entries = []
+        arrays: dict[str, NDArray[Any]] = {}
+        for k, (name, action) in enumerate(sorted(self.actions.items())):
+            entries.append(
+                {"name": name, "shape": action.shape, "index": sorted(action.index), "factor": sorted(action.factor)}
+            )
+            arrays |= {f"p{k}.index.{a}": i for a, i in action.index.items()}
+            arrays |= {f"p{k}.factor.{a}": f for a, f in action.factor.items()}
+        header = json.dumps({"format": FORMAT, "model": self.model, "parameters": entries}).encode()
+        partial_file = target.with_name(f".{target.name}.{os.getpid()}.part")
+        try:
+            with partial_file.open("wb") as file:
+                np.savez_compressed(file, header=np.frombuffer(header, np.uint8), **arrays)  # type: ignore[arg-type]
+                file.flush()
+                os.fsync(file.fileno())
+            partial_file.replace(target)
+        except OSError as error:
+            raise TransformError(f"{target}: cannot be written: {error.strerror}") from error
+        finally:
+            partial_file.unlink(missing_ok=True)
+
+
+def _transformed(model: Model, name: str, action: Action) -> NDArray[Any]:
+    return action(model.tensor(name))
+
+
+def load_transform(path: str | os.PathLike[str]) -> Transform:
+    """Read a saved transform.
+
+    Raises:
+        TransformError: the file is missing, damaged, or holds anything but permutations and finite factors.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            header = json.loads(_array(archive, "header", HEADER_LIMIT, np.dtype(np.uint8)).tobytes())
+            if header["format"] != FORMAT:
+                raise TransformError(f"{path}: format '{header['format']}' is not {FORMAT}")
+            actions = {}
+            for k, entry in enumerate(header["parameters"]):
+                shape = tuple(int(n) for n in entry["shape"])
+                index = {int(a): _index(archive, f"p{k}.index.{int(a)}", shape, int(a)) for a in entry["index"]}
+                factor = {int(a): _factor(archive, f"p{k}.factor.{int(a)}", shape) for a in entry["factor"]}
+                actions[str(entry["name"])] = Action(shape, index, factor)
+            return Transform(actions, str(header["model"]))
+    except FileNotFoundError as error:
+        raise TransformError(f"{path}: no such file") from error
+    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
+        raise TransformError(f"{path}: not an onnxcanon transform ({error})") from error
+
+
+def _array(archive: zipfile.ZipFile, name: str, limit: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """One array; its size is checked before anything is allocated."""
+    if archive.getinfo(f"{name}.npy").file_size > limit + 1024:
+        raise ValueError(f"{name} is larger than it can be")
+    with archive.open(f"{name}.npy") as file:
+        array = np.lib.format.read_array(io.BytesIO(file.read(limit + 1024)), allow_pickle=False)
+    if array.dtype != dtype:
+        raise ValueError(f"{name} has dtype {array.dtype}")
+    return array  # type: ignore[no-any-return]
+
+
+def _fits(array: NDArray[Any], name: str, shape: tuple[int, ...]) -> None:
+    if array.ndim != len(shape) or any(n not in (1, m) for n, m in zip(array.shape, shape, strict=True)):
+        raise ValueError(f"{name} does not fit shape {list(shape)}")
+
+
+def _index(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], axis: int) -> Index:
+    array = _array(archive, name, 8 * prod(shape), np.dtype(np.int64))
+    _fits(array, name, shape)
+    steps = np.arange(shape[axis]).reshape([-1 if k == axis else 1 for k in range(len(shape))])
+    if not (np.sort(array, axis) == steps).all():
+        raise ValueError(f"{name} is not a permutation")
+    return array
+
+
+def _factor(archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> Factor:
+    array = _array(archive, name, 8 * prod(shape), np.dtype(np.float64))
+    _fits(array, name, shape)
+    if not np.isfinite(array).all() or (array == 0).any():
+        raise ValueError(f"{name} is not finite and nonzero")
+    return array
