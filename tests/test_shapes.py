@@ -595,3 +595,20 @@ def test_large_values_are_shapes_only() -> None:
     assert shapes.shapes(values["y"])[0] == (1000, 1000)
     assert shapes.data(values["y"]) is None
     assert shapes.data(values["v"]).shape == (10, 10)
+
+
+def test_a_cycle_ends() -> None:
+    graph = ir.serde.deserialize_model(
+        onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17]>
+        f (float[2, 3] x) => (float[a, b] y) { v = Relu (x) y = Add (v, x) }""")
+    ).graph
+    first, last = graph
+    first.replace_input_with(0, last.outputs[0])
+    assert probe_graph(graph).shapes(first.outputs[0]) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "attributes", [{}, {"kernel_shape": [3]}, {"strides": [0, 0], "kernel_shape": [3, 3]}]
+)
+def test_a_malformed_node_is_unknown(attributes: dict[str, Any]) -> None:
+    assert inferred(one_node("MaxPool", [(1, 2, 9, 9)], 1, attributes)) == [None]

@@ -104,7 +104,11 @@ class Op:
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute's value, or the default."""
         attribute = self.attributes.get(name)
-        return default if attribute is None else attribute.value
+        if attribute is None:
+            return default
+        if attribute.value is None:  # files of the first IR versions do not say what type it has
+            raise Unresolved
+        return attribute.value
 
     def attr_or_values(self, name: str, index: int) -> list[Any] | None:
         """A list that newer opsets take as an input, older ones as an attribute; None where not given."""

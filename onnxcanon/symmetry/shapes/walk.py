@@ -141,31 +141,30 @@ class Walk:
             return [] if rule is None else [Known(shape) for shape in rule(op)]
         except Unresolved:
             return []
-        except (Contradiction, ArithmeticError, LookupError, TypeError, ValueError):
-            # The latter: a node of the wrong rank, or without an attribute that it needs.
+        except (Contradiction, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            # Those after the first: a wrong rank, or an attribute that is missing.
             self.contradictions += 1
             return []
 
 
 def ordered(graph: ir.Graph) -> list[ir.Node]:
-    """The nodes, every one after those that compute its inputs. (Some exporters do not care.)"""
-    done: set[ir.Node | None] = {None}
+    """The nodes, every one after those that compute its inputs (not every file is sorted)."""
     nodes: list[ir.Node] = []
+    opened: set[ir.Node] = set()
+    done: set[ir.Node] = set()
     for root in graph:
         stack = [root]
         while stack:
             node = stack[-1]
-            if node in done:
+            if node in opened:
                 stack.pop()
+                if node not in done:
+                    done.add(node)
+                    nodes.append(node)
                 continue
+            opened.add(node)
             before = [value.producer() for value in node.inputs if value is not None]
-            waiting = [producer for producer in before if producer is not None and producer not in done]
-            if waiting and len(stack) <= len(graph):  # deeper than that is a cycle
-                stack.extend(waiting)
-                continue
-            nodes.append(node)
-            done.add(node)
-            stack.pop()
+            stack.extend(other for other in before if other is not None and other not in opened)
     return nodes
 
 
@@ -195,21 +194,22 @@ def same(first: Known, second: Known) -> bool:
 
 def _constant_node(op: Op) -> list[Known]:
     """-> Y, from whichever attribute holds the value."""
-    for name, attribute in op.attributes.items():
+    for name in op.attributes:
+        value = op.attr(name)
         if name == "value":
-            return [constant(attribute.value, attribute.value.numpy)]
+            return [constant(value, value.numpy)]
         if name in ("value_float", "value_int"):
-            return [Known((), np.array(attribute.value, np.float32 if name == "value_float" else np.int64))]
+            return [Known((), np.array(value, np.float32 if name == "value_float" else np.int64))]
         if name == "value_ints":
-            data = np.array(attribute.value, np.int64)
+            data = np.array(value, np.int64)
             return [Known(data.shape, data)]
         if name == "value_floats":
-            tensor = ir.tensor(np.array(attribute.value, np.float32))
+            tensor = ir.tensor(np.array(value, np.float32))
             return [constant(tensor, tensor.numpy)]
         if name == "value_string":
             return [Known(())]
         if name == "value_strings":
-            return [Known((len(attribute.value),))]
+            return [Known((len(value),))]
     raise Unresolved
 
 
