@@ -1,4 +1,4 @@
-"""Running models in onnxruntime: sessions on a device, inputs nobody had to describe, and comparison of two models."""
+"""Running models in onnxruntime: sessions on a device, inputs nobody described, comparison of two models."""
 
 from onnxcanon.runtime.measure import OutputDifference, outputs_equal
 from onnxcanon.runtime.sessions import Session, open_session, run

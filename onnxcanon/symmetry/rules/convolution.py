@@ -72,32 +72,36 @@ def _grouped(t: Movement, x: Labelled, w: Labelled, out: Labelled, groups: int, 
     ins, outs = (by_group, inside) if transposed else (inside, by_group)
     seen = _line(x.ids[1], 1)
     seen = seen if isinstance(seen, State) else seen.reshape(groups, channels)
-    if channels == 1 and not isinstance(outs, State):
-        # Depthwise: the group is its one input channel.
-        if isinstance(seen, State):
-            group: Ids | None = None
-            if seen is FIXED:
-                t.pin(outs, "groups of a convolution over fixed channels")
-        else:
-            group = seen
-        _tie_groups(t, group, outs, groups)
+    met = t.meet([seen, ins], "contracted with a fixed axis")
+    if isinstance(met, State):
+        group: Ids | None = None
+    elif channels == 1:
+        group = met  # depthwise: the group is its one input channel
     else:
-        met = t.meet([seen, ins] if channels > 1 else [seen], "contracted with a fixed axis")
-        group = None if isinstance(met, State) else t.ledger.new_units((groups, 1))
-        if group is not None and not isinstance(met, State):
-            t.ledger.relate([met, group], None)
-        if met is FIXED:
-            t.pin(outs, "groups of a convolution over fixed channels")
-        _tie_groups(t, group, outs, groups)
+        group = t.ledger.new_units((groups, 1))
+        t.ledger.relate([met, group], None)
+    whole = _group_outputs(t, group, outs, filters, fixed=met is FIXED)
     _grouped_degrees(t, x, w, out, groups, rows, channels, filters, transposed=transposed)
-    whole = FIXED if isinstance(outs, State) else outs.reshape(-1)
     out.ids[1] = whole if isinstance(whole, State) else whole.reshape([1, -1] + [1] * (out.rank - 2))
 
 
-def _tie_groups(t: Movement, group: Ids | None, outs: Ids | State, groups: int) -> None:
-    """Output channels move with their group."""
-    if group is None or isinstance(outs, State):
-        return
+def _group_outputs(t: Movement, group: Ids | None, outs: Ids | State, filters: int, *, fixed: bool) -> Ids | State:
+    """Labels of the output channels, which move with their group."""
+    if isinstance(outs, State):
+        if outs is UNIFORM and filters == 1 and group is not None:
+            return group
+        if group is not None:
+            t.pin(group, "groups of a convolution with fixed output channels")
+        return FIXED
+    if fixed:
+        t.pin(outs, "groups of a convolution over fixed channels")
+        return FIXED
+    if group is not None:
+        _tie_groups(t, group, outs)
+    return outs
+
+
+def _tie_groups(t: Movement, group: Ids, outs: Ids) -> None:
     if outs.shape[1] == 1:
         t.ledger.equal(group, outs)
     else:
