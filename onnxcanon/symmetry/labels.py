@@ -106,6 +106,7 @@ class Labels:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.cause = Cause("", "")
+        self.first_use: dict[str, None] = {}  # parameters in the order in which they were labelled
 
     # -- parameters ---------------------------------------------------------------------------------
 
@@ -123,6 +124,7 @@ class Labels:
         if view is None:
             return value
         value.view = None
+        self.first_use.setdefault(view.parameter.name)
         wanted = set(range(value.rank) if axes is None else axes)
         batch = {c for cs in (context or {}).values() for c in cs}
         for axis, size in enumerate(value.shape):

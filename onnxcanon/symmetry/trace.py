@@ -42,7 +42,7 @@ class Trace:
     """The ledger of one graph with the parameters it speaks of."""
 
     ledger: Ledger
-    parameters: dict[str, Parameter] = field(default_factory=dict)
+    parameters: dict[str, Parameter] = field(default_factory=dict)  # in the order of their first use
     held: dict[str, str] = field(default_factory=dict)  # constants that are not ours to move, and why
     barriers: list[Obstacle] = field(default_factory=list)
     values: dict[str, Labelled] = field(default_factory=dict)
@@ -93,6 +93,8 @@ class Tracer:
                 self.labels.cause = Cause(f"graph output '{value.name}'", "")
                 self.labels.fix_all(labelled, f"graph output '{value.name}'")
         self._settle_parameters()
+        known = self.trace.parameters
+        self.trace.parameters = {n: known[n] for n in [*self.labels.first_use, *known] if n in known}
         self.trace.values = {v.name: x for v, x in self.values.items() if x is not None and v.name}
         return self.trace
 
