@@ -45,7 +45,7 @@ def ordering(
     colours = _Colours(model, symmetry)
     motion = colours.run()
     if order == "norm":
-        motion = _present(model, symmetry, motion, _by_norm, outgoing=incoming_alike)
+        motion = _by_norm(model, symmetry, motion, outgoing=incoming_alike)
     elif order == "lexicographic":
         motion = _present(model, symmetry, motion, _by_entries, outgoing=False)
     elif order == "nodesort":
@@ -390,9 +390,78 @@ def _ranks(key: NDArray[Any]) -> NDArray[Any]:
     return inverse.reshape(-1)
 
 
-def _by_norm(slices: NDArray[Any]) -> NDArray[Any]:
-    """Largest Euclidean norm first."""
-    return -(slices**2).sum(1)
+def _by_norm(model: Model, symmetry: Symmetry, motion: Ids, *, outgoing: bool) -> Ids:
+    """Sort siblings by norms, largest first: of the slice that presents them, then of every other slice.
+
+    After a real-valued choice of scale the norms carry rounding noise, so a near tie is left to the next norm.
+    """
+    sums = _power_sums(model, symmetry)
+    names = list(symmetry.classes)
+    for orbit, home in zip(symmetry.solution.orbits, _homes(symmetry, outgoing=outgoing), strict=True):
+        first = [] if home is None else [(names[home[0]], home[1])]
+        rows = [sums[site] for site in [*first, *(s for s in sums if s not in first)]]
+        touched = [r for r in rows if r[:, orbit.members].any()]
+
+        def keys(_: Orbit, members: Ids, touched: list[NDArray[Any]] = touched) -> NDArray[Any]:
+            table = [row[power, members].sum(-1) for power in (0, 1) for row in touched]
+            return _near_ranks(table) if table else np.arange(len(members))
+
+        slots = np.arange(symmetry.solution.count)
+        source, target = _sorted(orbit, orbit.members, _placed(keys, motion, len(slots)))
+        slots[source] = target
+        motion = symmetry.solution.extend(slots)[motion]
+    return motion
+
+
+def _placed(keys: Keys, motion: Ids, count: int) -> Keys:
+    """Keys of the units that `motion` has brought to the given slots."""
+    origin = np.empty(count, np.int64)
+    origin[motion] = np.arange(count)
+    return lambda orbit, members: keys(orbit, origin[members])
+
+
+def _power_sums(model: Model, symmetry: Symmetry) -> dict[tuple[str, int], NDArray[Any]]:
+    """Per parameter axis Σ w² and Σ w⁴ of each class's slice, float64 [2, classes]."""
+    out = {}
+    for name, axes in symmetry.classes.items():
+        if not axes:
+            continue
+        squares = model.tensor(name).astype(np.float64) ** 2
+        for axis, rows in axes.items():
+            rest = tuple(k for k, n in enumerate(rows.shape) if n == 1 and squares.shape[k] > 1)
+            out[name, axis] = np.stack(
+                [np.bincount(rows.ravel(), v.sum(rest).ravel(), symmetry.solution.count) for v in (squares, squares**2)]
+            )
+    return out
+
+
+def _near_ranks(table: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Ranks by the first key, largest first; keys nearer to each other than rounding explains share a cluster,
+    which the next key orders. The width of a cluster is chosen where no gap is close to it."""
+    out = np.empty(len(table[0]), np.int64)
+    place = 0
+
+    def visit(chosen: NDArray[Any], level: int) -> None:
+        nonlocal place
+        if level == len(table) or len(chosen) == 1:
+            out[chosen] = np.arange(place, place + len(chosen))
+            place += len(chosen)
+            return
+        key = table[level]
+        ranked = chosen[np.argsort(-key[chosen], kind="stable")]
+        gaps = -np.diff(key[ranked]) / max(float(key.max()), 1e-300)
+        cuts = np.flatnonzero(gaps > _width(gaps)) + 1
+        for cluster in np.split(ranked, cuts):
+            visit(np.sort(cluster), level + 1)
+
+    visit(np.arange(len(table[0])), 0)
+    return out
+
+
+def _width(gaps: NDArray[Any]) -> float:
+    """The largest of a few thresholds that no gap comes near."""
+    options = [3e-6 / 2**k for k in range(6)]
+    return next((w for w in options if not ((gaps > w / 1.3) & (gaps < w * 1.3)).any()), options[-1])
 
 
 def _by_entries(slices: NDArray[Any]) -> NDArray[Any]:
