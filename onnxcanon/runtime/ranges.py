@@ -1,0 +1,168 @@
+"""What an integer input may hold, read off the graph: rows of a table, constants it is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+# The output holds the values of the first input, rearranged or cast.
+_CARRIES_FIRST = frozenset(
+    [
+        "Cast",
+        "CastLike",
+        "Clip",
+        "Dropout",
+        "Expand",
+        "Flatten",
+        "Gather",
+        "Identity",
+        "Pad",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Squeeze",
+        "Tile",
+        "Transpose",
+        "Unsqueeze",
+    ]
+)
+_CARRIES_ANY = frozenset({"Concat", "Max", "Min", "Where"})
+# Where the size of a table's axis survives: from the table as used to the table as stored.
+_KEEPS_SHAPE = frozenset({"Cast", "CastLike", "DequantizeLinear", "Identity"})
+
+
+@dataclass(slots=True)
+class IntegerRange:
+    """What was found for one input.
+
+    Attributes:
+        below: values must be below this; None where no table was found.
+        compared: constants the input is compared with, in graph order (a sample rate, a mode).
+        counts: whether it is the trip count of a loop.
+    """
+
+    below: int | None = None
+    compared: list[int] = field(default_factory=list)
+    counts: bool = False
+
+    def limit(self, size: int | None) -> None:
+        """Lowers the bound to `size`, where a size is known."""
+        if size is not None and size > 0:
+            self.below = size if self.below is None else min(self.below, size)
+
+
+def integer_ranges(model: ir.Model) -> dict[str, IntegerRange]:
+    """The ranges of all inputs of the main graph, by name; of float inputs too: some exporters cast them."""
+    return {value.name or "": _range_of(value, model) for value in model.graph.inputs}
+
+
+def _range_of(start: ir.Value, model: ir.Model) -> IntegerRange:
+    found = IntegerRange()
+    seen: set[int] = set()
+    waiting = [start]
+    while waiting:
+        value = waiting.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        for node, index in value.uses():
+            _read_use(node, index, found)
+            waiting += _carried(node, index, model)
+    return found
+
+
+def _read_use(node: ir.Node, index: int, found: IntegerRange) -> None:
+    """Narrows `found` by one use: input `index` of `node`."""
+    match node.op_type, index:
+        case "Gather" | "GatherElements", 1:
+            found.limit(_axis_size(node.inputs[0], _integer(node, "axis", 0)))
+        case "GatherND", 1:
+            found.limit(_axis_size(node.inputs[0], _integer(node, "batch_dims", 0)))
+        case "GatherBlockQuantized", 1:
+            found.limit(_axis_size(node.inputs[0], _integer(node, "gather_axis", 0)))
+        case "OneHot", 0:
+            found.limit(next(iter(_constants(node.inputs[1])), None))
+        case "EmbedLayerNormalization", 0 | 1:
+            found.limit(_axis_size(node.inputs[2 + index], 0))
+        case "EmbedLayerNormalization", 8:
+            found.limit(_axis_size(node.inputs[3], 0))
+        case "RotaryEmbedding", 1 | 3:  # com.microsoft and ai.onnx order their inputs differently
+            found.limit(_axis_size(node.inputs[2 if index == 1 else 1], 0))
+        case "GreedySearch" | "BeamSearch" | "Sampling", 0:
+            found.limit(_integer(node, "vocab_size", 0))
+        case "Equal", _:
+            constants = _constants(node.inputs[1 - index])
+            if len(constants) > 8:  # a one-hot encoding spelled out
+                found.limit(max(constants) + 1)
+            else:
+                found.compared += constants
+        case "Loop", 0:
+            found.counts = True
+
+
+def _carried(node: ir.Node, index: int, model: ir.Model) -> Iterator[ir.Value]:
+    """The values that hold what input `index` of `node` holds: its outputs, or inputs of its bodies."""
+    if (node.op_type in _CARRIES_FIRST and index == 0) or node.op_type in _CARRIES_ANY:
+        yield from node.outputs
+    function = model.functions.get(node.op_identifier())
+    bodies = [function.inputs] if function is not None else []
+    if _hands_over(node, index):
+        bodies += [
+            attribute.as_graph().inputs
+            for attribute in node.attributes.values()
+            if attribute.type == ir.AttributeType.GRAPH
+        ]
+    for inputs in bodies:
+        if index < len(inputs):
+            yield inputs[index]
+
+
+def _hands_over(node: ir.Node, index: int) -> bool:
+    """Whether input `index` becomes input `index` of the node's bodies.
+
+    Loop and Scan list a body's inputs as their own (but Loop's first two are the trip count and the
+    condition); the decoder of a search operator begins with the ids.
+    """
+    match node.op_type:
+        case "Scan":
+            return True
+        case "Loop":
+            return index > 1
+        case "GreedySearch" | "BeamSearch" | "Sampling":
+            return index == 0
+        case _:
+            return False
+
+
+def _axis_size(value: ir.Value | None, axis: int) -> int | None:
+    """The size of one axis of a table, as stored or as inferred; None where neither is known."""
+    while value is not None:
+        tensor = ir.convenience.get_const_tensor(value)
+        shape = value.shape if tensor is None else tensor.shape
+        if shape is not None and -len(shape) <= axis < len(shape):
+            size = shape[axis]
+            if isinstance(size, int):
+                return size
+        node = value.producer()
+        if node is None or node.op_type not in _KEEPS_SHAPE:
+            return None
+        value = node.inputs[0]
+    return None
+
+
+def _constants(value: ir.Value | None) -> list[int]:
+    """The entries of a constant as integers; none where it is computed, or no longer a list of cases."""
+    tensor = None if value is None else ir.convenience.get_const_tensor(value)
+    if tensor is None or tensor.size > 1 << 20:
+        return []
+    try:
+        return [int(entry) for entry in tensor.numpy().ravel()]
+    except (TypeError, ValueError):  # strings, infinities
+        return []
+
+
+def _integer(node: ir.Node, name: str, default: int) -> int:
+    attribute = node.attributes.get(name)
+    return default if attribute is None or attribute.is_ref() else attribute.as_int()
