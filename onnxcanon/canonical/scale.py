@@ -29,6 +29,7 @@ from scipy.sparse import csr_matrix
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
+from onnxcanon.symmetry.hashing import mix
 from onnxcanon.transform import Transform
 
 Floats = NDArray[np.float64]
@@ -41,10 +42,9 @@ def choose_scale(model: Model, symmetry: Symmetry, scale: str) -> tuple[Floats |
         return None, []
     if scale == "balanced":
         return _balanced(model, symmetry), []
-    exponents = _Walk(model, symmetry, _Measure(exact=scale == "pow2")).run()
     if scale == "pow2":
-        return exact_exponents(model, symmetry, exponents)
-    return exponents, []
+        return _powers(model, symmetry)
+    return _Walk(model, symmetry, _Measure(exact=False)).run(), []
 
 
 def choose_signs(model: Model, symmetry: Symmetry) -> NDArray[np.int64] | None:
@@ -118,14 +118,43 @@ def _sites(forms: csr_matrix, degrees: Mapping[int, Ids]) -> list[_Site]:
     return [_Site(a, d.shape, forms[d.ravel()]) for a, d in degrees.items() if forms[d.ravel()].nnz]
 
 
-class _Walk:
-    """Determine freedoms one parameter after the other; repeated until nothing more can be determined."""
+def _powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
+    """Integral exponents whose powers of two lose no bit.
 
-    def __init__(self, model: Model, symmetry: Symmetry, measure: _Measure) -> None:
+    A unit whose incoming weights are next to nothing (2^-100, say) would push its outgoing ones into
+    subnormals; such units meet in the middle instead. Which ones they are depends on the target alone, so
+    every twin decides alike.
+    """
+    late = np.zeros(symmetry.scale.count, bool)
+    for _ in range(4):
+        walk = _Walk(model, symmetry, _Measure(exact=True), late)
+        t = walk.run()
+        lossy = _lossy(model, symmetry, t)
+        if not lossy.any():
+            return t, []
+        plus, minus = walk.extents(t)
+        with np.errstate(invalid="ignore"):
+            more = lossy & ~late & (np.abs(plus - minus) > 40)
+        if not more.any():
+            break
+        late |= more
+    return exact_exponents(model, symmetry, t)
+
+
+class _Walk:
+    """Determine freedoms one parameter after the other; repeated until nothing more can be determined.
+
+    Those marked `late` wait for all others and then make their incoming and outgoing entries equally large.
+    """
+
+    def __init__(
+        self, model: Model, symmetry: Symmetry, measure: _Measure, late: NDArray[np.bool_] | None = None
+    ) -> None:
         self.model, self.measure = model, measure
         self.sites = {n: s for n, d in symmetry.degrees.items() if (s := _sites(symmetry.scale.forms, d))}
         self.t = np.zeros(symmetry.scale.count)
         self.known = ~symmetry.acting[0]
+        self.late = np.zeros(symmetry.scale.count, bool) if late is None else late
 
     def run(self) -> Floats:
         """log2 exponent of every freedom."""
@@ -133,7 +162,26 @@ class _Walk:
             if any([self._visit(name, partial=False) for name in self.sites]):
                 continue
             if not any(self._visit(name, partial=True) for name in self.sites):
-                return self.t
+                break
+        if self.late.any():
+            plus, minus = self.extents(self.t)
+            middle = np.where(np.isfinite(plus) & np.isfinite(minus), np.floor((minus - plus) / 2), 0.0)
+            self.t[self.late] = middle[self.late]
+        return self.t
+
+    def extents(self, t: Floats) -> tuple[Floats, Floats]:
+        """The exponents of the largest entries each freedom multiplies and divides; -inf for none."""
+        out = np.full((2, len(t)), -np.inf)
+        for name, sites in self.sites.items():
+            values = np.abs(self.model.tensor(name).astype(np.float64))
+            for site in sites:
+                values = values * np.exp2(site.exponents(t))
+            for site in sites:
+                level = self.measure.of_positions(values, site.shape)
+                entries = site.forms.tocoo()
+                for side, chosen in enumerate((entries.data > 0, entries.data < 0)):
+                    np.maximum.at(out[side], entries.col[chosen], level[entries.row[chosen]])
+        return out[0], out[1]
 
     def _visit(self, name: str, *, partial: bool) -> bool:
         """Solve what one parameter determines; `partial` skips entries whose other factors are unknown."""
@@ -141,6 +189,8 @@ class _Walk:
         moved = False
         for site in sites:
             positions, freedoms, signs = site.solvable(self.known)
+            wanted = ~self.late[freedoms]
+            positions, freedoms, signs = positions[wanted], freedoms[wanted], signs[wanted]
             if not len(positions):
                 continue
             others = [s for s in sites if s is not site]
@@ -173,30 +223,31 @@ def exact_exponents(model: Model, symmetry: Symmetry, t: Floats) -> tuple[Floats
     """Exponents with those taken back whose powers of two would overflow or lose bits to subnormals."""
     t = t.copy()
     held = 0
-    for _ in range(8):
-        lossy = np.zeros(len(t), bool)
-        for name, action in symmetry.action(None, t).actions.items():
-            array = model.tensor(name)
-            with np.errstate(over="ignore", under="ignore"):
-                there = array
-                for factor in action.factor.values():
-                    there = there * factor.astype(array.dtype)
-                back = there
-                for factor in action.factor.values():
-                    back = back / factor.astype(array.dtype)
-            wrong = (back != array) & np.isfinite(array)
-            if wrong.any():
-                for site in _sites(symmetry.scale.forms, symmetry.degrees[name]):
-                    axes = tuple(k for k, n in enumerate(site.shape) if n == 1 and wrong.shape[k] > 1)
-                    rows = np.flatnonzero(wrong.any(axes, keepdims=True).reshape(-1))
-                    lossy[site.forms[rows].indices] = True
-        lossy &= t != 0
-        if not lossy.any():
-            break
+    while (lossy := _lossy(model, symmetry, t)).any():
         held += int(lossy.sum())
         t[lossy] = 0
     notes = [f"{held} units keep their scale: a power of two would leave the range of their type"] if held else []
     return t, notes
+
+
+def _lossy(model: Model, symmetry: Symmetry, t: Floats) -> NDArray[np.bool_]:
+    """The freedoms, among those that t moves, that act on an entry which does not come back exactly."""
+    lossy = np.zeros(len(t), bool)
+    for name, action in symmetry.action(None, t).actions.items():
+        array = model.tensor(name)
+        there, back = action(array), None
+        with np.errstate(all="ignore"):
+            back = there
+            for factor in action.factor.values():
+                back = back * (1 / factor).astype(array.dtype)
+            wrong = (back != array) & np.isfinite(array)
+        if not wrong.any():
+            continue
+        for site in _sites(symmetry.scale.forms, symmetry.degrees[name]):
+            rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and wrong.shape[k] > 1)
+            rows = np.flatnonzero(wrong.any(rest, keepdims=True).reshape(-1))
+            lossy[site.forms[rows].indices] = True
+    return lossy & (t != 0)
 
 
 # -- balanced ---------------------------------------------------------------------------------------
@@ -329,6 +380,7 @@ class _Signs:
         self.model = model
         forms = symmetry.sign.forms
         self.sites = {n: s for n, d in symmetry.degrees.items() if (s := _sites(forms, d))}
+        self.bound = symmetry.classes
         self.flips = np.zeros(symmetry.sign.count, np.int64)
         self.known = ~symmetry.acting[1]
 
@@ -366,14 +418,31 @@ class _Signs:
             whole = whole * (1 - 2 * (s.exponents(self.flips) % 2)).astype(np.int64) * ~h
         whole = whole * (1 - 2 * (site.exponents(self.flips * self.known) % 2)).astype(np.int64)
         rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and whole.shape[k] > 1)
-        per_position = whole.sum(rest).reshape(-1)
         names, inverse = np.unique(freedoms, return_inverse=True)
-        total = np.zeros(len(names), np.int64)
-        np.add.at(total, inverse, per_position[positions])
-        decided = total != 0
-        self.flips[names[decided]] = total[decided] < 0
+        decided = np.zeros(len(names), bool)
+        for odd in (whole, self._placed(name, whole), self._scattered(whole)):
+            total = np.zeros(len(names), np.int64)
+            np.add.at(total, inverse, odd.sum(rest).reshape(-1)[positions])
+            fresh = (total != 0) & ~decided
+            self.flips[names[fresh]] = total[fresh] < 0
+            decided |= fresh
         self.known[names[decided]] = True
         return bool(decided.any())
+
+    def _placed(self, name: str, whole: Ids) -> Ids:
+        """The entries weighted by their position along axes that do not move (sums of waves are zero)."""
+        for axis, n in enumerate(whole.shape):
+            if axis not in self.bound[name] and n > 1:
+                line = [1] * whole.ndim
+                line[axis] = n
+                whole = whole * (2 * np.arange(n, dtype=np.int64) + 1).reshape(line)
+        return whole
+
+    @staticmethod
+    def _scattered(whole: Ids) -> Ids:
+        """An odd function of the entries without linear relations."""
+        words = mix(np.abs(whole).astype(np.uint64)) >> np.uint64(8)
+        return np.sign(whole) * words.astype(np.int64)
 
 
 def scaling(model: Model, symmetry: Symmetry, scale: str) -> tuple[Transform, list[str]]:

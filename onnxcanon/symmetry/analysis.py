@@ -121,10 +121,9 @@ def _shrunk(rows: Ids, axis: int) -> Ids:
 def symmetry(model: Model, sizes: dict[str, int] | None = None) -> Symmetry:
     """Analyze a model: trace its graph, solve for permutations, scales and signs."""
     facts = trace(model, sizes)
-    return Symmetry(
-        model.name, facts, solve(facts.ledger),
-        solve_degrees(facts.ledger, System.SCALE), solve_degrees(facts.ledger, System.SIGN),
-    )  # fmt: skip
+    columns = [[d for d in p.degrees if d is not None] for p in facts.parameters.values()]
+    scale, sign = (solve_degrees(facts.ledger, system, columns) for system in (System.SCALE, System.SIGN))
+    return Symmetry(model.name, facts, solve(facts.ledger), scale, sign)
 
 
 Array = NDArray[Any]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, identity
 from scipy.sparse.csgraph import connected_components
 
-from onnxcanon.symmetry.constraints import Ids, Ledger, System
+from onnxcanon.symmetry.constraints import ZERO, Ids, Ledger, System
 
 CORE_LIMIT = 4096
 """Equations left for row-by-row elimination; a larger rest is set to zero (sound, never seen)."""
@@ -40,24 +40,98 @@ class _Equations:
     modulo2: bool
 
 
-def solve_degrees(ledger: Ledger, system: System) -> Freedom:
-    """Solve the degree equations of one system."""
+def solve_degrees(ledger: Ledger, system: System, parameters: Sequence[Sequence[Ids]] = ()) -> Freedom:
+    """Solve the degree equations of one system.
+
+    `parameters` lists the degree columns of each parameter, axis by axis. Solutions that change no parameter
+    (they act on values alone, or their actions on two axes of a parameter cancel) are divided out.
+    """
+    whole = _solve(_equations(ledger, system))
+    idle = _idle(ledger, system, parameters)
+    return _quotient(whole, idle, parameters, modulo2=system == System.SIGN)
+
+
+def _equations(ledger: Ledger, system: System) -> _Equations:
     pairs = [
         (a, b, np.full(len(a), s, np.int64)) for a, b, s, where in ledger.degree_pairs if where & system
     ]
     sums = [(t, a, b) for t, a, b, where in ledger.degree_sums if where & system]
     zero = np.zeros(0, np.int64)
     joined = tuple(np.concatenate([zero, *(s[k] for s in sums)]) for k in range(3))
-    equations = _Equations(ledger.degrees, pairs, joined, system == System.SIGN)  # type: ignore[arg-type]
+    return _Equations(ledger.degrees, pairs, joined, system == System.SIGN)  # type: ignore[arg-type]
+
+
+def _solve(equations: _Equations) -> Freedom:
+    n = equations.n
     classes, signs, count, zeros = _unite(equations)
     rest = _normal_sums(equations, classes, signs, zeros)
     forms, free = _eliminate(rest, count, zeros, modulo2=equations.modulo2)
-    spread = csr_matrix((signs.astype(np.int64), (np.arange(ledger.degrees), classes)), (ledger.degrees, count))
+    spread = csr_matrix((signs.astype(np.int64), (np.arange(n), classes)), (n, count))
     total = (spread @ forms).tocsr()
     if equations.modulo2:
         total.data %= 2
     total.eliminate_zeros()
     return Freedom(total, free)
+
+
+def _idle(ledger: Ledger, system: System, parameters: Sequence[Sequence[Ids]]) -> Freedom:
+    """The solutions that change no parameter: constant along every axis, the constants adding up to zero."""
+    equations = _equations(ledger, system)
+    sums: list[tuple[int, int, int]] = []
+    for axes in parameters:
+        columns = [a.ravel() for a in axes]
+        for c in columns:
+            equations.pairs.append((c[1:], np.full(len(c) - 1, c[0]), np.ones(len(c) - 1, np.int64)))
+        total = ZERO
+        for c in columns:
+            fresh, equations.n = equations.n, equations.n + 1
+            sums.append((fresh, total, int(c[0])))
+            total = fresh
+        if columns:
+            equations.pairs.append((np.array([total]), np.array([ZERO]), np.ones(1, np.int64)))
+    extra = np.array(sums, np.int64).reshape(-1, 3)
+    equations.sums = tuple(np.concatenate([s, extra[:, k]]) for k, s in enumerate(equations.sums))  # type: ignore[assignment]
+    return _solve(equations)
+
+
+def _quotient(whole: Freedom, idle: Freedom, parameters: Sequence[Sequence[Ids]], *, modulo2: bool) -> Freedom:
+    """Set one free degree to zero for each idle solution: the one that acts on the most positions, so that
+    alike units are treated alike."""
+    if not idle.count:
+        return whole
+    single = np.flatnonzero(np.diff(whole.forms.indptr) == 1)
+    single = single[whole.forms.data[whole.forms.indptr[single]] == 1]
+    columns = whole.forms.indices[whole.forms.indptr[single]]
+    _, first = np.unique(columns, return_index=True)
+    rows = idle.forms[single[first]].T.tolil()  # [idle, free degrees]
+    touched = [a.ravel() for axes in parameters for a in axes]
+    weight = np.zeros(whole.count)
+    for variables in touched:
+        weight += np.bincount(whole.forms[variables].indices, minlength=whole.count)
+    dropped = _pivots([dict(zip(r, d, strict=True)) for r, d in zip(rows.rows, rows.data, strict=True)], weight, modulo2)
+    keep = np.setdiff1d(np.arange(whole.count), dropped)
+    return Freedom(whole.forms[:, keep].tocsr(), len(keep))
+
+
+def _pivots(rows: list[dict[int, int]], weight: NDArray[np.float64], modulo2: bool) -> list[int]:
+    """Pivot columns of idle solutions, heaviest first."""
+    from fractions import Fraction
+
+    done: dict[int, dict[int, Fraction]] = {}
+    for row in rows:
+        current = {x: Fraction(int(c)) for x, c in row.items() if c}
+        for pivot, known in done.items():
+            factor = current.get(pivot, Fraction(0))
+            if factor:
+                for x, c in known.items():
+                    value = current.get(x, Fraction(0)) - factor * c
+                    current[x] = value % 2 if modulo2 else value
+                current = {x: c for x, c in current.items() if c}
+        if current:
+            pivot = max(current, key=lambda x: (weight[x], x))
+            lead = current[pivot]
+            done[pivot] = {x: c / lead for x, c in current.items()}
+    return sorted(done)
 
 
 def _unite(eq: _Equations) -> tuple[Ids, Ids, int, NDArray[np.bool_]]:
