@@ -1,0 +1,66 @@
+"""Canonical forms of ONNX models: find every freedom of the weights that keeps the function, and remove it.
+
+    >>> import onnxcanon as oc
+    >>> print(oc.analyze("resnet.onnx"))
+    >>> oc.canonicalize("resnet.onnx").model.save("canonical.onnx")
+
+Every verb takes a path, an `onnx.ModelProto` or a `Model` and never changes its argument. Names are imported
+at their first use: `import onnxcanon` itself costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxcanon.api import Canonicalized, Scrambled, analyze, apply, canonicalize, scramble, verify
+    from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
+    from onnxcanon.model import Model, load
+    from onnxcanon.report import Analysis
+    from onnxcanon.runtime.verification import Verification
+    from onnxcanon.transform import Transform, load_transform
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Analysis",
+    "Canonicalized",
+    "Model",
+    "ModelError",
+    "OnnxcanonError",
+    "RuntimeUnavailableError",
+    "Scrambled",
+    "Transform",
+    "TransformError",
+    "Verification",
+    "analyze",
+    "apply",
+    "canonicalize",
+    "load",
+    "load_transform",
+    "scramble",
+    "verify",
+]
+
+_HOMES = {
+    "api": ("Canonicalized", "Scrambled", "analyze", "apply", "canonicalize", "scramble", "verify"),
+    "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),
+    "model": ("Model", "load"),
+    "report": ("Analysis",),
+    "runtime.verification": ("Verification",),
+    "transform": ("Transform", "load_transform"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,304 @@
+"""The analysis of a model as a person reads it: hidden dimensions, what they may do, what is fixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from onnxcanon.model import Model
+    from onnxcanon.symmetry.analysis import Symmetry
+    from onnxcanon.symmetry.dimensions import Found
+
+Scale = Literal["positive", "sign", "none"]
+
+SITES_SHOWN = 2
+VALUES_KEPT = 8
+NAME_WIDTH = 44
+LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"})
+LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"})
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """An axis of a parameter where a dimension appears, and at how many of its positions."""
+
+    initializer: str
+    axis: int
+    positions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """A hidden dimension: positions that may change places, scale or sign without changing the function.
+
+    Attributes:
+        id: d0, d1, … in the order of the graph, a nested dimension after the one it is nested in.
+        size: how many positions; they may be single units or whole blocks, as heads are.
+        permute: whether they may change places.
+        scale: positive where they may be rescaled, sign where they may only be flipped, else none.
+        sign: whether they may be flipped.
+        within: the id of the dimension this one is nested in, or None.
+        copies: how often a nested dimension occurs, each on its own: once in every outer block.
+        sites: where it appears.
+        values: some of the activations that carry it.
+    """
+
+    id: str
+    size: int
+    permute: bool
+    scale: Scale
+    sign: bool
+    within: str | None
+    copies: int
+    sites: tuple[Site, ...]
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FixedAxis:
+    """An axis of a parameter whose positions may not change places, and why."""
+
+    value: str
+    axis: int
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Barrier:
+    """A node that the analyzer does not see through: everything it touches is fixed."""
+
+    node: str
+    operator: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """What may change in a model without changing its function. `print` shows a table.
+
+    Attributes:
+        model: what the model is called.
+        parameters: number of weights.
+        log10_orbit: log10 of the number of distinct permutations.
+        log10_group_order: log10 of the order of the permutation group.
+        scale_freedoms: number of independent scale factors.
+        sign_freedoms: number of independent signs that are not the sign of a scale factor.
+        dimensions: the hidden dimensions.
+        fixed: the axes without permutation, with reasons.
+        barriers: nodes that are not seen through.
+        overridable: constants that are also graph inputs and so the caller's to set; they are fixed.
+        dead: constants that no node of the main graph reads.
+        defects: parts of the group that failed a check of ours and are held; each is a bug to report.
+    """
+
+    model: str
+    parameters: int
+    log10_orbit: float
+    log10_group_order: float
+    scale_freedoms: int
+    sign_freedoms: int
+    dimensions: tuple[Dimension, ...]
+    fixed: tuple[FixedAxis, ...]
+    barriers: tuple[Barrier, ...]
+    overridable: tuple[str, ...]
+    dead: tuple[str, ...]
+    defects: tuple[str, ...]
+
+    @property
+    def trivial(self) -> bool:
+        """Whether nothing may change."""
+        return not self.dimensions and not self.scale_freedoms and not self.sign_freedoms
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes as JSON values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        return self.to_text()
+
+    def to_text(self, *, why: bool = False) -> str:
+        """The table of dimensions and a summary; with `why` also each fixed axis and its reason."""
+        blocks = [f"{self.model}: {self.parameters:,} parameters"]
+        if self.dimensions:
+            blocks.append(_dimension_table(self.dimensions))
+        blocks.append(self._summary())
+        if why:
+            blocks.append(_fixed_table(self.fixed) if self.fixed else "no axis is fixed")
+        blocks += [self._remarks()]
+        return "\n\n".join(block for block in blocks if block)
+
+    def why_trivial(self) -> str:
+        """Why nothing may change, in a sentence."""
+        if self.barriers and not self.overridable:
+            first = self.barriers[0]
+            return f"{first.node} ({first.operator}) is not seen through: {first.reason}"
+        if self.overridable:
+            return "its constants are graph inputs, which the caller may override"
+        if not self.fixed:
+            return "it has no parameters with an axis to permute or scale"
+        reasons = [axis.reason for axis in self.fixed]
+        return f"every axis is fixed, most often by this: {max(reasons, key=reasons.count)}"
+
+    def _summary(self) -> str:
+        if self.trivial:
+            return f"nothing may change: {self.why_trivial()}"
+        parts = [f"10^{self.log10_group_order:.1f} permutations"] if self.log10_group_order else []
+        if self.scale_freedoms:
+            parts.append(_count(self.scale_freedoms, "scale factor"))
+        if self.sign_freedoms:
+            parts.append(_count(self.sign_freedoms, "further sign" if self.scale_freedoms else "sign"))
+        hidden = _count(len(self.dimensions), "hidden dimension")
+        fixed = f"; {_count(len(self.fixed), 'axis', 'axes')} fixed" if self.fixed else ""
+        return f"{hidden}: {', '.join(parts)} keep the function{fixed}"
+
+    def _remarks(self) -> str:
+        lines = [f"not seen through: {b.node} ({b.operator}): {b.reason}" for b in self.barriers]
+        if self.overridable:
+            lines.append(f"the caller may override, so they stay as they are: {_names(self.overridable)}")
+        if self.dead:
+            lines.append(f"read by no node of the main graph: {_names(self.dead)}")
+        lines += [f"defect, please report this model: {defect}" for defect in self.defects]
+        return "\n".join(lines)
+
+
+def build(model: Model, symmetry: Symmetry) -> Analysis:
+    """The report on a model whose symmetry is known."""
+    from onnxcanon.symmetry.counting import count_freedoms
+    from onnxcanon.symmetry.dimensions import find_dimensions
+    from onnxcanon.symmetry.reasons import Reasons
+
+    freedoms = count_freedoms(symmetry)
+    found, moving = find_dimensions(symmetry, freedoms)
+    names = {id(d): f"d{k}" for k, d in enumerate(found)}
+    reasons = Reasons(model.ir.graph, symmetry)
+    fixed = []
+    for name, parameter in symmetry.trace.parameters.items():
+        for axis, size in enumerate(parameter.shape):
+            classes = symmetry.classes[name].get(axis)
+            if size > 1 and (classes is None or not moving[classes].any()):
+                fixed.append(FixedAxis(name, axis, size, reasons.of(name, axis)))
+    for name, reason in symmetry.trace.held.items():
+        shape, _ = model.tensor_info(name)
+        fixed += [FixedAxis(name, axis, size, reason) for axis, size in enumerate(shape) if size > 1]
+    return Analysis(
+        model=model.name,
+        parameters=_weights(model),
+        log10_orbit=symmetry.log10_orbit,
+        log10_group_order=symmetry.log10_orbit,
+        scale_freedoms=freedoms.scale,
+        sign_freedoms=freedoms.sign,
+        dimensions=tuple(_dimension(d, names) for d in found),
+        fixed=tuple(fixed),
+        barriers=tuple(Barrier(b.node, b.operator, b.reason) for b in symmetry.trace.barriers),
+        overridable=tuple(symmetry.trace.held),
+        dead=_dead(model),
+        defects=tuple(symmetry.solution.defects),
+    )
+
+
+def analyze(model: Model, *, sizes: Mapping[str, int] | None = None) -> Analysis:
+    """Find what may change in a model without changing its function.
+
+    Args:
+        model: the model; its weights are not read.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+    """
+    from onnxcanon.symmetry.analysis import symmetry
+
+    return build(model, symmetry(model, dict(sizes) if sizes else None))
+
+
+def _dimension(found: Found, names: Mapping[int, str]) -> Dimension:
+    scale: Scale = "positive" if found.scale else "sign" if found.sign else "none"
+    return Dimension(
+        id=names[id(found)],
+        size=found.size,
+        permute=found.permute,
+        scale=scale,
+        sign=found.sign,
+        within=names[id(found.outer)] if found.outer else None,
+        copies=found.copies,
+        sites=tuple(Site(name, axis, n) for (name, axis), n in found.sites.items()),
+        values=tuple(found.values[:VALUES_KEPT]),
+    )
+
+
+def _weights(model: Model) -> int:
+    """Entries of all constants that are numbers, no indices. A single number counts where a layer reads it:
+    most are settings that an exporter wrote down as constants."""
+    from math import prod
+
+    from onnxcanon.symmetry.trace import INDEX_TYPES
+
+    values = model.ir.graph.initializers
+    total = 0
+    for name in model.tensor_names():
+        shape, dtype = model.tensor_info(name)
+        if dtype not in INDEX_TYPES:
+            size = prod(shape)
+            single = size == 1 and not (
+                shape and name in values and any(node.op_type in LAYERS for node, _ in values[name].uses())
+            )
+            total += 0 if single else size
+    return total
+
+
+def _dead(model: Model) -> tuple[str, ...]:
+    values = model.ir.graph.initializers.values()
+    return tuple(v.name or "" for v in values if not v.uses() and not v.is_graph_output())
+
+
+# -- text -------------------------------------------------------------------------------------------
+
+
+def _dimension_table(dimensions: Sequence[Dimension]) -> str:
+    sizes = {d.id: d.size for d in dimensions}
+    rows = [("id", "size", "may", "in", "appears at")]
+    for d in dimensions:
+        where = [f"{_short(s.initializer)}[{s.axis}]" for s in d.sites[:SITES_SHOWN]]
+        if len(d.sites) > SITES_SHOWN:
+            where.append(f"+{len(d.sites) - SITES_SHOWN} more")
+        nested = "" if d.within is None else f"{d.within} ({sizes[d.within]} ×)"
+        rows.append((d.id, str(d.size), _abilities(d), nested, ", ".join(where)))
+    return _table(rows, right={1})
+
+
+def _abilities(dimension: Dimension) -> str:
+    able = {"permute": dimension.permute, "scale": dimension.scale == "positive", "flip": dimension.sign}
+    return " ".join(word for word, yes in able.items() if yes)
+
+
+def _fixed_table(fixed: Iterable[FixedAxis]) -> str:
+    rows = [("fixed axis", "size", "because")]
+    rows += [(f"{_short(f.value)}[{f.axis}]", str(f.size), f.reason) for f in fixed]
+    return _table(rows, right={1})
+
+
+def _table(rows: Sequence[Sequence[str]], right: set[int]) -> str:
+    """Rows as aligned columns, two spaces apart; empty columns are left out."""
+    keep = [k for k in range(len(rows[0])) if any(row[k] for row in rows[1:])]
+    widths = {k: max(len(row[k]) for row in rows) for k in keep}
+    lines = []
+    for row in rows:
+        cells = [row[k].rjust(widths[k]) if k in right else row[k].ljust(widths[k]) for k in keep]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _short(name: str) -> str:
+    """A name of bearable length: its end says more than its middle."""
+    if len(name) <= NAME_WIDTH:
+        return name
+    return f"{name[:12]}…{name[13 - NAME_WIDTH :]}"
+
+
+def _names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(_short, names[:3])) + more
+
+
+def _count(n: int, word: str, words: str | None = None) -> str:
+    return f"{n:,} {word if n == 1 else words or word + 's'}"
