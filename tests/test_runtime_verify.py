@@ -83,7 +83,7 @@ def test_an_exact_copy_deviates_by_nothing():
     result = verify(mlp(), mlp())
     assert result.same
     assert result.outputs["y"].max_abs_difference == 0
-    assert result.runs == 16
+    assert result.runs >= 8
     assert result.skipped == {}
 
 
@@ -109,6 +109,18 @@ def test_a_shift_before_softmax_is_no_difference():
     base = mlp(tail=tail, output=value("p", ["batch", 5]))
     shifted = base.with_tensors({"b2": base.tensor("b2") + np.float32(2)})
     assert verify(base, shifted).same
+
+
+def test_softmax_in_another_layout_is_no_difference():
+    def head(nodes):
+        made = weights(np.random.default_rng(0), 8, 5)
+        return model([*mlp_nodes(1), *nodes], [value("x", [2, 8])], [value("p", [5, 2])], made)
+
+    last = head([node("Softmax", ["y"], ["s"], axis=1), node("Transpose", ["s"], ["p"])])
+    first = head([node("Transpose", ["y"], ["t"]), node("Softmax", ["t"], ["p"], axis=0)])
+    result = verify(last, first)
+    assert result.same
+    assert list(result.outputs) == ["p"]
 
 
 def test_labels_are_compared_with_the_scores_behind_them():
@@ -365,7 +377,7 @@ def test_samples_and_progress():
 
 def test_verdicts_do_not_depend_on_chance():
     base, twin = mlp(), permuted(mlp())
-    assert verify(base, twin, seed=5) == verify(base, twin, seed=5)
+    assert verify(base, twin, seed=5, samples=8) == verify(base, twin, seed=5, samples=8)
     assert verify(base, twin, seed=6).same
 
 

@@ -68,9 +68,10 @@ def providers_for(device: str) -> tuple[str, list[Provider]]:
 
 
 def _cuda_providers(index: int) -> list[Provider]:
-    # TensorFloat-32 keeps ten bits of a product's operands: it drifts by 1e-3, as much as a real change of a
-    # weight.
-    return [(CUDA_PROVIDER, {"device_id": index, "use_tf32": 0}), CPU_PROVIDER]
+    # TensorFloat-32 keeps ten bits of a product's operands: it drifts by 1e-3, as a real change may. A timed
+    # search for the fastest convolution may choose different algorithms, and rounding, for two sessions.
+    options = {"device_id": index, "use_tf32": 0, "cudnn_conv_algo_search": "HEURISTIC"}
+    return [(CUDA_PROVIDER, options), CPU_PROVIDER]
 
 
 @functools.cache

@@ -118,6 +118,8 @@ def compare(channel: Channel, runs: Sequence[Run], limits: Limits) -> OutputDiff
             [_discrete(channel, run) for run in runs], runs, 0.0, Limits(limits.factor, (CAP_DISCRETE,))
         )
     normal = [_normalized(channel, run) for run in runs]
+    if channel.forget is not None and any(a.shape != b.shape for a, b, _ in normal):
+        return "the two models lay it out differently"
     if not any(np.isfinite(a).any() for a, _, _ in normal):
         return f"it is {'never finite' if any(a.size for a, _, _ in normal) else 'always empty'}"
     sizes = [_size(a) for a, _, _ in normal]
@@ -207,7 +209,7 @@ def _labels_apart(channel: Channel, run: Run, other: Arrays, side: int) -> float
 
 
 def _flips(tap: Tap, twin: Tap, run: Run, other: Arrays) -> int:
-    """How many labels of one ArgMax differ, if all do by near ties: scores as close as their noise; else 0."""
+    """How many labels of one ArgMax differ, if all by near ties (scores as close as their noise); else 0."""
     sign = -1.0 if tap.op_type == "ArgMin" else 1.0
     values = run.a[tap.value], other[twin.value], *(nudged[tap.value] for nudged in run.twins)
     a, b, *twins = (sign * tap.normal(scores) for scores in values)

@@ -204,6 +204,7 @@ def _options(optimize: bool | Level, threads: int | None) -> Any:
     options = ort.SessionOptions()
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
     options.log_severity_level = 4  # every failure is an exception as well
+    options.use_deterministic_compute = True
     if threads is not None:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1

@@ -46,6 +46,7 @@ class Tap:
         form: what that operator forgets: `softmax`, `argmax`, or `plain` (nothing).
         axis: the axis along which it forgets.
         to_end: whether all axes after that one belong to it.
+        path: the operators between it and the output: another path may be another layout of the same values.
     """
 
     value: str
@@ -53,9 +54,10 @@ class Tap:
     form: str = PLAIN
     axis: int = -1
     to_end: bool = False
+    path: tuple[str, ...] = ()
 
     def matches(self, other: Tap) -> bool:
-        """Whether both go into the same operator along the same axes."""
+        """Whether both go into the same operator along the same axes, by the same path."""
         return replace(self, value=other.value) == other
 
     def normal(self, array: np.ndarray) -> np.ndarray:
@@ -83,17 +85,19 @@ def saturating_taps(model: ir.Model, name: str) -> list[Tap]:
     made = {value.name: node for node in model.graph for value in node.outputs}
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
     taps = []
-    waiting: list[str | None] = [name]
+    waiting: list[tuple[str | None, tuple[str, ...]]] = [(name, ())]
     while waiting:
-        node = made.get(waiting.pop(0))
+        value, path = waiting.pop(0)
+        node = made.get(value)
         if node is None or node.domain not in ("", "ai.onnx"):
             continue
         sources = [value.name for value in node.inputs if value is not None]
         if node.op_type in _KEEPS:
-            waiting += sources if node.op_type == "Concat" else sources[:1]
+            kept = sources if node.op_type == "Concat" else sources[:1]
+            waiting += [(source, (*path, node.op_type)) for source in kept]
         elif node.op_type in _SATURATING and sources[0] in made:
-            taps.append(_tap(node, sources[0] or "", opset))
-            waiting += sources[:1]
+            taps.append(replace(_tap(node, sources[0] or "", opset), path=path))
+            waiting.append((sources[0], (*path, node.op_type)))
     return taps
 
 

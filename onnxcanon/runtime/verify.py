@@ -1,9 +1,8 @@
 """Do two models compute one function? Both run on the same inputs; the first one's noise is the tolerance.
 
 A test on some inputs cannot prove equality, and a change of one weight that those inputs do not reach stays
-hidden:
-exact comparison of parameters comes first, this second. It is made sharp by measuring what rounding alone
-does to the model (see `noise`), by inputs of many kinds (see `inputs`), and by comparing values before
+hidden: exact comparison of parameters comes first, this second. It is made sharp by measuring what rounding
+alone does to the model (see `noise`), by inputs of many kinds (see `inputs`), and by comparing values before
 operators that saturate or throw dice (see `taps`).
 
 `same=False` always means that a difference was seen. What cannot be run or compared raises
