@@ -33,6 +33,8 @@ from onnxcanon.symmetry.hashing import mix
 from onnxcanon.transform import Transform
 
 Floats = NDArray[np.float64]
+UNEVEN = (40, 20, 10)
+"""Where bits would be lost, units whose sides differ by 2^40 give way first, then those by 2^20, 2^10."""
 SCALES = ("pow2", "balanced", "unit", "none")
 
 
@@ -86,6 +88,16 @@ def _binary_exponent(largest: Floats) -> Floats:
     return out
 
 
+def _last_bit(values: Floats) -> Floats:
+    """The exponent of the lowest bit set in each number; inf for zero."""
+    mantissa, exponent = np.frexp(values)
+    whole = np.abs(mantissa * 2.0**53).astype(np.int64)
+    with np.errstate(divide="ignore"):
+        out = np.log2((whole & -whole).astype(np.float64)) + exponent - 53
+    out[values == 0] = np.inf
+    return out
+
+
 @dataclass(slots=True)
 class _Site:
     """One scaled axis of a parameter: the form (free degrees and coefficients) at each position."""
@@ -106,8 +118,11 @@ class _Site:
 
     def open_positions(self, known: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Positions whose form holds an unknown freedom, in the site's shape."""
-        unknown = (abs(self.forms) @ (~known).astype(np.int64)) > 0
-        return np.asarray(unknown).reshape(self.shape)
+        return self.open_count(known) > 0
+
+    def open_count(self, known: NDArray[np.bool_]) -> Floats:
+        """How many unknown freedoms each position's form holds, in the site's shape."""
+        return np.asarray(abs(self.forms) @ (~known).astype(np.float64)).reshape(self.shape)
 
     def exponents(self, t: Floats) -> Floats:
         """The exponent at each position, for the freedoms' current values."""
@@ -126,25 +141,26 @@ def _powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
     every twin decides alike.
     """
     late = np.zeros(symmetry.scale.count, bool)
-    for _ in range(4):
-        walk = _Walk(model, symmetry, _Measure(exact=True), late)
-        t = walk.run()
-        lossy = _lossy(model, symmetry, t)
-        if not lossy.any():
-            return t, []
-        plus, minus = walk.extents(t)
-        with np.errstate(invalid="ignore"):
-            more = lossy & ~late & (np.abs(plus - minus) > 40)
-        if not more.any():
-            break
-        late |= more
+    for uneven in UNEVEN:
+        while True:
+            walk = _Walk(model, symmetry, _Measure(exact=True), late)
+            t = walk.run()
+            lossy = _lossy(model, symmetry, t)
+            if not (lossy & (t != 0)).any():
+                return t, []
+            plus, minus = walk.extents(t)
+            with np.errstate(invalid="ignore"):
+                more = lossy & ~late & (np.abs(plus - minus) > uneven)
+            if not more.any():
+                break
+            late |= more
     return exact_exponents(model, symmetry, t)
 
 
 class _Walk:
     """Determine freedoms one parameter after the other; repeated until nothing more can be determined.
 
-    Those marked `late` wait for all others and then make their incoming and outgoing entries equally large.
+    Those marked `late` wait for all others; then the lowest bits of their incoming and outgoing entries meet.
     """
 
     def __init__(
@@ -163,11 +179,41 @@ class _Walk:
                 continue
             if not any(self._visit(name, partial=True) for name in self.sites):
                 break
-        if self.late.any():
-            plus, minus = self.extents(self.t)
-            middle = np.where(np.isfinite(plus) & np.isfinite(minus), np.floor((minus - plus) / 2), 0.0)
-            self.t[self.late] = middle[self.late]
+        self._meet_in_the_middle()
         return self.t
+
+    def _meet_in_the_middle(self) -> None:
+        """The late freedoms, those of one parameter after those of another."""
+        for sites in self.sites.values():
+            touched = np.zeros(len(self.t), bool)
+            for site in sites:
+                touched[site.forms.indices] = True
+            group = touched & self.late & ~self.known
+            if group.any():
+                plus, minus = self._last_bits(~self.known)
+                both = group & np.isfinite(plus) & np.isfinite(minus)
+                self.t[both] = np.floor((minus[both] - plus[both]) / 2)
+                self.known |= group
+
+    def _last_bits(self, unknown: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """The exponents of the lowest bit set in any entry each freedom multiplies and divides; inf for none.
+
+        Entries that two unknown freedoms act on do not count.
+        """
+        out = np.full((2, len(self.t)), np.inf)
+        for name, sites in self.sites.items():
+            lowest = _last_bit(self.model.tensor(name).astype(np.float64))
+            for site in sites:
+                lowest = lowest + site.exponents(self.t)
+            several = sum((site.open_count(~unknown) for site in sites), np.zeros(()))
+            lowest = np.where(several <= 1, lowest, np.inf)
+            for site in sites:
+                rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and lowest.shape[k] > 1)
+                level = lowest.min(rest, keepdims=True, initial=np.inf).reshape(-1)
+                entries = site.forms.tocoo()
+                for side, chosen in enumerate((entries.data > 0, entries.data < 0)):
+                    np.minimum.at(out[side], entries.col[chosen], level[entries.row[chosen]])
+        return out[0], out[1]
 
     def extents(self, t: Floats) -> tuple[Floats, Floats]:
         """The exponents of the largest entries each freedom multiplies and divides; -inf for none."""
@@ -223,7 +269,7 @@ def exact_exponents(model: Model, symmetry: Symmetry, t: Floats) -> tuple[Floats
     """Exponents with those taken back whose powers of two would overflow or lose bits to subnormals."""
     t = t.copy()
     held = 0
-    while (lossy := _lossy(model, symmetry, t)).any():
+    while (lossy := _lossy(model, symmetry, t) & (t != 0)).any():
         held += int(lossy.sum())
         t[lossy] = 0
     notes = [f"{held} units keep their scale: a power of two would leave the range of their type"] if held else []
@@ -231,13 +277,12 @@ def exact_exponents(model: Model, symmetry: Symmetry, t: Floats) -> tuple[Floats
 
 
 def _lossy(model: Model, symmetry: Symmetry, t: Floats) -> NDArray[np.bool_]:
-    """The freedoms, among those that t moves, that act on an entry which does not come back exactly."""
+    """The freedoms that act on an entry which the exponents t do not bring back exactly."""
     lossy = np.zeros(len(t), bool)
     for name, action in symmetry.action(None, t).actions.items():
         array = model.tensor(name)
-        there, back = action(array), None
         with np.errstate(all="ignore"):
-            back = there
+            back = action(array)
             for factor in action.factor.values():
                 back = back * (1 / factor).astype(array.dtype)
             wrong = (back != array) & np.isfinite(array)
@@ -247,7 +292,7 @@ def _lossy(model: Model, symmetry: Symmetry, t: Floats) -> NDArray[np.bool_]:
             rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and wrong.shape[k] > 1)
             rows = np.flatnonzero(wrong.any(rest, keepdims=True).reshape(-1))
             lossy[site.forms[rows].indices] = True
-    return lossy & (t != 0)
+    return lossy
 
 
 # -- balanced ---------------------------------------------------------------------------------------
