@@ -106,6 +106,7 @@ class Labels:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.cause = Cause("", "")
+        self.shown: list[tuple[View, int]] = []
         self.first_use: dict[str, None] = {}  # parameters in the order in which they were labelled
 
     # -- parameters ---------------------------------------------------------------------------------
@@ -124,39 +125,61 @@ class Labels:
         if view is None:
             return value
         value.view = None
-        self.first_use.setdefault(view.parameter.name)
+        parameter = view.parameter
         wanted = set(range(value.rank) if axes is None else axes)
         batch = {c for cs in (context or {}).values() for c in cs}
         for axis, size in enumerate(value.shape):
-            if size == 1 or view.axes[axis] is None or axis not in wanted:
+            shown = view.axes[axis]
+            if shown is None or parameter.shape[shown[0]] == 1:
                 continue
-            around = (context or {}).get(axis, ())
-            value.ids[axis] = self._bind_axis(view, view.parameter.ids, axis, around, units=True)
-            if view.parameter.scalable:
-                value.degrees[axis] = self._bind_axis(
-                    view, view.parameter.degrees, axis, around, units=False, zero=axis in batch
-                )
+            sources = (view.axes[c] for c in (context or {}).get(axis, ()))
+            around = [source[0] for source in sources if source is not None]
+            ids = self._as_viewed(view, self._bind_axis(view, parameter.ids, shown[0], around, units=True))
+            degrees = None
+            if parameter.scalable:
+                still = axis in batch or axis not in wanted
+                degrees = self._bind_axis(view, parameter.degrees, shown[0], around, units=False, zero=still)
+                degrees = self._as_viewed(view, degrees)
+            if axis not in wanted:
+                self.pin(ids, "its positions have a meaning here")
+                self.ledger.degree_zero(degrees)
+                continue
+            value.degrees[axis] = degrees
+            if size > 1:
+                value.ids[axis] = ids
+            else:
+                self.pin(ids, "one position of it is taken")
+            self.shown.append((view, shown[0]))
+        for source in view.taken:
+            if parameter.shape[source] > 1:
+                self.pin(self._bind_axis(view, parameter.ids, source, (), units=True), "one position of it is taken")
+                if parameter.scalable:
+                    self.ledger.degree_zero(
+                        self._bind_axis(view, parameter.degrees, source, (), units=False, zero=True)
+                    )
+        if view.taken or any(shown is not None and shown[1] is not None for shown in view.axes):
+            for axis in range(value.rank):
+                self.column(value, axis)
         return value
 
     def _bind_axis(
         self,
         view: View,
         store: list[Ids | None],
-        axis: int,
+        source: int,
         around: Sequence[int],
         *,
         units: bool,
         zero: bool = False,
     ) -> Ids:
-        """Allocate what is missing of a parameter axis and return it as the view shows it."""
-        source = view.axes[axis]
-        assert source is not None
+        """Allocate what is missing of a parameter axis and return what the view shows of it, over the
+        parameter's axes; `around` are the parameter axes it depends on."""
         shape = view.parameter.shape
-        bound = store[source[0]]
+        bound = store[source]
         if bound is None:
-            context = {view.axes[c][0] for c in around if view.axes[c] is not None} | set(view.taken)  # type: ignore[index]
-            wide = [n if k == source[0] or k in context else 1 for k, n in enumerate(shape)]
-            bound = store[source[0]] = np.full(wide, -1, np.int64)
+            context = {*around, *view.taken}
+            wide = [n if k == source or k in context else 1 for k, n in enumerate(shape)]
+            bound = store[source] = np.full(wide, -1, np.int64)
         chosen = self._chosen(view, bound)
         fresh = np.zeros(bound.shape, bool)
         fresh[chosen] = True
@@ -167,7 +190,20 @@ class Labels:
                 bound[fresh] = ZERO
             else:
                 bound[fresh] = self.ledger.new_units((count,)) if units else self.ledger.new_degrees((count,))
-        return self._as_viewed(view, bound[chosen])
+        return bound[chosen]
+
+    def record_shown(self) -> None:
+        """Record how the positions that views show lie in their parameters (matters where labels repeat);
+        to be called once every position has its unit."""
+        for view, source in self.shown:
+            positions = next(shown[1] for shown in view.axes if shown is not None and shown[0] == source)
+            bound = view.parameter.ids[source]
+            if positions is None or bound is None or bound.shape[source] == 1:
+                continue
+            mesh = list(self._chosen(view, bound))
+            mesh[source] = np.arange(bound.shape[source]).reshape([-1 if k == source else 1 for k in range(bound.ndim)])
+            rows = np.moveaxis(bound[tuple(mesh)], source, -1).reshape(-1, bound.shape[source])
+            self.ledger.movement(rows, rows[:, positions], positions)
 
     @staticmethod
     def _chosen(view: View, bound: Ids) -> tuple[Ids, ...]:
@@ -417,9 +453,13 @@ class Labels:
     # -- degrees ------------------------------------------------------------------------------------
 
     def stop(self, value: Labelled, system: System = System.BOTH) -> Labelled:
-        """A copy whose degrees are zero in the given system(s), as demanded of the input."""
+        """A copy whose degrees are zero in the given system(s), as demanded of the input.
+
+        In one system the function is odd or homogeneous and keeps 0; in both it is any function.
+        """
         self.bind(value)
         out = self.copy(value)
+        out.zero = value.zero and system != System.BOTH
         for axis, degree in enumerate(value.degrees):
             self.ledger.degree_zero(degree, system)
             if system == System.BOTH:
@@ -444,6 +484,7 @@ class Labels:
         """A copy with negated degrees (the reciprocal)."""
         self.bind(value)
         out = self.copy(value)
+        out.zero = False
         for axis, degree in enumerate(value.degrees):
             if degree is not None:
                 fresh = self.ledger.new_degrees(degree.shape)

@@ -217,6 +217,7 @@ class Tracer:
             for degree in parameter.degrees:
                 if degree is not None:
                     degree[degree < 0] = 0
+        self.labels.record_shown()
 
 
 def ordered(graph: ir.Graph) -> list[ir.Node]:

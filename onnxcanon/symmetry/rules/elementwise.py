@@ -61,7 +61,9 @@ def absolute(t: Movement, op: Op) -> Outputs:
 @register("Cos", "Cosh")
 def even(t: Movement, op: Op) -> Outputs:
     """X -> Y, f even."""
-    return t.without(t.stop(op.x(0), System.SCALE), System.SIGN)
+    y = t.without(t.stop(op.x(0), System.SCALE), System.SIGN)
+    y.zero = False  # cos 0 = 1
+    return y
 
 
 @register(

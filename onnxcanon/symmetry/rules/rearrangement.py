@@ -179,38 +179,40 @@ def _placed(t: Movement, still: Labelled, axis: int, shape: tuple[int, ...]) -> 
 
 @register("Pad")
 def pad(t: Movement, op: Op) -> Outputs:
-    """X -> Y, each axis extended; constant padding with zeros keeps scale and sign."""
+    """X -> Y, each axis extended or cut; constant padding with zeros keeps scale and sign."""
     x = op.x(0)
-    before, after = op.in_shapes(0), op.out_shapes()
-    grown = [k for k in range(x.rank) if before[0][k] != after[0][k] or before[1][k] != after[1][k]]
+    after = op.out_shapes()[0]
     mode = op.attr("mode", "constant")
-    amounts = _pad_amounts(op, x.rank)
+    amounts, others = (_pad_amounts(op, x.rank, probe) for probe in (0, 1))
     fill = op.attr("value", 0.0) if not op.has(2) else _item(op.data(2))
-    for k in grown:
-        head_tail = amounts.get(k)
-        static = before[0][k] == before[1][k] and after[0][k] == after[1][k] and head_tail is not None
-        if static and head_tail is not None and min(head_tail) >= 0 and mode == "constant":
-            x = t.pad(x, k, *head_tail, zero=fill == 0.0)
-        else:
-            x = resized_unknown(t, x, k, after[0][k], "padded by its own positions")
-            if mode == "constant" and fill != 0.0:
-                x = t.stop(x)
+    for k in range(x.rank):
+        pads = None if amounts is None else amounts.get(k, (0, 0))
+        if pads is not None and others is not None and pads == others.get(k, (0, 0)):
+            if pads == (0, 0):
+                continue
+            if mode == "constant" and op.in_shapes(0)[0][k] == op.in_shapes(0)[1][k]:
+                x = t.take(x, k, np.arange(max(0, -pads[0]), x.shape[k] - max(0, -pads[1])))
+                x = t.pad(x, k, max(0, pads[0]), max(0, pads[1]), zero=fill == 0.0)
+                continue
+        x = resized_unknown(t, x, k, after[k], "padded by its own positions")
+        if mode == "constant" and fill != 0.0:
+            x = t.stop(x)
     return x
 
 
-def _pad_amounts(op: Op, rank: int) -> dict[int, tuple[int, int]]:
-    """Amounts before and after, per axis, where they are static."""
+def _pad_amounts(op: Op, rank: int, probe: int) -> dict[int, tuple[int, int]] | None:
+    """Amounts before and after, per axis, under one probe, where they are known."""
     pads = op.attr("pads", op.attr("paddings"))
     axes = list(range(rank))
     if pads is None:
-        static = op.data(1)
-        if static is None:
-            return {}
-        pads = static.ravel().tolist()
+        known = op.data_pair(1)[probe]
+        if known is None:
+            return None
+        pads = known.ravel().tolist()
         if op.has(3):
             chosen = op.data(3)
             if chosen is None:
-                return {}
+                return None
             axes = [int(a) % rank for a in chosen.ravel()]
     m = len(pads) // 2
     return {axes[k]: (int(pads[k]), int(pads[k + m])) for k in range(m)}

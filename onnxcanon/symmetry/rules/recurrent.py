@@ -13,6 +13,7 @@ from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 
 GATES = {"LSTM": ("i", "o", "f", "c"), "GRU": ("z", "r", "h"), "RNN": ("h",)}
 CANDIDATE = {"LSTM": "c", "GRU": "h", "RNN": "h"}
+DIRECTIONS = "directions of a recurrent layer"
 DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 
 
@@ -39,6 +40,7 @@ def recurrent(t: Movement, op: Op) -> Outputs:
         b = op.x(3)
         width = b.shape[1] // 2
         t.bind(b, (1,), {1: [0]})
+        t.fix(b, 0, DIRECTIONS)
         layer.rows(_part(b, 0, width), 1)
         layer.rows(_part(b, width, 2 * width), 1)
     for k in (5, 6):
@@ -57,6 +59,7 @@ def _input(t: Movement, x: Labelled, w: Labelled) -> None:
     features = t.forget(x.ids[2], [0, 1])
     degree = t.degree_forget(x.degrees[2], [0, 1])
     t.bind(w, (1, 2), {1: [0]})
+    t.fix(w, 0, DIRECTIONS)
     columns = t.forget(w.ids[2], [0, 1])
     t.meet([features, columns], "contracted with a fixed axis")
     other = t.degree_forget(w.degrees[2], [0, 1])
@@ -70,6 +73,7 @@ def _part(v: Labelled, start: int, stop: int) -> Labelled:
     ids, degree = v.ids[1], v.degrees[1]
     out.ids[1] = ids if isinstance(ids, State) else ids[:, start:stop]
     out.degrees[1] = None if degree is None else degree[:, start:stop]
+    out.zero = v.zero
     return out
 
 
@@ -82,9 +86,11 @@ class _Layer:
     def rows(self, v: Labelled, axis: int) -> None:
         """Axis `axis` of a parameter stacks the gates: [D, G·H]."""
         self.t.bind(v, None if v.rank == 2 else (axis, axis + 1), {axis: [0], axis + 1: [0]} if v.rank == 3 else {axis: [0]})
+        self.t.fix(v, 0, DIRECTIONS)
         gates = GATES[self.kind]
         hidden = self.unit.shape[1]
-        ids, degree = v.ids[axis], v.degrees[axis]
+        others = range(axis + 1, v.rank)
+        ids, degree = self.t.forget(v.ids[axis], others), self.t.degree_forget(v.degrees[axis], others)
         for g, gate in enumerate(gates):
             part = slice(g * hidden, (g + 1) * hidden)
             if isinstance(ids, State):
@@ -94,14 +100,14 @@ class _Layer:
                 rows = ids.reshape(ids.shape[0], -1)[:, part]
                 self.t.ledger.relate([rows, self.unit], None)
                 self.t.ledger.column(rows)
-            self._sign(None if degree is None else degree.reshape(degree.shape[0], -1)[:, part], gate, ids)
+            self._sign(None if degree is None else degree.reshape(degree.shape[0], -1)[:, part], gate, zero=v.zero)
 
-    def _sign(self, degree: Ids | None, gate: str, ids: Ids | State) -> None:
+    def _sign(self, degree: Ids | None, gate: str, *, zero: bool) -> None:
         if gate != CANDIDATE[self.kind]:
             self.t.ledger.degree_zero(degree)
         elif degree is not None:
             self.t.ledger.degree_equal(degree, self.sign)
-        elif ids is not UNIFORM:
+        elif not zero:
             self.t.ledger.degree_zero(self.sign)
 
     def recurrence(self, r: Labelled) -> None:
@@ -124,6 +130,8 @@ class _Layer:
     def state(self, v: Labelled) -> None:
         """An initial state [D, B, H]."""
         self.t.bind(v, (2,), {2: [0]})
+        for k in (0, 1):
+            self.t.fix(v, k, "directions and batch of a recurrent layer")
         ids = self.t.forget(v.ids[2], [1])
         if isinstance(ids, State):
             if ids is FIXED:
@@ -131,8 +139,6 @@ class _Layer:
         else:
             self.t.ledger.equal(ids.reshape(ids.shape[0], -1), self.unit)
         degree = self.t.degree_forget(v.degrees[2], [1])
-        for k in (0, 1):
-            self.t.ledger.degree_zero(v.degrees[k])
         if degree is not None:
             self.t.ledger.degree_equal(degree.reshape(degree.shape[0], -1), self.sign)
         elif not v.zero:
@@ -141,6 +147,7 @@ class _Layer:
     def peepholes(self, v: Labelled) -> None:
         """P[D, 3·H] reads the cell state into the gates i, o, f."""
         self.t.bind(v, (1,), {1: [0]})
+        self.t.fix(v, 0, DIRECTIONS)
         hidden = self.unit.shape[1]
         ids, degree = v.ids[1], v.degrees[1]
         for g in range(3):
