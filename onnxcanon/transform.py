@@ -49,9 +49,11 @@ class Action:
         out = _move(array, self.index)
         if not self.factor:
             return out
+        wide = out.astype(np.float64)  # one rounding at the end, none for powers of two within range
         for factor in self.factor.values():
-            out = (out * factor).astype(array.dtype) if not _exact(factor) else _exact_product(out, factor)
-        return out + np.zeros((), array.dtype)
+            wide = wide * factor
+        with np.errstate(over="ignore", under="ignore"):
+            return wide.astype(array.dtype) + np.zeros((), array.dtype)
 
     def then(self, later: Action) -> Action:
         """The action of `later` after this one."""
@@ -71,15 +73,6 @@ class Action:
             index[axis] = _move(rows, index)
         factor = {a: 1.0 / _move(f, index) for a, f in self.factor.items()}
         return Action(self.shape, index, factor)
-
-
-def _exact(factor: Factor) -> bool:
-    """Whether all factors are ± powers of two."""
-    return bool((np.abs(np.frexp(factor)[0]) == 0.5).all())
-
-
-def _exact_product(array: NDArray[Any], factor: Factor) -> NDArray[Any]:
-    return array * factor.astype(array.dtype)
 
 
 def _by_context(index: Mapping[int, Index]) -> list[int]:

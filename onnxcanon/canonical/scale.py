@@ -281,11 +281,9 @@ def _lossy(model: Model, symmetry: Symmetry, t: Floats) -> NDArray[np.bool_]:
     lossy = np.zeros(len(t), bool)
     for name, action in symmetry.action(None, t).actions.items():
         array = model.tensor(name)
-        with np.errstate(all="ignore"):
-            back = action(array)
-            for factor in action.factor.values():
-                back = back * (1 / factor).astype(array.dtype)
-            wrong = (back != array) & np.isfinite(array)
+        moved = action(array)
+        with np.errstate(invalid="ignore"):
+            wrong = (action.inverse()(moved) != array) & np.isfinite(array)
         if not wrong.any():
             continue
         for site in _sites(symmetry.scale.forms, symmetry.degrees[name]):
