@@ -63,7 +63,7 @@ class Action:
         factor = {a: _move(f, later.index) for a, f in self.factor.items()}
         for axis, f in later.factor.items():
             factor[axis] = factor[axis] * f if axis in factor else f
-        return Action(self.shape, _tidy_index(index), _tidy_factor(factor))
+        return Action(self.shape, _tidy_index(index), factor)
 
     def inverse(self) -> Action:
         """The action that undoes this one."""
@@ -116,10 +116,6 @@ def _tidy_index(index: Mapping[int, Index]) -> dict[int, Index]:
     return out
 
 
-def _tidy_factor(factor: Mapping[int, Factor]) -> dict[int, Factor]:
-    return {a: f for a, f in factor.items() if (f != 1.0).any()}
-
-
 @dataclass(frozen=True, slots=True)
 class Transform:
     """One group element: an `Action` for each parameter it changes."""
@@ -169,7 +165,7 @@ class Transform:
     @property
     def rescaled(self) -> int:
         """How many parameters have entries that are multiplied."""
-        return sum(bool(a.factor) for a in self.actions.values())
+        return sum(any((f != 1).any() for f in a.factor.values()) for a in self.actions.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file described in the module's documentation, atomically."""

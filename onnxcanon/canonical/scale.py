@@ -33,8 +33,11 @@ from onnxcanon.symmetry.hashing import mix
 from onnxcanon.transform import Transform
 
 Floats = NDArray[np.float64]
-UNEVEN = (40, 20, 10)
-"""Where bits would be lost, units whose sides differ by 2^40 give way first, then those by 2^20, 2^10."""
+UNEVEN = (40, 20, 10, -1)
+"""Where bits would be lost, units whose sides differ by 2^40 give way first, then those by 2^20, 2^10,
+then all."""
+LAST_BIT = {4: -149, 8: -1074}
+"""The exponent of the smallest subnormal, by size of the type in bytes."""
 SCALES = ("pow2", "balanced", "unit", "none")
 
 
@@ -137,8 +140,8 @@ def _powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
     """Integral exponents whose powers of two lose no bit.
 
     A unit whose incoming weights are next to nothing (2^-100, say) would push its outgoing ones into
-    subnormals; such units meet in the middle instead. Which ones they are depends on the target alone, so
-    every twin decides alike.
+    subnormals; such units stop where the lowest bit would be lost. Which ones they are depends on the target
+    alone, so every twin decides alike.
     """
     late = np.zeros(symmetry.scale.count, bool)
     for uneven in UNEVEN:
@@ -160,7 +163,8 @@ def _powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
 class _Walk:
     """Determine freedoms one parameter after the other; repeated until nothing more can be determined.
 
-    Those marked `late` wait for all others; then the lowest bits of their incoming and outgoing entries meet.
+    Those marked `late` wait for all others; then they
+    go as near to their target as the lowest bits of their entries allow.
     """
 
     def __init__(
@@ -179,10 +183,10 @@ class _Walk:
                 continue
             if not any(self._visit(name, partial=True) for name in self.sites):
                 break
-        self._meet_in_the_middle()
+        self._settle_late()
         return self.t
 
-    def _meet_in_the_middle(self) -> None:
+    def _settle_late(self) -> None:
         """The late freedoms, those of one parameter after those of another."""
         for sites in self.sites.values():
             touched = np.zeros(len(self.t), bool)
@@ -190,19 +194,23 @@ class _Walk:
                 touched[site.forms.indices] = True
             group = touched & self.late & ~self.known
             if group.any():
-                plus, minus = self._last_bits(~self.known)
-                both = group & np.isfinite(plus) & np.isfinite(minus)
-                self.t[both] = np.floor((minus[both] - plus[both]) / 2)
+                plus, minus = self.extents(self.t)
+                target = np.where(np.isfinite(plus), -plus, np.where(np.isfinite(minus), minus, 0.0))
+                up, down = self._slack(~self.known)
+                nearest = np.where(up + down < 0, np.floor((down - up) / 2), np.clip(target, -up, np.maximum(down, -up)))
+                self.t[group] = nearest[group]
                 self.known |= group
 
-    def _last_bits(self, unknown: NDArray[np.bool_]) -> tuple[Floats, Floats]:
-        """The exponents of the lowest bit set in any entry each freedom multiplies and divides; inf for none.
+    def _slack(self, unknown: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """By how many powers of two the entries each freedom multiplies, and divides, may shrink before their
+        lowest bit is lost; inf for none.
 
         Entries that two unknown freedoms act on do not count.
         """
         out = np.full((2, len(self.t)), np.inf)
         for name, sites in self.sites.items():
-            lowest = _last_bit(self.model.tensor(name).astype(np.float64))
+            array = self.model.tensor(name)
+            lowest = _last_bit(array.astype(np.float64)) - LAST_BIT[array.dtype.itemsize]
             for site in sites:
                 lowest = lowest + site.exponents(self.t)
             several = sum((site.open_count(~unknown) for site in sites), np.zeros(()))

@@ -15,7 +15,7 @@ from onnxcanon.symmetry.constraints import Ids, System
 from onnxcanon.symmetry.gauge import Freedom, solve_degrees, used
 from onnxcanon.symmetry.solve import Solution, solve
 from onnxcanon.symmetry.trace import Trace, trace
-from onnxcanon.transform import Action, Factor, Index, Transform, _by_context, _move, _tidy_factor, _tidy_index
+from onnxcanon.transform import Action, Factor, Index, Transform, _by_context, _move, _tidy_index
 
 
 @dataclass(eq=False)
@@ -54,18 +54,20 @@ class Symmetry:
             scale: log2 of each scale freedom, float64 [scale.count].
             sign: 0 or 1 for each sign freedom, int64 [sign.count].
         """
-        scales = None if scale is None else np.exp2(self.scale.forms @ scale)
-        flips = None if sign is None else 1.0 - 2.0 * ((self.sign.forms @ sign) % 2)
+        acting = []
+        if scale is not None:
+            acting.append((np.exp2(self.scale.forms @ scale), self.scale.forms))
+        if sign is not None:
+            acting.append((1.0 - 2.0 * ((self.sign.forms @ sign) % 2), self.sign.forms))
         actions = {}
         for name, parameter in self.trace.parameters.items():
             index = {} if motion is None else self._indices(name, motion)
             factor: dict[int, Factor] = {}
             for axis, variables in self.degrees[name].items():
-                total = np.ones(variables.shape)
-                total = total if scales is None else total * scales[variables]
-                total = total if flips is None else total * flips[variables]
-                factor[axis] = total
-            action = Action(parameter.shape, _tidy_index(index), _tidy_factor(factor))
+                columns = [f for f, forms in acting if forms[variables.ravel()].nnz]
+                if columns:  # by the graph, not by the values: where signs may flip, -0 always becomes 0
+                    factor[axis] = np.prod([f[variables] for f in columns], axis=0)
+            action = Action(parameter.shape, _tidy_index(index), factor)
             if action.index or action.factor:
                 actions[name] = action
         return Transform(actions, self.model)
