@@ -45,10 +45,14 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Rows of units; any motion maps rows to rows. `rows` int64 [n, arity]; `key` None or a tag that makes
-    two relations with equal keys and equal first columns the same function (congruence)."""
+    """Rows of units; any motion maps rows to rows. `rows` int64 [n, arity], the flattened grid of `shape`;
+    `lines[k]` are the grid's axes along which part k lies as labels of an axis: where a label repeats there,
+    its k-th occurrence maps to the k-th. `key` None or a tag that makes two relations with equal keys and
+    equal first columns the same function (congruence)."""
 
     rows: Ids
+    shape: tuple[int, ...]
+    lines: tuple[tuple[int, ...], ...]
     key: tuple[int, ...] | None
 
 
@@ -100,10 +104,13 @@ class Ledger:
         """None of the units may move."""
         self.pins.append((ids.ravel(), cause))
 
-    def relate(self, parts: Sequence[Ids], key: tuple[int, ...] | None = None) -> None:
-        """Broadcast the parts against each other; each entry is one row."""
-        columns = [p.ravel() for p in np.broadcast_arrays(*parts)]
-        self.relations.append(Relation(np.stack(columns, 1), key))
+    def relate(
+        self, parts: Sequence[Ids], lines: Sequence[Sequence[int]], key: tuple[int, ...] | None = None
+    ) -> None:
+        """Broadcast the parts against each other; each entry is one row. `lines` as in `Relation`."""
+        grids = np.broadcast_arrays(*parts)
+        rows = np.stack([p.ravel() for p in grids], 1)
+        self.relations.append(Relation(rows, grids[0].shape, tuple(map(tuple, lines)), key))
 
     def column(self, ids: Ids, code: Ids | None = None) -> None:
         """The units of each code form a set that maps onto itself."""

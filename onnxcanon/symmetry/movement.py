@@ -158,7 +158,8 @@ class Movement(Labels):
             for k in range(m):
                 shape = [n if j <= axis + k or j >= axis + m else 1 for j, n in enumerate(whole.shape)]
                 fresh.append(self.ledger.new_units(shape))
-            self.ledger.relate([whole, *fresh], tuple(sizes))
+            inner = range(axis, axis + m)
+            self.ledger.relate([whole, *fresh], [tuple(inner), *((k,) for k in inner)], tuple(sizes))
             parts = list(fresh)
         parts = [UNIFORM if n == 1 else s for n, s in zip(sizes, parts, strict=True)]
         wide = [s if isinstance(s, State) else widened(s) for s in v.ids]
@@ -198,8 +199,11 @@ class Movement(Labels):
         if all(isinstance(s, State) for s in states):
             return FIXED if any(s is FIXED for s in states) else UNIFORM
         parts: list[Ids] = []
+        lines = [tuple(range(start, stop))]
         for k in range(start, stop):
             state = v.ids[k]
+            if state is not UNIFORM:
+                lines.append((k,))
             if isinstance(state, State):
                 if state is FIXED:
                     shape = [1] * v.rank
@@ -210,7 +214,7 @@ class Movement(Labels):
         whole = np.broadcast_shapes(*(p.shape for p in parts))
         full = [v.shape[k] if start <= k < stop else n for k, n in enumerate(whole)]
         fresh = self.ledger.new_units(full)
-        self.ledger.relate([fresh, *parts], tuple(v.shape[start:stop]))
+        self.ledger.relate([fresh, *parts], lines, tuple(v.shape[start:stop]))
         return fresh
 
     def reshape(self, v: Labelled, shape: Shape, before: Shape | None, after: Shape | None) -> Labelled:

@@ -22,7 +22,7 @@ from math import lgamma, log
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.symmetry.constraints import Ids, Ledger
+from onnxcanon.symmetry.constraints import Ids, Ledger, Relation
 from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
 
 
@@ -168,15 +168,14 @@ class _Solver:
         seen: set[bytes] = set()
         for number, relation in enumerate(self.ledger.relations):
             rows = self.classes[relation.rows]
-            mark = rows.tobytes() + repr(rows.shape).encode()
+            code = _occurrence_code(rows, relation)
+            mark = rows.tobytes() + code.tobytes() + repr((rows.shape, relation.key is None)).encode()
             if mark in seen:
                 continue
             seen.add(mark)
             if relation.key is None:
-                rows = np.unique(rows, axis=0)
-                code = np.zeros(len(rows), np.int64)
-            else:
-                code = _duplicates(rows[:, 1:]) * len(rows) + _duplicates(rows[:, :1])
+                both = np.unique(np.concatenate([rows, code[:, None]], 1), axis=0)
+                rows, code = both[:, :-1], both[:, -1]
             tables.append(_Table(rows, code, number, relation.key is not None))
         return tables
 
@@ -434,12 +433,32 @@ def _occurrence_numbers(row: Ids) -> Ids:
     return out
 
 
-def _duplicates(rows: Ids) -> Ids:
-    """For each row, how often the same row stood before it."""
-    if rows.shape[1] == 0:
-        return np.zeros(len(rows), np.int64)
-    _, index = np.unique(rows, axis=0, return_inverse=True)
-    return _occurrence_numbers(index.reshape(-1))
+def _occurrence_code(rows: Ids, relation: Relation) -> Ids:
+    """For each row, which occurrence of its label each part is along its own line, as one number."""
+    code = np.zeros(len(rows), np.int64)
+    for k, axes in enumerate(relation.lines):
+        grid = np.moveaxis(rows[:, k].reshape(relation.shape), axes, range(-len(axes), 0))
+        flat = grid.reshape(-1, int(np.prod([relation.shape[a] for a in axes], dtype=np.int64)))
+        which = _occurrences(flat)
+        if which is not None:
+            back = np.moveaxis(which.reshape(grid.shape), range(-len(axes), 0), axes)
+            code = code * (int(which.max()) + 1) + back.reshape(-1)
+    return code
+
+
+def _occurrences(lines: Ids) -> Ids | None:
+    """For each entry, how often its value stood before it in its row; None where nothing repeats."""
+    order = np.argsort(lines, 1, kind="stable")
+    ranked = np.take_along_axis(lines, order, 1)
+    fresh = np.ones(lines.shape, bool)
+    fresh[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    if fresh.all():
+        return None
+    place = np.broadcast_to(np.arange(lines.shape[1]), lines.shape)
+    start = np.maximum.accumulate(np.where(fresh, place, 0), 1)
+    out = np.empty(lines.shape, np.int64)
+    np.put_along_axis(out, order, place - start, 1)
+    return out
 
 
 def _lower(orbit: Orbit, place: dict[int, int]) -> Orbit:

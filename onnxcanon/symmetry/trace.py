@@ -213,7 +213,7 @@ class Tracer:
                 for k in around:
                     outer = parameter.ids[k]
                     if outer is not None:
-                        ledger.relate([ids, outer], None)
+                        ledger.relate([ids, outer], [(axis,), (k,)])
             for degree in parameter.degrees:
                 if degree is not None:
                     degree[degree < 0] = 0

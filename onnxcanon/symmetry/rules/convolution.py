@@ -6,8 +6,6 @@ A grouped convolution sees its input channels as [group, C/group] and its output
 
 from __future__ import annotations
 
-import numpy as np
-
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
@@ -34,8 +32,7 @@ def convolve(t: Movement, x: Labelled, w: Labelled, groups: int, shape: tuple[in
     for k in (0, 1):
         x.ids[k] = t.forget(x.ids[k], [1 - k])
         x.degrees[k] = t.degree_forget(x.degrees[k], [1 - k])
-    depthwise = groups > 1 and w.shape[1] == 1
-    t.bind(w, (0, 1), {1: [0]} if groups > 1 and not depthwise else None)
+    t.bind(w, (0, 1), {1: [0]} if groups > 1 else None)
     w = still_positions(t, w, range(2, w.rank), "kernel positions of a convolution")
     out = constant(shape)
     out.ids[0], out.degrees[0] = x.ids[0], x.degrees[0]
@@ -54,85 +51,31 @@ def _dense(t: Movement, x: Labelled, w: Labelled, out: Labelled, *, transposed: 
 
 
 def _grouped(t: Movement, x: Labelled, w: Labelled, out: Labelled, groups: int, *, transposed: bool) -> None:
-    """Input channels [g, c], output channels [g, m]; the weight is [g·m, c] or, transposed, [g·c, m]."""
-    channels, filters = x.shape[1] // groups, out.shape[1] // groups
-    first = w.ids[0]
-    first = first if isinstance(first, State) else t.forget(first, [1])
-    lead = _line(first, 0)
-    second = w.ids[1]
-    inside = second if isinstance(second, State) else second.reshape(second.shape[0], second.shape[1])
-    rows = filters if not transposed else channels
-    if not isinstance(inside, State) and inside.shape[0] > 1:  # one label per group and position
-        grid = inside.reshape(groups, rows, inside.shape[1])
-        t.ledger.equal(grid[:, :1], grid)
-        inside = grid[:, 0]
-    elif not isinstance(inside, State):
-        inside = np.broadcast_to(inside, (groups, inside.shape[1]))
-    by_group = lead if isinstance(lead, State) else lead.reshape(groups, rows)
-    ins, outs = (by_group, inside) if transposed else (inside, by_group)
-    seen = _line(x.ids[1], 1)
-    seen = seen if isinstance(seen, State) else seen.reshape(groups, channels)
-    met = t.meet([seen, ins], "contracted with a fixed axis")
-    if isinstance(met, State):
-        group: Ids | None = None
-    elif channels == 1:
-        group = met  # depthwise: the group is its one input channel
-    else:
-        group = t.ledger.new_units((groups, 1))
-        t.ledger.relate([met, group], None)
-    whole = _group_outputs(t, group, outs, filters, fixed=met is FIXED)
-    _grouped_degrees(t, x, w, out, groups, rows, channels, filters, transposed=transposed)
-    out.ids[1] = whole if isinstance(whole, State) else whole.reshape([1, -1] + [1] * (out.rank - 2))
+    """Channels as [g, c], the weight [g·m, c] as [g, m, c] (transposed: [g·c, m] as [g, c, m]): a product for
+    each group."""
+    channels = _flat(x, (1,))
+    grid = (groups, channels.shape[0] // groups)
+    channels = t.reshape(channels, grid, channels.shape, grid)
+    weight = _flat(w, (0, 1))
+    parts = (groups, weight.shape[0] // groups, weight.shape[1])
+    weight = t.reshape(weight, parts, weight.shape, parts)
+    y = t.contract([channels, weight], ["gc", "gcm" if transposed else "gmc"], "gm")
+    y = t.reshape(y, (out.shape[1],), y.shape, (out.shape[1],))
+    _put(out, y.ids[0], y.degrees[0])
 
 
-def _group_outputs(t: Movement, group: Ids | None, outs: Ids | State, filters: int, *, fixed: bool) -> Ids | State:
-    """Labels of the output channels, which move with their group."""
-    if isinstance(outs, State):
-        if outs is UNIFORM and filters == 1 and group is not None:
-            return group
-        if group is not None:
-            t.pin(group, "groups of a convolution with fixed output channels")
-        return FIXED
-    if fixed:
-        t.pin(outs, "groups of a convolution over fixed channels")
-        return FIXED
-    if group is not None:
-        _tie_groups(t, group, outs)
-    return outs
+def _flat(v: Labelled, axes: tuple[int, ...]) -> Labelled:
+    """The given axes alone, whose labels depend on no others."""
+    flat = constant([v.shape[k] for k in axes])
 
+    def alone(a: Ids) -> Ids:
+        return a.reshape([a.shape[k] for k in axes])
 
-def _tie_groups(t: Movement, group: Ids, outs: Ids) -> None:
-    if outs.shape[1] == 1:
-        t.ledger.equal(group, outs)
-    else:
-        t.ledger.relate([outs, group], None)
-
-
-def _grouped_degrees(
-    t: Movement, x: Labelled, w: Labelled, out: Labelled, groups: int, rows: int, channels: int, filters: int,
-    *, transposed: bool,
-) -> None:  # fmt: skip
-    """x + w(input side) = 0 within each group; a depthwise filter just passes its channel's degree on."""
-    first = _row(t.degree_forget(w.degrees[0], [1]))
-    second = w.degrees[1]
-    second = None if second is None else second.reshape(second.shape[0], second.shape[1])
-    seen = _row(x.degrees[1])
-    by_group = None if first is None else first.reshape(groups, rows)
-    incoming = None if seen is None else seen.reshape(groups, channels)
-    if second is not None:
-        grid = np.broadcast_to(second, (groups * rows, second.shape[1])).reshape(groups, rows, -1)
-        t.ledger.degree_equal(grid[:, :1], grid)
-        second = grid[:, 0]
-    ins, outs = (by_group, second) if transposed else (second, by_group)
-    if channels == 1:
-        total = t.ledger.degree_sum(incoming, ins if transposed else None)
-        total = t.ledger.degree_sum(total, outs)
-    else:
-        t._cancel([d for d in (incoming, ins) if d is not None])
-        total = outs
-    if total is not None:
-        total = np.broadcast_to(total, (groups, filters))
-        out.degrees[1] = total.reshape([1, -1] + [1] * (out.rank - 2))
+    for n, k in enumerate(axes):
+        state, degree = v.ids[k], v.degrees[k]
+        flat.ids[n] = state if isinstance(state, State) else alone(state)
+        flat.degrees[n] = None if degree is None else alone(degree)
+    return flat
 
 
 def _line(state: Ids | State, axis: int) -> Ids | State:

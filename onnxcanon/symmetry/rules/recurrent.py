@@ -1,10 +1,12 @@
 """Recurrent layers. A hidden unit owns one row in every gate, one column of the recurrence, its biases and
 peepholes; all move together. Because the state enters through odd functions, its sign is free.
 
-The rows of the gates are related to the unit, not made equal to it, so that no label stands twice in an axis.
+The stacked rows are split into gates, which do not move, and units.
 """
 
 from __future__ import annotations
+
+import numpy as np
 
 from onnxcanon.symmetry.constraints import Ids, System
 from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, State, constant
@@ -77,6 +79,12 @@ def _part(v: Labelled, start: int, stop: int) -> Labelled:
     return out
 
 
+def _grid(array: Ids, gates: int) -> Ids:
+    """[D or 1, G or 1, H, 1, …] as [D or 1, G, H]."""
+    array = array.reshape(array.shape[:3])
+    return np.broadcast_to(array, (array.shape[0], gates, array.shape[2]))
+
+
 class _Layer:
     """One recurrent layer: its hidden units and their signs, both int64 [D, H]."""
 
@@ -88,19 +96,24 @@ class _Layer:
         self.t.bind(v, None if v.rank == 2 else (axis, axis + 1), {axis: [0], axis + 1: [0]} if v.rank == 3 else {axis: [0]})
         self.t.fix(v, 0, DIRECTIONS)
         gates = GATES[self.kind]
-        hidden = self.unit.shape[1]
-        others = range(axis + 1, v.rank)
-        ids, degree = self.t.forget(v.ids[axis], others), self.t.degree_forget(v.degrees[axis], others)
+        ids, degree = self._by_gate(v, len(gates))
+        if ids is FIXED:
+            self.t.pin(self.unit, "a gate's rows are fixed")
         for g, gate in enumerate(gates):
-            part = slice(g * hidden, (g + 1) * hidden)
-            if isinstance(ids, State):
-                if ids is FIXED:
-                    self.t.pin(self.unit, "a gate's rows are fixed")
-            else:
-                rows = ids.reshape(ids.shape[0], -1)[:, part]
-                self.t.ledger.relate([rows, self.unit], None)
-                self.t.ledger.column(rows)
-            self._sign(None if degree is None else degree.reshape(degree.shape[0], -1)[:, part], gate, zero=v.zero)
+            if not isinstance(ids, State):
+                self.t.ledger.equal(ids[:, g], self.unit)
+            self._sign(None if degree is None else degree[:, g], gate, zero=v.zero)
+
+    def _by_gate(self, v: Labelled, gates: int) -> tuple[Ids | State, Ids | None]:
+        """Labels and degrees of a stacked axis 1 [G·H] as arrays [D, G, H]; the gates do not move."""
+        split = self.t.split_axis(v, 1, (gates, self.unit.shape[1]))
+        self.t.fix(split, 1, "gates of a recurrent layer")
+        others = range(3, split.rank)
+        ids, degree = self.t.forget(split.ids[2], others), self.t.degree_forget(split.degrees[2], others)
+        return (
+            ids if isinstance(ids, State) else _grid(ids, gates),
+            None if degree is None else _grid(degree, gates),
+        )
 
     def _sign(self, degree: Ids | None, gate: str, *, zero: bool) -> None:
         if gate != CANDIDATE[self.kind]:
@@ -148,19 +161,15 @@ class _Layer:
         """P[D, 3·H] reads the cell state into the gates i, o, f."""
         self.t.bind(v, (1,), {1: [0]})
         self.t.fix(v, 0, DIRECTIONS)
-        hidden = self.unit.shape[1]
-        ids, degree = v.ids[1], v.degrees[1]
+        ids, degree = self._by_gate(v, 3)
+        if ids is FIXED:
+            self.t.pin(self.unit, "peepholes are fixed")
         for g in range(3):
-            part = slice(g * hidden, (g + 1) * hidden)
-            if isinstance(ids, State):
-                if ids is FIXED:
-                    self.t.pin(self.unit, "peepholes are fixed")
-            else:
-                self.t.ledger.relate([ids[:, part], self.unit], None)
-                self.t.ledger.column(ids[:, part])
+            if not isinstance(ids, State):
+                self.t.ledger.equal(ids[:, g], self.unit)
             if degree is not None:
-                self.t.ledger.degree_opposite(degree[:, part], self.sign)
-            else:
+                self.t.ledger.degree_opposite(degree[:, g], self.sign)
+            elif not v.zero:
                 self.t.ledger.degree_zero(self.sign)
 
     def output(self, shape: tuple[int, ...]) -> Labelled:
