@@ -71,15 +71,13 @@ class _Colours:
     def __init__(self, model: Model, symmetry: Symmetry) -> None:
         self.symmetry, self.solution = symmetry, symmetry.solution
         self.notes: list[str] = []
-        self.moving = np.zeros(self.solution.count, bool)
+        self.moving = symmetry.moving
         self.colour = np.arange(self.solution.count, dtype=np.uint64)  # fixed units: themselves
         self.colour = mix(self.colour + salt(11))
         for number, orbit in enumerate(self.solution.orbits):
-            self.moving[orbit.members] = True
             self.colour[orbit.members] = salt(12, number)
             _start(self.colour, orbit, orbit.members[None])
         for composites, _ in self.solution.derived:
-            self.moving[composites] = True
             self.colour[composites] = salt(13)
         self.sites = [s for name in symmetry.classes if (s := self._site(model, name)) is not None]
 

@@ -431,7 +431,7 @@ class _Signs:
         self.model = model
         forms = symmetry.sign.forms
         self.sites = {n: s for n, d in symmetry.degrees.items() if (s := _sites(forms, d))}
-        self.bound = symmetry.classes
+        self.symmetry = symmetry
         self.flips = np.zeros(symmetry.sign.count, np.int64)
         self.known = ~symmetry.acting[1]
 
@@ -483,7 +483,8 @@ class _Signs:
     def _placed(self, name: str, whole: Ids) -> Ids:
         """The entries weighted by their position along axes that do not move (sums of waves are zero)."""
         for axis, n in enumerate(whole.shape):
-            if axis not in self.bound[name] and n > 1:
+            classes = self.symmetry.classes[name].get(axis)
+            if n > 1 and (classes is None or not self.symmetry.moving[classes].any()):
                 line = [1] * whole.ndim
                 line[axis] = n
                 whole = whole * (2 * np.arange(n, dtype=np.int64) + 1).reshape(line)

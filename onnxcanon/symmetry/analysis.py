@@ -99,6 +99,16 @@ class Symmetry:
         return self.action(motion, exponents if scale else None, flips if sign else None)
 
     @cached_property
+    def moving(self) -> NDArray[np.bool_]:
+        """Which unit classes some element of the group moves."""
+        mask = np.zeros(self.solution.count, bool)
+        for orbit in self.solution.orbits:
+            mask[orbit.members] = True
+        for composites, _ in self.solution.derived:
+            mask[composites] = True
+        return mask
+
+    @cached_property
     def log10_orbit(self) -> float:
         """log10 of the number of distinct permutations."""
         return sum((o.log10_order() for o in self.solution.orbits), 0.0)
