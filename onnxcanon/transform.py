@@ -98,7 +98,9 @@ def _move(array: NDArray[Any], index: Mapping[int, Index]) -> NDArray[Any]:
             array = np.take(array, rows.ravel(), axis)
             continue
         around = [n if k != axis else 1 for k, n in enumerate(rows.shape)]
-        wide = np.broadcast_shapes(tuple(n if k != axis else 1 for k, n in enumerate(array.shape)), tuple(around))
+        wide = np.broadcast_shapes(
+            tuple(n if k != axis else 1 for k, n in enumerate(array.shape)), tuple(around)
+        )
         array = np.broadcast_to(array, [array.shape[axis] if k == axis else n for k, n in enumerate(wide)])
         rows = np.broadcast_to(rows, [rows.shape[axis] if k == axis else n for k, n in enumerate(wide)])
         array = np.take_along_axis(array, rows, axis)
@@ -138,7 +140,9 @@ class Transform:
         known = set(model.tensor_names())
         for name, action in self.actions.items():
             if name not in known:
-                raise TransformError(f"{model.name}: has no parameter '{name}'; the transform was made for another model")
+                raise TransformError(
+                    f"{model.name}: has no parameter '{name}'; the transform was made for another model"
+                )
             shape = tuple(model.tensor_info(name)[0])
             if shape != action.shape:
                 raise TransformError(
@@ -174,7 +178,12 @@ class Transform:
         arrays: dict[str, NDArray[Any]] = {}
         for k, (name, action) in enumerate(sorted(self.actions.items())):
             entries.append(
-                {"name": name, "shape": action.shape, "index": sorted(action.index), "factor": sorted(action.factor)}
+                {
+                    "name": name,
+                    "shape": action.shape,
+                    "index": sorted(action.index),
+                    "factor": sorted(action.factor),
+                }
             )
             arrays |= {f"p{k}.index.{a}": i for a, i in action.index.items()}
             arrays |= {f"p{k}.factor.{a}": f for a, f in action.factor.items()}
@@ -210,7 +219,9 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
             actions = {}
             for k, entry in enumerate(header["parameters"]):
                 shape = tuple(int(n) for n in entry["shape"])
-                index = {int(a): _index(archive, f"p{k}.index.{int(a)}", shape, int(a)) for a in entry["index"]}
+                index = {
+                    int(a): _index(archive, f"p{k}.index.{int(a)}", shape, int(a)) for a in entry["index"]
+                }
                 factor = {int(a): _factor(archive, f"p{k}.factor.{int(a)}", shape) for a in entry["factor"]}
                 actions[str(entry["name"])] = Action(shape, index, factor)
             return Transform(actions, str(header["model"]))

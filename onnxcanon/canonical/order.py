@@ -300,7 +300,12 @@ def _stir(words: Words) -> Words:
 
 
 def _present(
-    model: Model, symmetry: Symmetry, motion: Ids, key: Callable[[NDArray[Any]], NDArray[Any]], *, outgoing: bool
+    model: Model,
+    symmetry: Symmetry,
+    motion: Ids,
+    key: Callable[[NDArray[Any]], NDArray[Any]],
+    *,
+    outgoing: bool,
 ) -> Ids:
     """Sort every orbit by a key of its slices of one parameter, one orbit after the other."""
     orbits = list(enumerate(symmetry.solution.orbits))
@@ -320,7 +325,10 @@ def _present(
             width = max((len(p) for p in picked), default=0)
             if width == 0:
                 return np.arange(len(members))
-            table = [np.concatenate([slices[p].ravel() for p in line]) for line in _chunks(picked, members.shape[1])]
+            table = [
+                np.concatenate([slices[p].ravel() for p in line])
+                for line in _chunks(picked, members.shape[1])
+            ]
             length = max(len(t) for t in table)
             return _ranks(key(np.stack([np.pad(t, (0, length - len(t))) for t in table])))
 
@@ -428,7 +436,10 @@ def _power_sums(model: Model, symmetry: Symmetry) -> dict[tuple[str, int], NDArr
         for axis, rows in axes.items():
             rest = tuple(k for k, n in enumerate(rows.shape) if n == 1 and squares.shape[k] > 1)
             out[name, axis] = np.stack(
-                [np.bincount(rows.ravel(), v.sum(rest).ravel(), symmetry.solution.count) for v in (squares, squares**2)]
+                [
+                    np.bincount(rows.ravel(), v.sum(rest).ravel(), symmetry.solution.count)
+                    for v in (squares, squares**2)
+                ]
             )
     return out
 

@@ -197,7 +197,9 @@ class _Walk:
                 plus, minus = self.extents(self.t)
                 target = np.where(np.isfinite(plus), -plus, np.where(np.isfinite(minus), minus, 0.0))
                 up, down = self._slack(~self.known)
-                nearest = np.where(up + down < 0, np.floor((down - up) / 2), np.clip(target, -up, np.maximum(down, -up)))
+                nearest = np.where(
+                    up + down < 0, np.floor((down - up) / 2), np.clip(target, -up, np.maximum(down, -up))
+                )
                 self.t[group] = nearest[group]
                 self.known |= group
 
@@ -280,7 +282,9 @@ def exact_exponents(model: Model, symmetry: Symmetry, t: Floats) -> tuple[Floats
     while (lossy := _lossy(model, symmetry, t) & (t != 0)).any():
         held += int(lossy.sum())
         t[lossy] = 0
-    notes = [f"{held} units keep their scale: a power of two would leave the range of their type"] if held else []
+    notes = (
+        [f"{held} units keep their scale: a power of two would leave the range of their type"] if held else []
+    )
     return t, notes
 
 
@@ -458,7 +462,12 @@ class _Signs:
         return moved
 
     def _solve(
-        self, name: str, site: _Site, others: Iterable[tuple[_Site, NDArray[np.bool_]]], positions: Ids, freedoms: Ids
+        self,
+        name: str,
+        site: _Site,
+        others: Iterable[tuple[_Site, NDArray[np.bool_]]],
+        positions: Ids,
+        freedoms: Ids,
     ) -> bool:
         array = self.model.tensor(name).astype(np.float64)
         top = np.abs(array).max()

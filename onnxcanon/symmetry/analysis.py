@@ -46,7 +46,9 @@ class Symmetry:
         variables = [d for axes in self.degrees.values() for d in axes.values()]
         return used(self.scale, variables), used(self.sign, variables)
 
-    def action(self, motion: Ids | None = None, scale: Factor | None = None, sign: Index | None = None) -> Transform:
+    def action(
+        self, motion: Ids | None = None, scale: Factor | None = None, sign: Index | None = None
+    ) -> Transform:
         """The transform of a group element: permute by `motion`, then scale and flip.
 
         Args:
@@ -82,8 +84,12 @@ class Symmetry:
                 continue
             moved = _move(motion[rows], {a: i for a, i in out.items() if rows.shape[a] > 1})
             here, there = np.argsort(rows, axis, kind="stable"), np.argsort(moved, axis, kind="stable")
-            if not np.array_equal(np.take_along_axis(rows, here, axis), np.take_along_axis(moved, there, axis)):
-                raise OnnxcanonError(f"a motion is not defined on axis {axis} of '{name}'; please report this model")
+            if not np.array_equal(
+                np.take_along_axis(rows, here, axis), np.take_along_axis(moved, there, axis)
+            ):
+                raise OnnxcanonError(
+                    f"a motion is not defined on axis {axis} of '{name}'; please report this model"
+                )
             index = np.empty_like(here)
             np.put_along_axis(index, here, there, axis)
             out[axis] = index

@@ -52,9 +52,7 @@ def solve_degrees(ledger: Ledger, system: System, parameters: Sequence[Sequence[
 
 
 def _equations(ledger: Ledger, system: System) -> _Equations:
-    pairs = [
-        (a, b, np.full(len(a), s, np.int64)) for a, b, s, where in ledger.degree_pairs if where & system
-    ]
+    pairs = [(a, b, np.full(len(a), s, np.int64)) for a, b, s, where in ledger.degree_pairs if where & system]
     sums = [(t, a, b) for t, a, b, where in ledger.degree_sums if where & system]
     zero = np.zeros(0, np.int64)
     joined = tuple(np.concatenate([zero, *(s[k] for s in sums)]) for k in range(3))
@@ -94,7 +92,9 @@ def _idle(ledger: Ledger, system: System, parameters: Sequence[Sequence[Ids]]) -
     return _solve(equations)
 
 
-def _quotient(whole: Freedom, idle: Freedom, parameters: Sequence[Sequence[Ids]], *, modulo2: bool) -> Freedom:
+def _quotient(
+    whole: Freedom, idle: Freedom, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
+) -> Freedom:
     """Set one free degree to zero for each idle solution: the one that acts on the most positions, so that
     alike units are treated alike."""
     if not idle.count:
@@ -108,7 +108,9 @@ def _quotient(whole: Freedom, idle: Freedom, parameters: Sequence[Sequence[Ids]]
     weight = np.zeros(whole.count)
     for variables in touched:
         weight += np.bincount(whole.forms[variables].indices, minlength=whole.count)
-    dropped = _pivots([dict(zip(r, d, strict=True)) for r, d in zip(rows.rows, rows.data, strict=True)], weight, modulo2)
+    dropped = _pivots(
+        [dict(zip(r, d, strict=True)) for r, d in zip(rows.rows, rows.data, strict=True)], weight, modulo2
+    )
     keep = np.setdiff1d(np.arange(whole.count), dropped)
     return Freedom(whole.forms[:, keep].tocsr(), len(keep))
 
@@ -146,7 +148,9 @@ def _unite(eq: _Equations) -> tuple[Ids, Ids, int, NDArray[np.bool_]]:
         st, sa, sb = signs[t], signs[a], signs[b]
         found = []
 
-        def add(mask: NDArray[np.bool_], x: Ids, y: Ids, s: int, found: list[NDArray[np.bool_]] = found) -> None:
+        def add(
+            mask: NDArray[np.bool_], x: Ids, y: Ids, s: int, found: list[NDArray[np.bool_]] = found
+        ) -> None:
             if mask.any():
                 eq.pairs.append((x[mask], y[mask], np.full(int(mask.sum()), s, np.int64)))
                 found.append(mask)
@@ -233,9 +237,7 @@ def _eliminate(
     for variable in core:
         defined[variable] = True
     free = np.flatnonzero(~defined & ~zeros & ~np.isin(np.arange(count), dead))
-    forms = csr_matrix(
-        (np.ones(len(free), np.int64), (free, np.arange(len(free)))), shape=(count, len(free))
-    )
+    forms = csr_matrix((np.ones(len(free), np.int64), (free, np.arange(len(free)))), shape=(count, len(free)))
     if core:
         forms = _apply(forms, *_as_rows(core), count)
     for variable, t, c in reversed(steps):

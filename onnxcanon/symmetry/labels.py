@@ -152,7 +152,10 @@ class Labels:
             self.shown.append((view, shown[0]))
         for source in view.taken:
             if parameter.shape[source] > 1:
-                self.pin(self._bind_axis(view, parameter.ids, source, (), units=True), "one position of it is taken")
+                self.pin(
+                    self._bind_axis(view, parameter.ids, source, (), units=True),
+                    "one position of it is taken",
+                )
                 if parameter.scalable:
                     self.ledger.degree_zero(
                         self._bind_axis(view, parameter.degrees, source, (), units=False, zero=True)
@@ -201,7 +204,9 @@ class Labels:
             if positions is None or bound is None or bound.shape[source] == 1:
                 continue
             mesh = list(self._chosen(view, bound))
-            mesh[source] = np.arange(bound.shape[source]).reshape([-1 if k == source else 1 for k in range(bound.ndim)])
+            mesh[source] = np.arange(bound.shape[source]).reshape(
+                [-1 if k == source else 1 for k in range(bound.ndim)]
+            )
             rows = np.moveaxis(bound[tuple(mesh)], source, -1).reshape(-1, bound.shape[source])
             self.ledger.movement(rows, rows[:, positions], positions)
 
@@ -285,7 +290,9 @@ class Labels:
                 state = first
         return state
 
-    def degree_forget(self, degree: Ids | None, axes: Iterable[int], system: System = System.BOTH) -> Ids | None:
+    def degree_forget(
+        self, degree: Ids | None, axes: Iterable[int], system: System = System.BOTH
+    ) -> Ids | None:
         """Drop the context of a degree column: the degrees along it become one."""
         for axis in axes:
             if degree is not None and degree.shape[axis] > 1:
@@ -382,7 +389,7 @@ class Labels:
         """
         order = list(dict.fromkeys([*out, *(x for word in letters for x in word)]))
         self._bind_contracted(values, letters, out)
-        sizes = {x: 1 for x in order}
+        sizes = dict.fromkeys(order, 1)
         for v, word in zip(values, letters, strict=True):
             for n, x in zip(v.shape, word, strict=True):
                 sizes[x] = max(sizes[x], n)

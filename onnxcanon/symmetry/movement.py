@@ -48,9 +48,7 @@ class Movement(Labels):
         shape = [*v.shape[:axis], 1, *v.shape[axis:]]
         out = constant(shape)
         if v.view is not None:
-            out.view = View(
-                v.view.parameter, (*v.view.axes[:axis], None, *v.view.axes[axis:]), v.view.taken
-            )
+            out.view = View(v.view.parameter, (*v.view.axes[:axis], None, *v.view.axes[axis:]), v.view.taken)
         ids = [i if isinstance(i, State) else np.expand_dims(i, axis) for i in v.ids]
         degrees = [None if d is None else np.expand_dims(d, axis) for d in v.degrees]
         out.ids = [*ids[:axis], UNIFORM, *ids[axis:]]
@@ -154,13 +152,12 @@ class Movement(Labels):
         parts: list[AxisState] = [own if isinstance(own, State) else FIXED] * m
         if not isinstance(own, State):
             whole = widened(own)
-            fresh = []
-            for k in range(m):
+            long = [k for k in range(m) if sizes[k] > 1]
+            for k in long:
                 shape = [n if j <= axis + k or j >= axis + m else 1 for j, n in enumerate(whole.shape)]
-                fresh.append(self.ledger.new_units(shape))
-            inner = range(axis, axis + m)
-            self.ledger.relate([whole, *fresh], [tuple(inner), *((k,) for k in inner)], tuple(sizes))
-            parts = list(fresh)
+                parts[k] = self.ledger.new_units(shape)
+            lines = [tuple(range(axis, axis + m)), *((axis + k,) for k in long)]
+            self.ledger.relate([whole, *(parts[k] for k in long)], lines, tuple(sizes))
         parts = [UNIFORM if n == 1 else s for n, s in zip(sizes, parts, strict=True)]
         wide = [s if isinstance(s, State) else widened(s) for s in v.ids]
         out.ids = [*wide[:axis], *parts, *wide[axis + 1 :]]
@@ -320,9 +317,12 @@ class Movement(Labels):
             else:
                 self.column(v, axis)
                 pieces.append(state)
-        around = np.broadcast_shapes(*([1 if k == axis else n for k, n in enumerate(p.shape)] for p in pieces))
+        around = np.broadcast_shapes(
+            *([1 if k == axis else n for k, n in enumerate(p.shape)] for p in pieces)
+        )
         wide = [
-            np.broadcast_to(p, [p.shape[axis] if k == axis else n for k, n in enumerate(around)]) for p in pieces
+            np.broadcast_to(p, [p.shape[axis] if k == axis else n for k, n in enumerate(around)])
+            for p in pieces
         ]
         return np.concatenate(wide, axis)
 
@@ -335,13 +335,17 @@ class Movement(Labels):
         if all(s is labelled[0] for s in labelled) and labelled[0].shape[axis] == 1:
             return labelled[0]
         total = sum(v.shape[axis] for v in values)
-        around = np.broadcast_shapes(*([1 if j == axis else n for j, n in enumerate(s.shape)] for s in labelled))
+        around = np.broadcast_shapes(
+            *([1 if j == axis else n for j, n in enumerate(s.shape)] for s in labelled)
+        )
         if prod(around) * total > CONTEXT_LIMIT:
             return self.meet([self.forget(s, [axis]) for s in states])
         wide = []
         for v, s in zip(values, states, strict=True):
             chosen = labelled[0].take([0], axis) if isinstance(s, State) else s
-            wide.append(np.broadcast_to(chosen, [v.shape[axis] if j == axis else n for j, n in enumerate(around)]))
+            wide.append(
+                np.broadcast_to(chosen, [v.shape[axis] if j == axis else n for j, n in enumerate(around)])
+            )
         return np.concatenate(wide, axis)
 
     def _joined_degree(self, values: Sequence[Labelled], k: int, axis: int) -> Ids | None:
@@ -391,7 +395,11 @@ class Movement(Labels):
 
     def expand(self, v: Labelled, shape: Shape) -> Labelled:
         """Broadcast to a shape: the new positions are uniform."""
-        return self.elementwise([v, constant(shape, UNIFORM, zero=True)]) if v.view is None else self._expand_view(v, shape)
+        return (
+            self.elementwise([v, constant(shape, UNIFORM, zero=True)])
+            if v.view is None
+            else self._expand_view(v, shape)
+        )
 
     def _expand_view(self, v: Labelled, shape: Shape) -> Labelled:
         full = np.broadcast_shapes(v.shape, shape)

@@ -51,6 +51,7 @@ class Orbit:
         """Sizes of the orbit and everything inside it, equal for isomorphic orbits."""
         return (self.members.shape, tuple(c.shape() for c in self.children))
 
+
 def random_motion(orbits: Sequence[Orbit], width: int, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """A uniformly random element of the product of orbits: (positions, images), both int64."""
     source, target = [], []
@@ -158,7 +159,11 @@ class _Solver:
             if not which.any():
                 continue
             later = _occurrence_numbers(row_after)
-            words = mix(which[taken].astype(np.uint64) * np.uint64(0x1F1F1F1F) + later.astype(np.uint64) + salt(2, number))
+            words = mix(
+                which[taken].astype(np.uint64) * np.uint64(0x1F1F1F1F)
+                + later.astype(np.uint64)
+                + salt(2, number)
+            )
             out_cls.append(row_after)
             out_word.append(words)
         return np.concatenate(out_cls), np.concatenate(out_word)
@@ -226,7 +231,12 @@ class _Solver:
     def _is_product(self, table: _Table, colours: Words, uses: Counter[int]) -> bool:
         whole, parts = table.rows[:, 0], table.rows[:, 1:]
         moving = [k for k in range(parts.shape[1]) if not self.pinned[parts[:, k]].all()]
-        if len(moving) < 2 or table.code.any() or len(np.unique(whole)) < len(whole) or self.pinned[whole].any():
+        if (
+            len(moving) < 2
+            or table.code.any()
+            or len(np.unique(whole)) < len(whole)
+            or self.pinned[whole].any()
+        ):
             return False
         distinct = [len(np.unique(parts[:, k])) for k in range(parts.shape[1])]
         if np.prod(distinct, dtype=np.float64) != len(parts):

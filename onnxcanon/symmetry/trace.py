@@ -102,7 +102,9 @@ class Tracer:
         inputs = set(self.graph.inputs)
         overridable = inputs if self.model.ir.ir_version >= 4 else set()
         for value in self.graph.initializers.values():
-            self.values[value] = self._constant(value, "may be overridden by the caller" if value in overridable else "")
+            self.values[value] = self._constant(
+                value, "may be overridden by the caller" if value in overridable else ""
+            )
         for value in self.graph.inputs:
             if value not in self.values:
                 shape = self.shapes.shapes(value)[0]

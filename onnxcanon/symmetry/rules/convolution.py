@@ -7,7 +7,7 @@ A grouped convolution sees its input channels as [group, C/group] and its output
 from __future__ import annotations
 
 from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, State, constant
+from onnxcanon.symmetry.labels import UNIFORM, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Op, Outputs, register
 
@@ -25,7 +25,9 @@ def still_positions(t: Movement, x: Labelled, axes: range, reason: str) -> Label
     return out
 
 
-def convolve(t: Movement, x: Labelled, w: Labelled, groups: int, shape: tuple[int, ...], *, transposed: bool) -> Labelled:
+def convolve(
+    t: Movement, x: Labelled, w: Labelled, groups: int, shape: tuple[int, ...], *, transposed: bool
+) -> Labelled:
     """X[N, C, *S] * W[M, C/g, *K] (transposed: W[C, M/g, *K]) -> Y[N, M, *S']."""
     t.bind(x)
     x = still_positions(t, x, range(2, x.rank), REASON)
@@ -45,8 +47,12 @@ def convolve(t: Movement, x: Labelled, w: Labelled, groups: int, shape: tuple[in
 
 def _dense(t: Movement, x: Labelled, w: Labelled, out: Labelled, *, transposed: bool) -> None:
     inner, outer = (0, 1) if transposed else (1, 0)
-    t.meet([_line(x.ids[1], 1), _line(t.forget(w.ids[inner], [outer]), inner)], "contracted with a fixed axis")
-    t._cancel([d for d in (_row(x.degrees[1]), _row(t.degree_forget(w.degrees[inner], [outer]))) if d is not None])
+    t.meet(
+        [_line(x.ids[1], 1), _line(t.forget(w.ids[inner], [outer]), inner)], "contracted with a fixed axis"
+    )
+    t._cancel(
+        [d for d in (_row(x.degrees[1]), _row(t.degree_forget(w.degrees[inner], [outer]))) if d is not None]
+    )
     _put(out, t.forget(w.ids[outer], [inner]), t.degree_forget(w.degrees[outer], [inner]))
 
 

@@ -223,4 +223,3 @@ def shape_only(t: Movement, op: Op) -> Outputs:
         raise Barrier("Bernoulli draws per position")
     op.x(0)
     return None if op.kind == "EyeLike" else [None]
-

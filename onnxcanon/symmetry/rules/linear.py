@@ -97,4 +97,3 @@ def matmul_integer(t: Movement, op: Op) -> Outputs:
             elif zero_point.shape not in ((), (1,)):
                 t.fix_all(zero_point, "zero points of an unusual shape")
     return y
-

@@ -120,7 +120,9 @@ def split(t: Movement, op: Op) -> Outputs:
         if a[axis] == b[axis] and at[0] == at[1]:
             outs.append(t.take(x, axis, np.arange(at[0], at[0] + a[axis])))
         else:
-            outs.append(resized_unknown(t, x, axis, a[axis], "split at positions that depend on a dynamic size"))
+            outs.append(
+                resized_unknown(t, x, axis, a[axis], "split at positions that depend on a dynamic size")
+            )
         at = (at[0] + a[axis], at[1] + b[axis])
     return outs
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxcanon.symmetry.constraints import Ids, System
-from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, State, constant
+from onnxcanon.symmetry.labels import FIXED, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 
@@ -50,7 +50,10 @@ def recurrent(t: Movement, op: Op) -> Outputs:
             layer.state(op.x(k))
     if op.has(7):
         layer.peepholes(op.x(7))
-    return [layer.output(op.out_shapes(k)[0]) if op.node.outputs[k].name else None for k in range(len(op.node.outputs))]
+    return [
+        layer.output(op.out_shapes(k)[0]) if op.node.outputs[k].name else None
+        for k in range(len(op.node.outputs))
+    ]
 
 
 def _input(t: Movement, x: Labelled, w: Labelled) -> None:
@@ -93,7 +96,11 @@ class _Layer:
 
     def rows(self, v: Labelled, axis: int) -> None:
         """Axis `axis` of a parameter stacks the gates: [D, G·H]."""
-        self.t.bind(v, None if v.rank == 2 else (axis, axis + 1), {axis: [0], axis + 1: [0]} if v.rank == 3 else {axis: [0]})
+        self.t.bind(
+            v,
+            None if v.rank == 2 else (axis, axis + 1),
+            {axis: [0], axis + 1: [0]} if v.rank == 3 else {axis: [0]},
+        )
         self.t.fix(v, 0, DIRECTIONS)
         gates = GATES[self.kind]
         ids, degree = self._by_gate(v, len(gates))

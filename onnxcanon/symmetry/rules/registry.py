@@ -39,7 +39,7 @@ def register(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
     return enter
 
 
-class Barrier(Exception):  # noqa: N818 - control flow, not an error
+class Barrier(Exception):
     """Raised inside a rule: this form of the operator has no rule, for the reason given."""
 
 

@@ -9,7 +9,9 @@ from onnxcanon.symmetry.rules.convolution import still_positions
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 
 
-def resized(t: Movement, x: Labelled, shape: tuple[int, ...], axes: range | list[int], reason: str) -> Labelled:
+def resized(
+    t: Movement, x: Labelled, shape: tuple[int, ...], axes: range | list[int], reason: str
+) -> Labelled:
     """X -> Y with other sizes along `axes`, whose positions are fixed."""
     t.bind(x)
     still = still_positions(t, x, axes, reason) if isinstance(axes, range) else _still(t, x, axes, reason)
