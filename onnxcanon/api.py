@@ -1,0 +1,322 @@
+"""The verbs of the command line as functions. Each takes a path, an `onnx.ModelProto` or a `Model`.
+
+Results are small frozen objects: `print` shows them, `to_json()` gives plain values, and the models they hold
+are evaluated lazily, tensor by tensor, when they are read or saved.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+
+from onnxcanon import report
+from onnxcanon.errors import OnnxcanonError
+from onnxcanon.model import Model, load
+from onnxcanon.runtime.verification import Verification
+from onnxcanon.transform import Transform, load_transform
+
+if TYPE_CHECKING:
+    from onnxcanon.symmetry.analysis import Symmetry
+
+__all__ = [
+    "Canonicalized",
+    "Scrambled",
+    "analyze",
+    "apply",
+    "canonicalize",
+    "load",
+    "load_transform",
+    "scramble",
+    "verify",
+]
+
+ModelSource = str | os.PathLike[str] | onnx.ModelProto | Model
+Data = Mapping[str, np.ndarray] | str | os.PathLike[str]
+Progress = Callable[[str], None]
+
+KINDS = ("permute", "scale", "sign")
+"""What a scramble may do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Canonicalized:
+    """A canonical form.
+
+    Attributes:
+        model: the model in canonical form.
+        transform: the group element that leads there.
+        order: how the order was chosen.
+        scale: how scales and signs were chosen.
+        symmetry: the symmetry of the model.
+        notes: what to know, such as a choice that could not be made.
+        verification: the comparison of both models in onnxruntime; None if nothing changed or not asked for.
+    """
+
+    model: Model
+    transform: Transform
+    order: str
+    scale: str
+    symmetry: Symmetry
+    notes: tuple[str, ...]
+    verification: Verification | None = None
+
+    @property
+    def trivial(self) -> bool:
+        """Whether the model has no freedom, so that it is its own canonical form."""
+        return self.symmetry.trivial
+
+    @property
+    def permuted(self) -> int:
+        """How many parameters have entries that moved."""
+        return self.transform.permuted
+
+    @property
+    def rescaled(self) -> int:
+        """How many parameters have entries that were multiplied."""
+        return self.transform.rescaled
+
+    def to_json(self) -> dict[str, Any]:
+        """What was done, as JSON values."""
+        return {
+            "model": self.model.name,
+            "order": self.order,
+            "scale": self.scale,
+            "trivial": self.trivial,
+            "permuted": self.permuted,
+            "rescaled": self.rescaled,
+            "notes": list(self.notes),
+            "verification": None if self.verification is None else self.verification.to_json(),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"canonical form of {self.model.name} (order {self.order}, scale {self.scale})"]
+        lines.append(f"  {_changes(self.transform)}")
+        if self.verification is not None:
+            lines.append(f"  {self.verification.reason}")
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
+
+
+@dataclass(frozen=True, slots=True)
+class Scrambled:
+    """A random twin: another model of the same function, and the group element that leads there."""
+
+    model: Model
+    transform: Transform
+    seed: int
+    only: tuple[str, ...]
+
+    @property
+    def permuted(self) -> int:
+        """How many parameters have entries that moved."""
+        return self.transform.permuted
+
+    @property
+    def rescaled(self) -> int:
+        """How many parameters have entries that were multiplied."""
+        return self.transform.rescaled
+
+    def to_json(self) -> dict[str, Any]:
+        """What was done, as JSON values."""
+        return {
+            "model": self.model.name,
+            "seed": self.seed,
+            "only": list(self.only),
+            "permuted": self.permuted,
+            "rescaled": self.rescaled,
+        }
+
+    def __str__(self) -> str:
+        done = " ".join(self.only)
+        return f"random twin of {self.model.name} (seed {self.seed}, {done})\n  {_changes(self.transform)}"
+
+
+def analyze(model: ModelSource, *, sizes: Mapping[str, int] | None = None) -> report.Analysis:
+    """Find what may change in a model without changing its function.
+
+    Args:
+        model: the model; its weights are not changed, and hardly read.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+
+    Raises:
+        ModelError: the model cannot be read.
+    """
+    return report.analyze(load(model), sizes=sizes)
+
+
+def canonicalize(
+    model: ModelSource,
+    *,
+    order: str = "norm",
+    scale: str = "pow2",
+    base: float = 2.0,
+    sizes: Mapping[str, int] | None = None,
+    verify: bool = True,
+    device: str = "auto",
+    seed: int = 0,
+    data: Data | None = None,
+    progress: Progress | None = None,
+) -> Canonicalized:
+    """Bring a model into canonical form, and verify it against the original in onnxruntime.
+
+    Args:
+        model: the model.
+        order: how units that may change places are ordered: norm, lexicographic, nodesort, or none.
+        scale: which scales and signs are chosen: pow2, balanced, unit, or none.
+        base: the base of nodesort's digits, above 1.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        verify: whether to run both models and compare; see the result's `verification.same`.
+        device: where to run them: auto, cpu, cuda or cuda:N.
+        seed: what the inputs are drawn from.
+        data: inputs by name, or an .npz file of them, instead of drawn ones.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: the model cannot be read.
+        RuntimeUnavailableError: onnxruntime cannot run it, so that nothing can be verified.
+        ValueError: there is no such order, scale or base.
+    """
+    from onnxcanon.canonical import canonicalize as choose
+
+    original = load(model)
+    arrays = _arrays(data)
+    chosen_sizes = dict(sizes) if sizes else None
+    found = choose(original, order=order, scale=scale, base=base, sizes=chosen_sizes, progress=progress)
+    verification = None
+    if verify and found.transform.actions:
+        verification = _verify(
+            original, found.model, device=device, seed=seed, data=arrays, shapes=sizes, progress=progress
+        )
+    return Canonicalized(
+        found.model,
+        found.transform,
+        found.order,
+        found.scale,
+        found.symmetry,
+        tuple(found.notes),
+        verification,
+    )
+
+
+def verify(
+    a: ModelSource,
+    b: ModelSource,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    data: Data | None = None,
+    rtol: float | None = None,
+    sizes: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Run two models on the same inputs in onnxruntime and compare every output.
+
+    Args:
+        a: the reference: what rounding alone does to it is the tolerance.
+        b: the model to compare with it.
+        device: where to run them: auto, cpu, cuda or cuda:N.
+        seed: what the inputs are drawn from.
+        data: inputs by name, or an .npz file of them, instead of drawn ones.
+        rtol: a tolerance relative to each output's size, instead of the measured one.
+        sizes: sizes of dynamic dimensions by name.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: a model cannot be read.
+        RuntimeUnavailableError: onnxruntime cannot run a model.
+    """
+    arrays = _arrays(data)
+    return _verify(
+        load(a), load(b), device=device, seed=seed, data=arrays, rtol=rtol, shapes=sizes, progress=progress
+    )
+
+
+def scramble(
+    model: ModelSource,
+    *,
+    seed: int = 0,
+    only: Sequence[str] = KINDS,
+    sizes: Mapping[str, int] | None = None,
+) -> Scrambled:
+    """A random model of the same function: permuted, scaled by powers of two, flipped.
+
+    Args:
+        model: the model.
+        seed: what the group element is drawn from.
+        only: what may be done: any of permute, scale, sign.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+
+    Raises:
+        ModelError: the model cannot be read.
+        ValueError: `only` names something else.
+    """
+    from onnxcanon.symmetry.analysis import symmetry
+
+    unknown = [word for word in only if word not in KINDS]
+    if unknown:
+        raise ValueError(f"'{unknown[0]}' is none of {', '.join(KINDS)}")
+    original = load(model)
+    group = symmetry(original, dict(sizes) if sizes else None)
+    wanted = {word: word in only for word in KINDS}
+    transform = group.random(np.random.default_rng(seed), pow2=True, **wanted)
+    return Scrambled(transform.apply(original), transform, seed, tuple(w for w in KINDS if w in only))
+
+
+def apply(
+    model: ModelSource,
+    transform: Transform | str | os.PathLike[str],
+    *,
+    inverse: bool = False,
+) -> Model:
+    """Apply a transform, or undo it.
+
+    Args:
+        model: the model.
+        transform: a transform, or the file of a saved one.
+        inverse: whether to undo it.
+
+    Raises:
+        ModelError: the model cannot be read.
+        TransformError: the transform cannot be read, or was made for another model.
+    """
+    original = load(model)
+    element = transform if isinstance(transform, Transform) else load_transform(transform)
+    element.check(original)
+    return (element.inverse() if inverse else element).apply(original)
+
+
+def _verify(a: Model, b: Model, **options: Any) -> Verification:
+    from onnxcanon.runtime import verify as run_both
+
+    return run_both(a, b, **options)
+
+
+def _arrays(data: Data | None) -> Mapping[str, np.ndarray] | None:
+    """Inputs by name; an .npz file is read without pickles."""
+    if data is None or isinstance(data, Mapping):
+        return data
+    name = os.fspath(data)
+    try:
+        archive = np.load(name, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ValueError("it holds one array without a name")
+        with archive:
+            return dict(archive)
+    except OSError as error:
+        raise OnnxcanonError(f"{name}: {error.strerror or error}; name an .npz file of inputs") from error
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        cause = " ".join(str(error).split())
+        raise OnnxcanonError(
+            f"{name}: not an .npz file of numbers: {cause}; write one by numpy.savez"
+        ) from error
+
+
+def _changes(transform: Transform) -> str:
+    if not transform.actions:
+        return "nothing changed"
+    return f"{transform.permuted} parameters permuted, {transform.rescaled} rescaled"

@@ -1,0 +1,82 @@
+"""The verbs that only look: analyze and verify."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxcanon.cli import options
+from onnxcanon.cli.console import Verb, emit, progress
+
+
+@click.command(
+    cls=Verb,
+    short_help="Show what may change in a model, and why not the rest.",
+    epilog=options.example("onnxcanon analyze resnet50.onnx --why"),
+)
+@options.model_argument
+@click.option("--why", is_flag=True, help="Also list every axis that is not free, with the reason.")
+@options.shape_option
+@options.json_option
+def analyze(model: Path, why: bool, sizes: dict[str, int], as_json: bool) -> int:
+    """Show every hidden dimension of MODEL: its size, what it may do, where it appears.
+
+    A dimension may permute (its positions change places), scale (by positive factors) or flip (signs)
+    without changing what the model computes.
+    """
+    from onnxcanon.api import analyze as run
+
+    with progress(as_json) as say:
+        say(f"analyzing {model}")
+        analysis = run(model, sizes=sizes)
+    if as_json:
+        emit(analysis.to_json())
+    else:
+        click.echo(analysis.to_text(why=why))
+    return 0
+
+
+@click.command(
+    cls=Verb,
+    short_help="Run two models on the same inputs and compare.",
+    epilog=options.example("onnxcanon verify model.onnx canonical.onnx --data inputs.npz"),
+)
+@click.argument("a", type=options.FILE)
+@click.argument("b", type=options.FILE)
+@click.option(
+    "--rtol",
+    type=click.FloatRange(min=0),
+    metavar="TOLERANCE",
+    help="Tolerance relative to each output's size, instead of A's own rounding noise.",
+)
+@options.data_option
+@options.shape_option
+@options.device_option
+@options.seed_option
+@options.json_option
+@options.quiet_option
+def verify(
+    a: Path,
+    b: Path,
+    rtol: float | None,
+    data: Path | None,
+    sizes: dict[str, int],
+    device: str,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Run A and B in onnxruntime on the same inputs and compare every output.
+
+    Exits with 0 if they agree and 1 if they differ.
+    """
+    from onnxcanon.api import verify as run
+
+    with progress(quiet or as_json) as say:
+        found = run(a, b, device=device, seed=seed, data=data, rtol=rtol, sizes=sizes, progress=say)
+    if as_json:
+        emit({"a": str(a), "b": str(b), **found.to_json()})
+    elif not quiet:
+        click.echo(str(found))
+    return 0 if found.same else 1

@@ -1,0 +1,148 @@
+"""Options that several verbs share, each defined once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+FILE = click.Path(path_type=Path)
+"""A path; whether there is such a file is for `load` to say, which says it better."""
+
+
+class Device(click.ParamType[str]):
+    """auto, cpu, cuda or cuda:N."""
+
+    name = "auto|cpu|cuda[:N]"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the spelling; whether there is such a device is for onnxruntime to say."""
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            self.fail(f"'{value}' is none of auto, cpu, cuda, cuda:N", param, ctx)
+        return value
+
+
+class Size(click.ParamType[tuple[str, int]]):
+    """NAME=N."""
+
+    name = "NAME=N"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, int]:
+        """Split at the last equals sign: names of dimensions may hold any character."""
+        if isinstance(value, tuple):
+            return value
+        name, _, number = value.rpartition("=")
+        if not name or not number.isdecimal() or int(number) < 1:
+            self.fail(f"'{value}' is not NAME=N with a positive N", param, ctx)
+        return name, int(number)
+
+
+def _sizes(ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, int], ...]) -> dict[str, int]:
+    return dict(value)
+
+
+model_argument = click.argument("model", type=FILE)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
+
+quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
+
+device_option = click.option(
+    "--device",
+    type=Device(),
+    default="auto",
+    show_default=True,
+    metavar="auto|cpu|cuda[:N]",
+    help="Where onnxruntime runs the models.",
+)
+
+seed_option = click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="What chance is drawn from.",
+)
+
+data_option = click.option(
+    "--data", type=FILE, metavar="D.npz", help="Inputs by name to run the models on, instead of drawn ones."
+)
+
+shape_option = click.option(
+    "--shape",
+    "sizes",
+    type=Size(),
+    multiple=True,
+    callback=_sizes,
+    metavar="NAME=N",
+    help="Size of a dynamic dimension, where the graph works only for some; repeatable.",
+)
+
+output_option = click.option("-o", "--output", type=FILE, metavar="OUT", help="The file to write.")
+
+in_place_option = click.option("--in-place", is_flag=True, help="Write over MODEL instead of OUT.")
+
+no_verify_option = click.option(
+    "--no-verify", "unchecked", is_flag=True, help="Write without running both models and comparing."
+)
+
+
+def example(line: str) -> str:
+    """The end of a help text: a real call."""
+    return f"\b\nExample:\n  {line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The options of every verb that writes a model."""
+
+    output: Path | None
+    in_place: bool
+    unchecked: bool
+    data: Path | None
+    device: str
+    seed: int
+    sizes: dict[str, int]
+    as_json: bool
+    quiet: bool
+
+    @property
+    def silent(self) -> bool:
+        """Whether only errors and JSON are printed."""
+        return self.as_json or self.quiet
+
+
+def writing_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of `Writing`, as one argument `how`."""
+    names = [field.name for field in fields(Writing)]
+
+    @wraps(command)
+    def bundled(**given: Any) -> int:
+        how = Writing(**{name: given.pop(name) for name in names})
+        return command(how=how, **given)
+
+    decorators = (
+        quiet_option,
+        json_option,
+        shape_option,
+        seed_option,
+        device_option,
+        data_option,
+        no_verify_option,
+        in_place_option,
+        output_option,
+    )
+    decorated: Callable[..., int] = bundled
+    for decorate in decorators:
+        decorated = decorate(decorated)
+    return decorated

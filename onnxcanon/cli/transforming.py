@@ -1,0 +1,100 @@
+"""The verbs that move a model within its orbit: scramble and apply."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxcanon.cli import options, writing
+from onnxcanon.cli.console import Verb, progress
+
+KINDS = ("permute", "scale", "sign")
+
+
+def _kinds(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in value.split(","))
+    for word in words:
+        if word not in KINDS:
+            raise click.BadParameter(f"'{word}' is none of {', '.join(KINDS)}", ctx, param)
+    return words
+
+
+@click.command(
+    cls=Verb,
+    short_help="Write a random equal twin of a model.",
+    epilog=options.example("onnxcanon scramble model.onnx -o twin.onnx --seed 7"),
+)
+@options.model_argument
+@click.option(
+    "--only",
+    default=",".join(KINDS),
+    show_default=True,
+    metavar="KINDS",
+    callback=_kinds,
+    help="What may be done: any of permute, scale, sign, separated by commas.",
+)
+@options.writing_options
+def scramble(model: Path, only: tuple[str, ...], how: options.Writing) -> int:
+    """Write a random equal twin of MODEL: permuted, scaled by powers of two, flipped.
+
+    The twin is verified against MODEL in onnxruntime before it is written.
+    """
+    target = writing.destination(model, how)
+    from onnxcanon import api
+
+    with progress(how.silent) as say:
+        say("analyzing")
+        found = api.scramble(model, seed=how.seed, only=only, sizes=how.sizes)
+        changed = bool(found.transform.actions)
+        verification = writing.verify(model, found.model, how, changed=changed, say=say)
+        written = writing.write(found.model, target, verification, say)
+    told = f"an equal copy, for nothing may change in {model} by {', '.join(only)}"
+    if changed:
+        told = f"random twin of {model} (seed {how.seed}): {writing.changes(found.permuted, found.rescaled)}"
+    return writing.conclude(
+        target,
+        how,
+        written=written,
+        told=told,
+        document=found.to_json(),
+        verification=verification,
+        changed=changed,
+    )
+
+
+@click.command(
+    cls=Verb,
+    short_help="Apply a saved transform, or undo it.",
+    epilog=options.example("onnxcanon apply model.onnx transform.npz -o moved.onnx"),
+)
+@options.model_argument
+@click.argument("transform", type=options.FILE)
+@click.option("--inverse", is_flag=True, help="Undo the transform.")
+@options.writing_options
+def apply(model: Path, transform: Path, inverse: bool, how: options.Writing) -> int:
+    """Apply the saved TRANSFORM to MODEL, or undo it with --inverse.
+
+    The result is verified against MODEL in onnxruntime before it is written: a transform that was made for
+    another model of the same shapes is found out.
+    """
+    target = writing.destination(model, how)
+    writing.may_be_written(target, {"the transform": transform})
+    from onnxcanon import api
+
+    with progress(how.silent) as say:
+        element = api.load_transform(transform)
+        changed = bool(element.actions)
+        moved = api.apply(model, element, inverse=inverse)
+        verification = writing.verify(model, moved, how, changed=changed, say=say)
+        written = writing.write(moved, target, verification, say)
+    done = {"permuted": element.permuted, "rescaled": element.rescaled}
+    return writing.conclude(
+        target,
+        how,
+        written=written,
+        told=f"{model}, {transform} {'undone' if inverse else 'applied'}: {writing.changes(**done)}",
+        document={"model": str(model), "transform": str(transform), "inverse": inverse, **done},
+        verification=verification,
+        changed=changed,
+    )
