@@ -46,7 +46,7 @@ class Action:
 
     def __call__(self, array: NDArray[Any]) -> NDArray[Any]:
         """F(j) · W[s(j)], in the dtype of `array`; -0 becomes 0 where factors act."""
-        out = _move(array, self.index)
+        out = move(array, self.index)
         if not self.factor:
             return out
         wide = out.astype(np.float64)  # one rounding at the end, none for powers of two within range
@@ -57,25 +57,25 @@ class Action:
 
     def then(self, later: Action) -> Action:
         """The action of `later` after this one."""
-        index = {a: _move(i, later.index) for a, i in self.index.items()}
+        index = {a: move(i, later.index) for a, i in self.index.items()}
         for axis, i in later.index.items():
             index.setdefault(axis, i)
-        factor = {a: _move(f, later.index) for a, f in self.factor.items()}
+        factor = {a: move(f, later.index) for a, f in self.factor.items()}
         for axis, f in later.factor.items():
             factor[axis] = factor[axis] * f if axis in factor else f
-        return Action(self.shape, _tidy_index(index), factor)
+        return Action(self.shape, tidy_index(index), factor)
 
     def inverse(self) -> Action:
         """The action that undoes this one."""
         index: dict[int, Index] = {}
-        for axis in _by_context(self.index):
+        for axis in by_context(self.index):
             rows = np.argsort(self.index[axis], axis=axis)
-            index[axis] = _move(rows, index)
-        factor = {a: 1.0 / _move(f, index) for a, f in self.factor.items()}
+            index[axis] = move(rows, index)
+        factor = {a: 1.0 / move(f, index) for a, f in self.factor.items()}
         return Action(self.shape, index, factor)
 
 
-def _by_context(index: Mapping[int, Index]) -> list[int]:
+def by_context(index: Mapping[int, Index]) -> list[int]:
     """Axes ordered so that each comes after the axes its indices depend on."""
     rest, out = dict(index), []
     while rest:
@@ -88,9 +88,9 @@ def _by_context(index: Mapping[int, Index]) -> list[int]:
     return out
 
 
-def _move(array: NDArray[Any], index: Mapping[int, Index]) -> NDArray[Any]:
+def move(array: NDArray[Any], index: Mapping[int, Index]) -> NDArray[Any]:
     """array[s(j)] for an array that broadcasts against the parameter (axes of size 1 stay)."""
-    for axis in _by_context(index):
+    for axis in by_context(index):
         rows = index[axis]
         if array.shape[axis] == 1:
             continue
@@ -107,7 +107,7 @@ def _move(array: NDArray[Any], index: Mapping[int, Index]) -> NDArray[Any]:
     return array
 
 
-def _tidy_index(index: Mapping[int, Index]) -> dict[int, Index]:
+def tidy_index(index: Mapping[int, Index]) -> dict[int, Index]:
     """Without the indices that move nothing."""
     out = {}
     for axis, rows in index.items():
@@ -239,7 +239,7 @@ def _array(archive: zipfile.ZipFile, name: str, limit: int, dtype: np.dtype[Any]
         array = np.lib.format.read_array(io.BytesIO(file.read(limit + 1024)), allow_pickle=False)
     if array.dtype != dtype:
         raise ValueError(f"{name} has dtype {array.dtype}")
-    return array  # type: ignore[no-any-return]
+    return array
 
 
 def _fits(array: NDArray[Any], name: str, shape: tuple[int, ...]) -> None:

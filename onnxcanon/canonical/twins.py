@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from onnxcanon.canonical.scale import exact_exponents
+from onnxcanon.canonical.walk import exact_exponents
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.transform import Transform

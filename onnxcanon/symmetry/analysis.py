@@ -15,7 +15,7 @@ from onnxcanon.symmetry.constraints import Ids, System
 from onnxcanon.symmetry.gauge import Freedom, solve_degrees, used
 from onnxcanon.symmetry.solve import Solution, solve
 from onnxcanon.symmetry.trace import Trace, trace
-from onnxcanon.transform import Action, Factor, Index, Transform, _by_context, _move, _tidy_index
+from onnxcanon.transform import Action, Factor, Index, Transform, by_context, move, tidy_index
 
 
 @dataclass(eq=False)
@@ -69,7 +69,7 @@ class Symmetry:
                 columns = [f for f, forms in acting if forms[variables.ravel()].nnz]
                 if columns:  # by the graph, not by the values: where signs may flip, -0 always becomes 0
                     factor[axis] = np.prod([f[variables] for f in columns], axis=0)
-            action = Action(parameter.shape, _tidy_index(index), factor)
+            action = Action(parameter.shape, tidy_index(index), factor)
             if action.index or action.factor:
                 actions[name] = action
         return Transform(actions, self.model)
@@ -78,11 +78,11 @@ class Symmetry:
         """Source positions per axis: the position whose class `motion` carries here."""
         classes = self.classes[name]
         out: dict[int, Index] = {}
-        for axis in _by_context(classes):
+        for axis in by_context(classes):
             rows = classes[axis]
             if (motion[rows] == rows).all() and not any(rows.shape[a] > 1 for a in out if a != axis):
                 continue
-            moved = _move(motion[rows], {a: i for a, i in out.items() if rows.shape[a] > 1})
+            moved = move(motion[rows], {a: i for a, i in out.items() if rows.shape[a] > 1})
             here, there = np.argsort(rows, axis, kind="stable"), np.argsort(moved, axis, kind="stable")
             if not np.array_equal(
                 np.take_along_axis(rows, here, axis), np.take_along_axis(moved, there, axis)

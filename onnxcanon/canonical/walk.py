@@ -1,0 +1,243 @@
+"""The choices `pow2` and `unit`: a walk over the parameters in the order of their use.
+
+Each freedom is determined at the first parameter where its factor is the only unknown one, so that no choice
+depends on a later one. `pow2` uses exact quantities only and loses no bit: a unit whose incoming weights are
+next to nothing stops where the lowest bit of its outgoing ones would fall out of the type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.canonical.sites import Floats, Site, sites_of
+from onnxcanon.model import Model
+from onnxcanon.symmetry.analysis import Symmetry
+from onnxcanon.symmetry.constraints import Ids
+
+UNEVEN = (40, 20, 10, -1)
+"""Where bits would be lost, units whose sides differ by 2^40 give way first, then those by 2^20, 2^10,
+then all."""
+LAST_BIT = {4: -149, 8: -1074}
+"""The exponent of the smallest subnormal, by size of the type in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """The size of a set of magnitudes, as log2: by its largest (exact) or by its Euclidean norm."""
+
+    exact: bool
+
+    def of_positions(self, values: Floats, shape: tuple[int, ...]) -> Floats:
+        """The size of the entries at each position of an array that broadcasts to `values`; -inf for 0."""
+        rest = tuple(k for k, n in enumerate(shape) if n == 1 and values.shape[k] > 1)
+        if self.exact:
+            return binary_exponent(values.max(rest, keepdims=True, initial=0.0)).reshape(-1)
+        with np.errstate(divide="ignore"):
+            level: Floats = 0.5 * np.log2((values**2).sum(rest, keepdims=True)).reshape(-1)
+        return level
+
+    def together(self, levels: Floats, groups: Ids, count: int) -> Floats:
+        """The size of the union of sets whose sizes are known, per group."""
+        if self.exact:
+            out = np.full(count, -np.inf)
+            np.maximum.at(out, groups, levels)
+            return out
+        with np.errstate(divide="ignore"):
+            return 0.5 * np.log2(np.bincount(groups, np.exp2(2 * levels), count))
+
+
+def binary_exponent(largest: Floats) -> Floats:
+    """e with 2^(e-1) <= x < 2^e; -inf for zero."""
+    out = np.frexp(largest)[1].astype(np.float64)
+    out[largest == 0] = -np.inf
+    return out
+
+
+def last_bit(values: Floats) -> Floats:
+    """The exponent of the lowest bit set in each number; inf for zero."""
+    mantissa, exponent = np.frexp(values)
+    whole = np.abs(mantissa * 2.0**53).astype(np.int64)
+    with np.errstate(divide="ignore"):
+        out = np.log2((whole & -whole).astype(np.float64)) + exponent - 53
+    out[values == 0] = np.inf
+    return out
+
+
+def powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
+    """Integral exponents whose powers of two lose no bit.
+
+    A unit whose incoming weights are next to nothing (2^-100, say) would push its outgoing ones into
+    subnormals; such units stop where the lowest bit would be lost. Which ones they are depends on the target
+    alone, so every twin decides alike.
+    """
+    late = np.zeros(symmetry.scale.count, bool)
+    for uneven in UNEVEN:
+        while True:
+            walk = Walk(model, symmetry, Measure(exact=True), late)
+            t = walk.run()
+            lossy = lossy_freedoms(model, symmetry, t)
+            if not (lossy & (t != 0)).any():
+                return t, []
+            plus, minus = walk.extents(t)
+            with np.errstate(invalid="ignore"):
+                more = lossy & ~late & (np.abs(plus - minus) > uneven)
+            if not more.any():
+                break
+            late |= more
+    return exact_exponents(model, symmetry, t)
+
+
+class Walk:
+    """Determine freedoms one parameter after the other; repeated until nothing more can be determined.
+
+    Those marked `late` wait for all others; then they
+    go as near to their target as the lowest bits of their entries allow.
+    """
+
+    def __init__(
+        self, model: Model, symmetry: Symmetry, measure: Measure, late: NDArray[np.bool_] | None = None
+    ) -> None:
+        self.model, self.measure = model, measure
+        self.sites = {n: s for n, d in symmetry.degrees.items() if (s := sites_of(symmetry.scale.forms, d))}
+        self.t = np.zeros(symmetry.scale.count)
+        self.known = ~symmetry.acting[0]
+        self.late = np.zeros(symmetry.scale.count, bool) if late is None else late
+
+    def run(self) -> Floats:
+        """log2 exponent of every freedom."""
+        while True:
+            if sum(self._visit(name, partial=False) for name in self.sites):
+                continue
+            if not any(self._visit(name, partial=True) for name in self.sites):
+                break
+        self._settle_late()
+        return self.t
+
+    def _settle_late(self) -> None:
+        """The late freedoms, those of one parameter after those of another."""
+        for sites in self.sites.values():
+            touched = np.zeros(len(self.t), bool)
+            for site in sites:
+                touched[site.forms.indices] = True
+            group = touched & self.late & ~self.known
+            if group.any():
+                plus, minus = self.extents(self.t)
+                target = np.where(np.isfinite(plus), -plus, np.where(np.isfinite(minus), minus, 0.0))
+                up, down = self._slack(~self.known)
+                nearest = np.where(
+                    up + down < 0, np.floor((down - up) / 2), np.clip(target, -up, np.maximum(down, -up))
+                )
+                self.t[group] = nearest[group]
+                self.known |= group
+
+    def _slack(self, unknown: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+        """By how many powers of two the entries each freedom multiplies, and divides, may shrink before their
+        lowest bit is lost; inf for none.
+
+        Entries that two unknown freedoms act on do not count.
+        """
+        out = np.full((2, len(self.t)), np.inf)
+        for name, sites in self.sites.items():
+            array = self.model.tensor(name)
+            lowest = last_bit(array.astype(np.float64)) - LAST_BIT[array.dtype.itemsize]
+            for site in sites:
+                lowest = lowest + site.exponents(self.t)
+            several = sum((site.open_count(~unknown) for site in sites), np.zeros(()))
+            lowest = np.where(several <= 1, lowest, np.inf)
+            for site in sites:
+                rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and lowest.shape[k] > 1)
+                level = lowest.min(rest, keepdims=True, initial=np.inf).reshape(-1)
+                entries = site.forms.tocoo()
+                for side, chosen in enumerate((entries.data > 0, entries.data < 0)):
+                    np.minimum.at(out[side], entries.col[chosen], level[entries.row[chosen]])
+        return out[0], out[1]
+
+    def extents(self, t: Floats) -> tuple[Floats, Floats]:
+        """The exponents of the largest entries each freedom multiplies and divides; -inf for none."""
+        out = np.full((2, len(t)), -np.inf)
+        for name, sites in self.sites.items():
+            values = np.abs(self.model.tensor(name).astype(np.float64))
+            for site in sites:
+                values = values * np.exp2(site.exponents(t))
+            for site in sites:
+                level = self.measure.of_positions(values, site.shape)
+                entries = site.forms.tocoo()
+                for side, chosen in enumerate((entries.data > 0, entries.data < 0)):
+                    np.maximum.at(out[side], entries.col[chosen], level[entries.row[chosen]])
+        return out[0], out[1]
+
+    def _visit(self, name: str, *, partial: bool) -> bool:
+        """Solve what one parameter determines; `partial` skips entries whose other factors are unknown."""
+        sites = self.sites[name]
+        moved = False
+        for site in sites:
+            positions, freedoms, signs = site.solvable(self.known)
+            wanted = ~self.late[freedoms]
+            positions, freedoms, signs = positions[wanted], freedoms[wanted], signs[wanted]
+            if not len(positions):
+                continue
+            others = [s for s in sites if s is not site]
+            hidden = [s.open_positions(self.known) for s in others]
+            if any(h.any() for h in hidden) and not partial:
+                continue
+            moved |= self._solve(name, site, others, hidden, positions, freedoms, signs)
+        return moved
+
+    def _solve(
+        self,
+        name: str,
+        site: Site,
+        others: list[Site],
+        hidden: list[NDArray[np.bool_]],
+        positions: Ids,
+        freedoms: Ids,
+        signs: Ids,
+    ) -> bool:
+        values = np.abs(self.model.tensor(name).astype(np.float64))
+        for s, h in zip(others, hidden, strict=True):
+            values = values * np.exp2(s.exponents(self.t)) * ~h
+        values = values * np.exp2(site.exponents(self.t * self.known))
+        level = self.measure.of_positions(values, site.shape)
+        names, inverse = np.unique(freedoms, return_inverse=True)
+        solved = np.zeros(len(names), bool)
+        for sign in (1, -1):  # where a freedom acts both ways here, the entries it multiplies decide
+            chosen = signs == sign
+            size = self.measure.together(level[positions[chosen]], inverse[chosen], len(names))
+            fresh = np.isfinite(size) & ~solved
+            self.t[names[fresh]] = -sign * size[fresh]
+            solved |= fresh
+        self.known[names[solved]] = True
+        return bool(solved.any())
+
+
+def exact_exponents(model: Model, symmetry: Symmetry, t: Floats) -> tuple[Floats, list[str]]:
+    """Exponents with those taken back whose powers of two would overflow or lose bits to subnormals."""
+    t = t.copy()
+    held = 0
+    while (lossy := lossy_freedoms(model, symmetry, t) & (t != 0)).any():
+        held += int(lossy.sum())
+        t[lossy] = 0
+    notes = (
+        [f"{held} units keep their scale: a power of two would leave the range of their type"] if held else []
+    )
+    return t, notes
+
+
+def lossy_freedoms(model: Model, symmetry: Symmetry, t: Floats) -> NDArray[np.bool_]:
+    """The freedoms that act on an entry which the exponents t do not bring back exactly."""
+    lossy = np.zeros(len(t), bool)
+    for name, action in symmetry.action(None, t).actions.items():
+        array = model.tensor(name)
+        moved = action(array)
+        with np.errstate(invalid="ignore"):
+            wrong = (action.inverse()(moved) != array) & np.isfinite(array)
+        if not wrong.any():
+            continue
+        for site in sites_of(symmetry.scale.forms, symmetry.degrees[name]):
+            rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and wrong.shape[k] > 1)
+            rows = np.flatnonzero(wrong.any(rest, keepdims=True).reshape(-1))
+            lossy[site.forms[rows].indices] = True
+    return lossy
