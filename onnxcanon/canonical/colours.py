@@ -2,8 +2,8 @@
 
 Weighted colour refinement: each entry of each parameter hashes its bits together with the colours of the
 units on all of its axes (positions, where an axis does not move) and adds the word to every one of these
-units; colours then gather within each component of the group's tree. Sums modulo 2^64 do not depend on any order, so
-colours move with the units. Siblings are sorted by colour. Siblings of equal colour are either true twins
+units; colours then gather within each component of the group's tree. Sums modulo 2^64 do not depend on any
+order, so colours move with the units. Siblings are sorted by colour. Siblings of equal colour are either true twins
 (exchanging them changes no entry) or are told apart one at a time.
 """
 
