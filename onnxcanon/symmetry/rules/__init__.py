@@ -1,6 +1,7 @@
 """The rules, one file per operator family; importing this package enters them all in the table."""
 
 from onnxcanon.symmetry.rules import (  # noqa: F401 - imported for their registration
+    attention,
     convolution,
     elementwise,
     linear,

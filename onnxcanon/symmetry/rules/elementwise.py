@@ -31,6 +31,7 @@ def linear(t: Movement, op: Op) -> Outputs:
 def cast(t: Movement, op: Op) -> Outputs:
     """X -> Y in another type; rounding to integers or booleans ends scale and sign."""
     x = op.x(0)
+    op.claimed.add(1)  # CastLike reads the type of its second input, not its entries
     source, target = op.node.inputs[0], op.node.outputs[0]
     to = op.attr("to")
     kept = {1, 10, 11, 16}
