@@ -116,10 +116,12 @@ class Labels:
         value: Labelled,
         axes: Iterable[int] | None = None,
         context: Mapping[int, Sequence[int]] | None = None,
+        carried: Iterable[int] | None = None,
     ) -> Labelled:
         """Label a parameter's axes at its first real use; a value that is bound already stays as it is.
 
-        `context` names for an axis the other axes on which its labels depend (batch-like ones).
+        `context` names for an axis the other axes on which its labels depend (batch-like ones); the degrees
+        of `carried` axes are zero because others that depend on them carry them (default: all contexts).
         """
         view = value.view
         if view is None:
@@ -127,7 +129,9 @@ class Labels:
         value.view = None
         parameter = view.parameter
         wanted = set(range(value.rank) if axes is None else axes)
-        batch = {c for cs in (context or {}).values() for c in cs}
+        if carried is None:
+            carried = {c for cs in (context or {}).values() for c in cs}
+        carried = set(carried)
         for axis, size in enumerate(value.shape):
             shown = view.axes[axis]
             if shown is None or parameter.shape[shown[0]] == 1:
@@ -137,7 +141,7 @@ class Labels:
             ids = self._as_viewed(view, self._bind_axis(view, parameter.ids, shown[0], around, units=True))
             degrees = None
             if parameter.scalable:
-                still = axis in batch or axis not in wanted
+                still = axis in carried or axis not in wanted
                 degrees = self._bind_axis(view, parameter.degrees, shown[0], around, units=False, zero=still)
                 degrees = self._as_viewed(view, degrees)
             if axis not in wanted:
@@ -314,6 +318,16 @@ class Labels:
                 code = code * ids.shape[k] + np.arange(ids.shape[k]).reshape(shape)
         self.ledger.column(ids, code)
 
+    def in_context(self, value: Labelled, axis: int, own: Iterable[int] = ()) -> None:
+        """Record that fresh labels of an axis follow their context (except the axes `own`)."""
+        ids = value.ids[axis]
+        if isinstance(ids, State):
+            return
+        self.column(value, axis)
+        for k, outer in enumerate(value.ids):
+            if k != axis and k not in own and ids.shape[k] > 1 and not isinstance(outer, State):
+                self.ledger.relate([ids, outer], [(axis,), (k,)])
+
     # -- elementwise --------------------------------------------------------------------------------
 
     def elementwise(self, values: Sequence[Labelled], *, product: bool = False) -> Labelled:
@@ -437,7 +451,8 @@ class Labels:
                         if n > 1
                     }
                     context[k] = [c for c in kept if word[c] in near]
-            self.bind(v, None, context)
+            carried = {c for k, cs in context.items() if k in kept for c in cs}
+            self.bind(v, None, context, carried)
 
     @staticmethod
     def _spread(state: AxisState, word: Sequence[str], order: Sequence[str]) -> AxisState:

@@ -164,6 +164,8 @@ class Movement(Labels):
         degrees = [None if d is None else widened(d) for d in v.degrees]
         last: list[Ids | None] = [None] * (m - 1) + [degrees[axis]]
         out.degrees = [*degrees[:axis], *last, *degrees[axis + 1 :]]
+        for k in range(axis, axis + m):
+            self.in_context(out, k, range(axis, axis + m))
         return out
 
     def merge_axes(self, v: Labelled, start: int, count: int) -> Labelled:
@@ -188,6 +190,7 @@ class Movement(Labels):
             total = self.ledger.degree_sum(total, d)
         degrees = [None if d is None else joined(d) for d in (*v.degrees[:start], *v.degrees[stop:])]
         out.degrees = [*degrees[:start], None if total is None else joined(total), *degrees[start:]]
+        self.in_context(out, start)
         return out
 
     def _composite(self, v: Labelled, start: int, stop: int) -> AxisState:

@@ -210,12 +210,7 @@ class Tracer:
                     ledger.pin(ids[unused], Cause("", "never read"))
                 value = constant(parameter.shape)
                 value.ids = [FIXED if a is None else a for a in parameter.ids]
-                self.labels.column(value, axis)
-                around = [k for k, n in enumerate(ids.shape) if k != axis and n > 1]
-                for k in around:
-                    outer = parameter.ids[k]
-                    if outer is not None:
-                        ledger.relate([ids, outer], [(axis,), (k,)])
+                self.labels.in_context(value, axis)
             for degree in parameter.degrees:
                 if degree is not None:
                     degree[degree < 0] = 0
