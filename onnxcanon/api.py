@@ -72,6 +72,11 @@ class Canonicalized:
         return self.symmetry.trivial
 
     @property
+    def changed(self) -> bool:
+        """Whether any parameter changed."""
+        return _acts(self.transform)
+
+    @property
     def permuted(self) -> int:
         """How many parameters have entries that moved."""
         return self.transform.permuted
@@ -110,6 +115,11 @@ class Scrambled:
     transform: Transform
     seed: int
     only: tuple[str, ...]
+
+    @property
+    def changed(self) -> bool:
+        """Whether any parameter changed."""
+        return _acts(self.transform)
 
     @property
     def permuted(self) -> int:
@@ -188,7 +198,7 @@ def canonicalize(
     chosen_sizes = dict(sizes) if sizes else None
     found = choose(original, order=order, scale=scale, base=base, sizes=chosen_sizes, progress=progress)
     verification = None
-    if verify and found.transform.actions:
+    if verify and _acts(found.transform):
         verification = _verify(
             original, found.model, device=device, seed=seed, data=arrays, shapes=sizes, progress=progress
         )
@@ -316,7 +326,11 @@ def _arrays(data: Data | None) -> Mapping[str, np.ndarray] | None:
         ) from error
 
 
+def _acts(transform: Transform) -> bool:
+    return bool(transform.permuted or transform.rescaled)
+
+
 def _changes(transform: Transform) -> str:
-    if not transform.actions:
+    if not _acts(transform):
         return "nothing changed"
     return f"{transform.permuted} parameters permuted, {transform.rescaled} rescaled"

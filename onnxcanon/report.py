@@ -114,7 +114,8 @@ class Analysis:
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as JSON values."""
-        return asdict(self)
+        lists: dict[str, Any] = _plain(asdict(self))
+        return lists
 
     def __str__(self) -> str:
         return self.to_text()
@@ -298,6 +299,13 @@ def _short(name: str) -> str:
 def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(_short, names[:3])) + more
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, all the way down."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
 def _count(n: int, word: str, words: str | None = None) -> str:

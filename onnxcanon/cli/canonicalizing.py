@@ -87,7 +87,7 @@ def canonicalize(
         told=_told(model, found),
         document={**found.to_json(), "transform": str(transform) if transform else None},
         verification=found.verification,
-        changed=bool(found.transform.actions),
+        changed=found.changed,
     )
 
 
@@ -98,7 +98,7 @@ def _told(model: Path, found: Canonicalized) -> str:
 
         why = build(found.model, found.symmetry).why_trivial()
         return f"an equal copy, for nothing may change in {model}: {why}"
-    if not found.transform.actions:
+    if not found.changed:
         return f"an equal copy, for {model} is in canonical form already"
     told = writing.changes(found.permuted, found.rescaled)
     return f"canonical form of {model} (order {found.order}, scale {found.scale}): {told}"

@@ -15,37 +15,22 @@ FILE = click.Path(path_type=Path)
 """A path; whether there is such a file is for `load` to say, which says it better."""
 
 
-class Device(click.ParamType[str]):
-    """auto, cpu, cuda or cuda:N."""
-
-    name = "auto|cpu|cuda[:N]"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Check the spelling; whether there is such a device is for onnxruntime to say."""
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-            self.fail(f"'{value}' is none of auto, cpu, cuda, cuda:N", param, ctx)
-        return value
+def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    """Check the spelling; whether there is such a device is for onnxruntime to say."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+        raise click.BadParameter(f"'{value}' is none of auto, cpu, cuda, cuda:N", ctx, param)
+    return value
 
 
-class Size(click.ParamType[tuple[str, int]]):
-    """NAME=N."""
-
-    name = "NAME=N"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, int]:
-        """Split at the last equals sign: names of dimensions may hold any character."""
-        if isinstance(value, tuple):
-            return value
+def _sizes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+    """Split each at the last equals sign: names of dimensions may hold any character."""
+    sizes = {}
+    for value in values:
         name, _, number = value.rpartition("=")
-        if not name or not number.isdecimal() or int(number) < 1:
-            self.fail(f"'{value}' is not NAME=N with a positive N", param, ctx)
-        return name, int(number)
-
-
-def _sizes(ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, int], ...]) -> dict[str, int]:
-    return dict(value)
+        if not name or not re.fullmatch(r"[0-9]{1,18}", number) or int(number) == 0:
+            raise click.BadParameter(f"'{value}' is not NAME=N with a positive N", ctx, param)
+        sizes[name] = int(number)
+    return sizes
 
 
 model_argument = click.argument("model", type=FILE)
@@ -58,8 +43,8 @@ quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing b
 
 device_option = click.option(
     "--device",
-    type=Device(),
     default="auto",
+    callback=_device,
     show_default=True,
     metavar="auto|cpu|cuda[:N]",
     help="Where onnxruntime runs the models.",
@@ -81,7 +66,6 @@ data_option = click.option(
 shape_option = click.option(
     "--shape",
     "sizes",
-    type=Size(),
     multiple=True,
     callback=_sizes,
     metavar="NAME=N",

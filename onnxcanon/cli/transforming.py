@@ -46,11 +46,10 @@ def scramble(model: Path, only: tuple[str, ...], how: options.Writing) -> int:
     with progress(how.silent) as say:
         say("analyzing")
         found = api.scramble(model, seed=how.seed, only=only, sizes=how.sizes)
-        changed = bool(found.transform.actions)
-        verification = writing.verify(model, found.model, how, changed=changed, say=say)
+        verification = writing.verify(model, found.model, how, changed=found.changed, say=say)
         written = writing.write(found.model, target, verification, say)
     told = f"an equal copy, for nothing may change in {model} by {', '.join(only)}"
-    if changed:
+    if found.changed:
         told = f"random twin of {model} (seed {how.seed}): {writing.changes(found.permuted, found.rescaled)}"
     return writing.conclude(
         target,
@@ -59,7 +58,7 @@ def scramble(model: Path, only: tuple[str, ...], how: options.Writing) -> int:
         told=told,
         document=found.to_json(),
         verification=verification,
-        changed=changed,
+        changed=found.changed,
     )
 
 
@@ -84,7 +83,7 @@ def apply(model: Path, transform: Path, inverse: bool, how: options.Writing) -> 
 
     with progress(how.silent) as say:
         element = api.load_transform(transform)
-        changed = bool(element.actions)
+        changed = bool(element.permuted or element.rescaled)
         moved = api.apply(model, element, inverse=inverse)
         verification = writing.verify(model, moved, how, changed=changed, say=say)
         written = writing.write(moved, target, verification, say)
