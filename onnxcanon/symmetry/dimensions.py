@@ -82,8 +82,8 @@ class Membership:
         self.label = np.zeros(solution.count, np.int64)
         for orbit in solution.orbits:
             self._enter(orbit, orbit.members, None, frozenset(), 1)
-        for composites, parts in solution.derived:
-            self._derive(composites, parts)
+        for derived in solution.derived:
+            self._derive(derived.composites, derived.parts)
 
     def _enter(
         self, orbit: Orbit, members: Ids, outer: Found | None, around: frozenset[int], copies: int
