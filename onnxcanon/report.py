@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import lgamma, log, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
@@ -175,6 +176,7 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
     found, moving = find_dimensions(symmetry, freedoms)
     names = {id(d): f"d{k}" for k, d in enumerate(found)}
     reasons = Reasons(model.ir.graph, symmetry)
+    orders = _log10_order(found)
     fixed = []
     for name, parameter in symmetry.trace.parameters.items():
         for axis, size in enumerate(parameter.shape):
@@ -187,8 +189,8 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
     return Analysis(
         model=model.name,
         parameters=_weights(model),
-        log10_orbit=symmetry.log10_orbit,
-        log10_group_order=symmetry.log10_orbit,
+        log10_orbit=orders,
+        log10_group_order=orders,
         scale_freedoms=freedoms.scale,
         sign_freedoms=freedoms.sign,
         dimensions=tuple(_dimension(d, names) for d in found),
@@ -212,6 +214,11 @@ def analyze(model: Model, *, sizes: Mapping[str, int] | None = None) -> Analysis
     return build(model, symmetry(model, dict(sizes) if sizes else None))
 
 
+def _log10_order(found: Iterable[Found]) -> float:
+    """log10 of how many permutations of parameters there are: orbits that touch none (padding) do not count."""
+    return sum((d.copies * lgamma(d.size + 1) / log(10) for d in found if d.permute), 0.0)
+
+
 def _dimension(found: Found, names: Mapping[int, str]) -> Dimension:
     scale: Scale = "positive" if found.scale else "sign" if found.sign else "none"
     return Dimension(
@@ -230,8 +237,6 @@ def _dimension(found: Found, names: Mapping[int, str]) -> Dimension:
 def _weights(model: Model) -> int:
     """Entries of all constants that are numbers, no indices. A single number counts where a layer reads it:
     most are settings that an exporter wrote down as constants."""
-    from math import prod
-
     from onnxcanon.symmetry.trace import INDEX_TYPES
 
     values = model.ir.graph.initializers

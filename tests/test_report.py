@@ -179,6 +179,18 @@ def test_freedoms_that_do_the_same_count_once() -> None:
     assert found.scale_freedoms == 4  # factors of c and of h, which share one
 
 
+def test_padding_is_no_hidden_dimension() -> None:
+    """Channels of zeros may change places, but no parameter changes with them."""
+    text = """padded (float[1, 3, 8, 8] x) => (float[1, 7, 8, 8] y) {
+        pads = Constant <value_ints = [0, 0, 0, 0, 0, 4, 0, 0]> ()
+        y0 = Pad(x, pads)
+        y = Relu(y0)
+    }"""
+    found = analyze(small_models.model(text, {}))
+    assert found.trivial
+    assert found.log10_orbit == 0
+
+
 # How it is told
 
 
