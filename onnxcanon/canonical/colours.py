@@ -3,8 +3,8 @@
 Weighted colour refinement: each entry of each parameter hashes its bits together with the colours of the
 units on all of its axes (positions, where an axis does not move) and adds the word to every one of these
 units; colours then gather within each component of the group's tree. Sums modulo 2^64 do not depend on any
-order, so colours move with the units. Siblings are sorted by colour. Siblings of equal colour are either true twins
-(exchanging them changes no entry) or are told apart one at a time.
+order, so colours move with the units. Siblings are sorted by colour. Siblings of equal colour are either true
+twins (exchanging them changes no entry) or are told apart one at a time.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Colours:
         for number, orbit in enumerate(self.solution.orbits):
             self.colour[orbit.members] = salt(12, number)
             _start(self.colour, orbit, orbit.members[None])
-        for composites, _ in self.solution.derived:
-            self.colour[composites] = salt(13)
+        for derived in self.solution.derived:
+            self.colour[derived.composites] = mix(derived.code.astype(np.uint64) + salt(13))
         self.sites = [s for name in symmetry.classes if (s := self._site(model, name)) is not None]
 
     def _site(self, model: Model, name: str) -> _Site | None:
@@ -112,7 +112,8 @@ class Colours:
 
     def _follow_parts(self) -> None:
         """Composites over full products gather their parts' colours and give them theirs."""
-        for composites, parts in self.solution.derived:
+        for derived in self.solution.derived:
+            composites, parts = derived.composites, derived.parts
             for k in range(parts.shape[1]):
                 others = np.zeros(len(parts), np.uint64)
                 for j in range(parts.shape[1]):
@@ -184,18 +185,35 @@ class Colours:
 
     def _twins(self, group: Ids, orbit: Orbit) -> bool:
         """Whether exchanging any two of the components [k, s] changes no entry."""
-        if orbit.children:
+        whole = None if orbit.children else self._with_composites(group)
+        if whole is None:
             return False
         column = np.full(self.solution.count, -1, np.int64)
-        for row in group:
-            column[row] = np.arange(group.shape[1])
+        for row in whole:
+            column[row] = np.arange(whole.shape[1])
         for site in self.sites:
             axes = [a for a, c in site.classes.items() if (column[c] >= 0).any()]
-            if len(axes) > 1 or any(not self._alike(site, a, column, len(group)) for a in axes):
+            if len(axes) > 1 or any(not self._alike(site, a, column) for a in axes):
                 return False
         return True
 
-    def _alike(self, site: _Site, axis: int, column: Ids, count: int) -> bool:
+    def _with_composites(self, group: Ids) -> Ids | None:
+        """The components with the composites that follow them, aligned; None where they do not align."""
+        for derived in self.solution.derived:
+            for k in range(derived.parts.shape[1]):
+                columns = np.flatnonzero(np.isin(group[0], derived.parts[:, k]))
+                rest = np.delete(derived.parts, k, 1)
+                for c in columns:
+                    found = [np.flatnonzero(derived.parts[:, k] == u) for u in group[:, c]]
+                    keys = [np.lexsort((derived.code[r], *rest[r].T)) for r in found]
+                    lines = [r[q] for r, q in zip(found, keys, strict=True)]
+                    others = [np.column_stack([rest[x], derived.code[x]]) for x in lines]
+                    if any(not np.array_equal(others[0], o) for o in others):
+                        return None
+                    group = np.concatenate([group, derived.composites[np.stack(lines)]], 1)
+        return group
+
+    def _alike(self, site: _Site, axis: int, column: Ids) -> bool:
         """Whether the slices of equal columns are equal entry by entry along a parameter axis."""
         classes = site.classes[axis]
         if classes.size != classes.shape[axis]:
@@ -203,10 +221,7 @@ class Colours:
         place = column[classes.ravel()]
         for c in np.unique(place[place >= 0]):
             slices = np.take(site.words, np.flatnonzero(place == c), axis)
-            line = np.zeros(1, np.uint64)
-            if axis not in site.classes:
-                return False
-            if not (slices == np.take(slices, [0], axis) + line).all():
+            if not (slices == np.take(slices, [0], axis)).all():
                 return False
         return True
 

@@ -151,7 +151,7 @@ def _placed(keys: Keys, motion: Ids, count: int) -> Keys:
 
 def _power_sums(model: Model, symmetry: Symmetry) -> dict[tuple[str, int], NDArray[Any]]:
     """Per parameter axis Σ w² and Σ w⁴ of each class's slice, float64 [2, classes]."""
-    out = {}
+    out: dict[tuple[str, int], NDArray[Any]] = {}
     for name, axes in symmetry.classes.items():
         if not axes:
             continue
@@ -164,6 +164,11 @@ def _power_sums(model: Model, symmetry: Symmetry) -> dict[tuple[str, int], NDArr
                     for v in (squares, squares**2)
                 ]
             )
+    for derived in reversed(symmetry.solution.derived):  # composites count for their parts
+        for table in out.values():
+            own = table[:, derived.composites]
+            for k in range(derived.parts.shape[1]):
+                np.add.at(table, (slice(None), derived.parts[:, k]), own)
     return out
 
 

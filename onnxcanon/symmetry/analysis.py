@@ -110,8 +110,8 @@ class Symmetry:
         mask = np.zeros(self.solution.count, bool)
         for orbit in self.solution.orbits:
             mask[orbit.members] = True
-        for composites, _ in self.solution.derived:
-            mask[composites] = True
+        for derived in self.solution.derived:
+            mask[derived.composites] = True
         return mask
 
     @cached_property

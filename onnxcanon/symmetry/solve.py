@@ -14,7 +14,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import lgamma, log
@@ -74,24 +73,34 @@ def random_motion(orbits: Sequence[Orbit], width: int, rng: np.random.Generator)
     return np.concatenate(source), np.concatenate(target)
 
 
+@dataclass(frozen=True, slots=True)
+class Derived:
+    """Composites [n] that follow their parts [n, p]; `code` [n] numbers the composites of equal parts."""
+
+    composites: Ids
+    parts: Ids
+    code: Ids
+
+
 @dataclass(slots=True)
 class Solution:
     """What the solve found: `classes` [units] maps units to classes 0 … count-1, `orbits` is the tree,
-    `derived` lists (composites [n], parts [n, p]) that follow their parts, in order of evaluation."""
+    `derived` lists composites that follow their parts, in order of evaluation."""
 
     classes: Ids
     count: int
     orbits: list[Orbit]
-    derived: list[tuple[Ids, Ids]]
+    derived: list[Derived]
     rigid: Ids  # classes held because their structure is irregular
     defects: list[str]
 
     def extend(self, motion: Ids) -> Ids:
         """Complete a motion of classes (int64 [count]) on derived composites."""
-        for composites, parts in self.derived:
-            keys = {tuple(row): int(x) for row, x in zip(parts.tolist(), composites.tolist(), strict=True)}
-            moved = motion[parts]
-            motion[composites] = [keys[tuple(row)] for row in moved.tolist()]
+        for d in self.derived:
+            here = zip(d.parts.tolist(), d.code.tolist(), strict=True)
+            keys = {(*row, k): int(x) for (row, k), x in zip(here, d.composites.tolist(), strict=True)}
+            there = zip(motion[d.parts].tolist(), d.code.tolist(), strict=True)
+            motion[d.composites] = [keys[(*row, k)] for row, k in there]
         return motion
 
     def random(self, rng: np.random.Generator) -> Ids:
@@ -115,16 +124,15 @@ class _Solver:
         for ids, _ in ledger.pins:
             self.pinned[self.classes[ids]] = True
         self.tables: list[_Table] = []
-        self.derived: list[tuple[Ids, Ids]] = []
+        self.derived: list[Derived] = []
         self.rigid: list[Ids] = []
 
     def run(self) -> Solution:
         self.columns = self._columns()
-        self.tables = self._tables()
+        self.facts = self.tables = self._tables()
         colours = self._refine(self._start())
         colours = self._drop_products(colours)
-        _, index, counts = np.unique(colours, return_inverse=True, return_counts=True)
-        moving = (counts[index] > 1) & ~self.pinned & ~self._is_derived()
+        moving = ~self._fixed(colours) & ~self._is_derived()
         orbits = self._decompose(np.flatnonzero(moving), colours)
         solution = Solution(
             self.classes, self.count, orbits, self.derived,
@@ -178,9 +186,7 @@ class _Solver:
             if mark in seen:
                 continue
             seen.add(mark)
-            if relation.key is None:
-                both = np.unique(np.concatenate([rows, code[:, None]], 1), axis=0)
-                rows, code = both[:, :-1], both[:, -1]
+            rows, code = _unique_rows(rows, code)
             tables.append(_Table(rows, code, number, relation.key is not None))
         return tables
 
@@ -205,49 +211,90 @@ class _Solver:
                 return colours
             colours, distinct = fresh, now
 
+    def _fixed(self, colours: Words) -> NDArray[np.bool_]:
+        """The classes no motion can move: pinned, or of a colour of their own; bool [count]."""
+        _, index, counts = np.unique(colours, return_inverse=True, return_counts=True)
+        alone = counts[index] == 1
+        out = np.ones(self.count, bool)
+        out[: len(alone)] = alone | self.pinned[: len(alone)]
+        return out
+
     # -- derived composites -------------------------------------------------------------------------
 
     def _is_derived(self) -> NDArray[np.bool_]:
         mask = np.zeros(self.count, bool)
-        for composites, _ in self.derived:
-            mask[composites] = True
+        for d in self.derived:
+            mask[d.composites] = True
         return mask
 
     def _drop_products(self, colours: Words) -> Words:
-        """Take out composites over full products (they follow their parts)."""
-        uses: Counter[int] = Counter()
-        for table in self.tables:
-            uses.update(set(table.rows.ravel().tolist()) if len(table.rows) else ())
-        keep = []
-        for table in self.tables:
-            if table.composite and self._is_product(table, colours, uses):
-                self.derived.append((table.rows[:, 0], table.rows[:, 1:]))
-            elif table.composite or not table.is_product():
-                keep.append(table)
-        if len(keep) < len(self.tables):
-            self.tables = keep
-        return colours
+        """Take out composites over full products, which follow their parts, and refine without them.
 
-    def _is_product(self, table: _Table, colours: Words, uses: Counter[int]) -> bool:
+        A product may be local: query heads times value dimensions inside each key/value head. Then the block
+        itself becomes a unit its parts belong to.
+        """
+        self.tables = [t for t in self.tables if t.composite or not t.is_product()]
+        before = self.count
+        while self._derive_one(colours):
+            pass
+        grown = np.full(self.count, salt(8), np.uint64)
+        grown[:before] = colours
+        return self._refine(grown) if self.derived else colours
+
+    def _derive_one(self, colours: Words) -> bool:
+        """Take out the last table that allows it; what it held may have kept an earlier one."""
+        uses = np.zeros(self.count, np.int64)
+        for table in self.tables:
+            uses[np.unique(table.rows)] += 1
+        for n, table in reversed(list(enumerate(self.tables))):
+            if not table.composite or (uses[table.rows[:, 0]] > 1).any():
+                continue
+            blocks = self._blocks(table, colours)
+            if blocks is not None:
+                self.derived.insert(0, Derived(table.rows[:, 0], table.rows[:, 1:], table.code))
+                self.tables[n : n + 1] = self._memberships(table, blocks)
+                return True
+        return False
+
+    def _blocks(self, table: _Table, colours: Words) -> Ids | None:
+        """The block of each row, if the parts of every block form a full product with at least two factors in
+        some block; None otherwise."""
         whole, parts = table.rows[:, 0], table.rows[:, 1:]
-        moving = [k for k in range(parts.shape[1]) if not self.pinned[parts[:, k]].all()]
-        if (
-            len(moving) < 2
-            or table.code.any()
-            or len(np.unique(whole)) < len(whole)
-            or self.pinned[whole].any()
-        ):
-            return False
-        distinct = [len(np.unique(parts[:, k])) for k in range(parts.shape[1])]
-        if np.prod(distinct, dtype=np.float64) != len(parts):
-            return False
-        if any(uses[int(x)] > 1 for x in whole):
-            return False
-        key = np.full(len(parts), 7, np.uint64)
+        fixed = self._fixed(colours)
+        moving = [k for k in range(parts.shape[1]) if not fixed[parts[:, k]].all()]
+        if len(moving) < 2 or len(np.unique(whole)) < len(whole) or self.pinned[whole].any():
+            return None
+        key = mix(table.code.astype(np.uint64))
         for k in range(parts.shape[1]):
             key = mix(key + colours[parts[:, k]])
-        pairs = np.unique(np.stack([key, colours[whole]], 1), axis=0)
-        return len(pairs) == len(np.unique(key))
+        if len(np.unique(np.stack([key, colours[whole]], 1), axis=0)) > len(np.unique(key)):
+            return None
+        names, local = np.unique(parts[:, moving], return_inverse=True)
+        local = local.reshape(len(parts), len(moving))
+        block = _connected(len(names), [local[:, 0]] * (len(moving) - 1), list(local[:, 1:].T))[local[:, 0]]
+        factors = False
+        for number in np.unique(block):
+            rows = parts[block == number]
+            sizes = [len(np.unique(rows[:, k])) for k in range(rows.shape[1])]
+            if np.prod(sizes, dtype=np.float64) * len(np.unique(table.code[block == number])) != len(rows):
+                return None
+            factors |= sum(sizes[k] > 1 for k in moving) > 1
+        return block if factors else None
+
+    def _memberships(self, table: _Table, blocks: Ids) -> list[_Table]:
+        """Tables that tie the parts of a local product to the unit of their block."""
+        count = int(blocks.max()) + 1
+        if count == 1:
+            return []
+        units = self.count + blocks
+        self.count += count
+        self.pinned = np.concatenate([self.pinned, np.zeros(count, bool)])
+        out = []
+        for k in range(1, table.rows.shape[1]):
+            if not self.pinned[table.rows[:, k]].all():
+                rows = np.unique(np.stack([table.rows[:, k], units], 1), axis=0)
+                out.append(_Table(rows, np.zeros(len(rows), np.int64), table.number, composite=False))
+        return out
 
     # -- the tree -----------------------------------------------------------------------------------
 
@@ -259,7 +306,7 @@ class _Solver:
         for table in self.tables:
             at = local[table.rows]
             some = (at >= 0).sum(1) >= 2
-            if not some.any():
+            if not some.any() or table.product_within(at >= 0, some):
                 continue
             at = at[some]
             anchor = at.max(1)
@@ -358,7 +405,7 @@ class _Solver:
         add_at(after, motion[index], words)
         if not np.array_equal(before, after):
             return False
-        return all(t.invariant(motion) for t in self.tables)
+        return all(t.invariant(motion) for t in self.facts)
 
 
 @dataclass(slots=True)
@@ -385,10 +432,27 @@ class _Table:
         for k in range(self.rows.shape[1]):
             add_at(total, self.rows[:, k], mix(row + salt(7, k)))
 
-    def is_product(self) -> bool:
-        """Whether every combination of the columns' members is a row: then it says nothing."""
+    def is_product(self, *, coded: bool = False) -> bool:
+        """Whether every combination of the columns' members is a row: then it says nothing. `coded`: for
+        each code."""
         counts = [len(np.unique(self.rows[:, k])) for k in range(self.rows.shape[1])]
-        return float(np.prod(counts, dtype=np.float64)) == len(self.rows) and not self.code.any()
+        codes = len(np.unique(self.code))
+        return float(np.prod(counts, dtype=np.float64)) * codes == len(self.rows) and (coded or codes <= 1)
+
+    def product_within(self, inside: NDArray[np.bool_], some: NDArray[np.bool_]) -> bool:
+        """Whether, for each combination of members outside, every combination of those inside is a row."""
+        which = inside[some][0]
+        if self.code.any() or not (inside[some] == which).all():
+            return False
+        rows = self.rows[some]
+        _, outer = np.unique(rows[:, ~which], axis=0, return_inverse=True)
+        outer = outer.reshape(-1).astype(np.int64)
+        size = np.bincount(outer)
+        combinations = np.ones(len(size))
+        for k in np.flatnonzero(which):
+            pairs = np.unique(np.stack([outer, rows[:, k]], 1), axis=0)
+            combinations *= np.bincount(pairs[:, 0], minlength=len(size))
+        return bool((combinations == size).all())
 
     def invariant(self, motion: Ids) -> bool:
         a, b = np.sort(self.words(self.rows)), np.sort(self.words(motion[self.rows]))
@@ -406,19 +470,30 @@ def _unite(ledger: Ledger) -> tuple[Ids, int]:
         grown = False
         for relation in keyed:
             rows = classes[relation.rows]
-            for side, column in (("whole", rows[:, :1]), ("parts", rows[:, 1:])):
-                if side == "parts" and len(np.unique(column, axis=0)) < len(column):
+            for side, lead in (("whole", [0]), ("parts", list(range(1, rows.shape[1])))):
+                chosen = _function_of(rows, lead)
+                if chosen is None:
                     continue
-                if side == "whole" and len(np.unique(column)) < len(column):
-                    continue
-                mark = (relation.key, side, rows.shape, column.tobytes())
-                other, units = known.setdefault(mark, (rows, relation.rows))
-                if not np.array_equal(other, rows):
+                mark = (relation.key, side, rows.shape[1], rows[chosen][:, lead].tobytes())
+                other, units = known.setdefault(mark, (rows[chosen], relation.rows[chosen]))
+                if not np.array_equal(other, rows[chosen]):
                     left.extend(units.T)
-                    right.extend(relation.rows.T)
+                    right.extend(relation.rows[chosen].T)
                     grown = True
         if not grown:
             return classes, int(classes.max()) + 1 if len(classes) else 0
+
+
+def _function_of(rows: Ids, lead: list[int]) -> Ids | None:
+    """Indices of the distinct rows, sorted by their leading columns; None unless these determine the rest."""
+    rest = [k for k in range(rows.shape[1]) if k not in lead]
+    order = np.lexsort(rows[:, [*rest, *lead]].T)
+    ranked = rows[order]
+    differ = ranked[1:] != ranked[:-1]
+    fresh = np.r_[True, differ.any(1)]
+    if not differ[:, lead].any(1)[fresh[1:]].all():
+        return None
+    return order[fresh]  # type: ignore[no-any-return]
 
 
 def _connected(n: int, left: Sequence[Ids], right: Sequence[Ids]) -> Ids:
@@ -441,6 +516,12 @@ def _occurrence_numbers(row: Ids) -> Ids:
     out = np.empty(len(row), np.int64)
     out[order] = np.arange(len(row)) - np.repeat(start, lengths)
     return out
+
+
+def _unique_rows(rows: Ids, code: Ids) -> tuple[Ids, Ids]:
+    """Rows and codes without repetitions."""
+    both = np.unique(np.concatenate([rows, code[:, None]], 1), axis=0)
+    return both[:, :-1], both[:, -1]
 
 
 def _occurrence_code(rows: Ids, relation: Relation) -> Ids:
