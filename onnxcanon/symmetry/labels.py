@@ -87,6 +87,17 @@ class Labelled:
         return len(self.shape)
 
 
+@dataclass(eq=False)
+class Bundle(Labelled):
+    """A sequence of tensors; as a value of its own it has no axes."""
+
+    members: list[Labelled] = field(default_factory=list)
+
+    def __init__(self, members: list[Labelled]) -> None:
+        super().__init__((), [], [])
+        self.members = members
+
+
 def constant(shape: Sequence[int], state: State = FIXED, *, zero: bool = False) -> Labelled:
     """A tensor without labels; axes of size 1 are uniform."""
     shape = tuple(shape)
@@ -251,7 +262,10 @@ class Labels:
             value.ids[axis] = FIXED
 
     def fix_all(self, value: Labelled, reason: str) -> None:
-        """Pin every axis of a value."""
+        """Pin every axis of a value (of every tensor of a sequence)."""
+        if isinstance(value, Bundle):
+            for member in value.members:
+                self.fix_all(member, reason)
         self.bind(value)
         for axis in range(value.rank):
             self.fix(value, axis, reason)

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxcanon.model import Model
 from onnxcanon.symmetry.constraints import Cause, Ledger
-from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, Parameter, constant, parameter_value
+from onnxcanon.symmetry.labels import FIXED, UNIFORM, Bundle, Labelled, Parameter, constant, parameter_value
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules import RULES, Barrier, Op
 from onnxcanon.symmetry.shapes import Shapes, probe
@@ -193,7 +193,7 @@ class Tracer:
         shape = self.shapes.shapes(value)[0]
         if labelled is None:
             return None if shape is None else constant(shape)
-        if shape is not None and labelled.shape != shape:
+        if shape is not None and labelled.shape != shape and not isinstance(labelled, Bundle):
             raise AssertionError(f"{value.name}: the rule gives shape {labelled.shape}, inference {shape}")
         return labelled
 

@@ -10,6 +10,7 @@ from onnxcanon.symmetry.rules import (  # noqa: F401 - imported for their regist
     rearrangement,
     recurrent,
     reduction,
+    sequences,
     spatial,
 )
 from onnxcanon.symmetry.rules.registry import RULES, Barrier, Op

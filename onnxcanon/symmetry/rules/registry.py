@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxcanon.symmetry.labels import Labelled
+from onnxcanon.symmetry.labels import Bundle, Labelled
 from onnxcanon.symmetry.movement import Movement
 
 if TYPE_CHECKING:
@@ -69,8 +69,18 @@ class Op:
         value = self.inputs[i] if i < len(self.inputs) else None
         if value is None:
             raise Barrier("an input has no known shape")
+        if isinstance(value, Bundle):
+            raise Barrier("a sequence where a tensor was expected")
         self.claimed.add(i)
         return value
+
+    def bundle(self, i: int) -> list[Labelled]:
+        """The tensors of sequence input i, which the rule thereby handles."""
+        value = self.inputs[i] if i < len(self.inputs) else None
+        if not isinstance(value, Bundle):
+            raise Barrier("a sequence of unknown content")
+        self.claimed.add(i)
+        return value.members
 
     def optional(self, i: int) -> Labelled | None:
         """Labelled input i if it is given."""
