@@ -8,7 +8,7 @@ class OnnxcanonError(Exception):
 
 
 class ModelError(OnnxcanonError):
-    """A file that is not a model we can keep whole: missing, damaged, unsafe, or holding parts we would lose."""
+    """A file that is not a model we can keep whole: missing, damaged, unsafe, or with parts we would lose."""
 
 
 class TransformError(OnnxcanonError):

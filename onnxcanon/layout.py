@@ -7,6 +7,7 @@ that does is spelled anew from its own message, which keeps its name, doc string
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import onnx
@@ -134,7 +135,7 @@ def _embedding(
         nodes = [message]
     protos = [proto for proto in tensors_in(nodes) if proto.data_location == onnx.TensorProto.EXTERNAL]
     for proto, slot in zip(protos, slots, strict=True):
-        payload = new or Payload(len(slot.data), lambda slot=slot: slot.data)
+        payload = new or Payload(len(slot.data), partial(getattr, slot, "data"))
         if data is not None:
             _refer(proto, data, payload, None if new else slot)
         else:

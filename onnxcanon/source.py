@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import onnx
@@ -217,23 +218,23 @@ def _put_back(model: ir.Model, slots: list[Slot]) -> None:
                 value.const_value = _restored(value.const_value, slots)
         for node in graph:
             for name, attribute in list(node.attributes.items()):
-                value = attribute.value
+                held: Any = attribute.value
                 if attribute.is_ref():
                     continue
                 if attribute.type == ir.AttributeType.TENSOR:
-                    value = _restored(value, slots)
+                    held = _restored(held, slots)
                 elif attribute.type == ir.AttributeType.TENSORS:
-                    value = [_restored(tensor, slots) for tensor in value]
-                if value is not attribute.value:
+                    held = [_restored(tensor, slots) for tensor in held]
+                if held is not attribute.value:
                     about = attribute.doc_string
-                    node.attributes[name] = ir.Attr(name, attribute.type, value, doc_string=about)
+                    node.attributes[name] = ir.Attr(name, attribute.type, held, doc_string=about)
 
 
 def _restored(tensor: ir.TensorProtocol, slots: list[Slot]) -> ir.TensorProtocol:
     """The tensor, or if it refers to a slot a view of the data there, under the same name."""
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
-    slot = slots[int(tensor.location)]
+    slot = slots[int(str(tensor.location))]
     data = np.frombuffer(slot.data, np.uint8)
     restored: ir.PackedTensor[np.ndarray] | ir.Tensor[np.ndarray]
     if slot.dtype.bitwidth < 8:

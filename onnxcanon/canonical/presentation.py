@@ -166,9 +166,10 @@ def _power_sums(model: Model, symmetry: Symmetry) -> dict[tuple[str, int], NDArr
             )
     for derived in reversed(symmetry.solution.derived):  # composites count for their parts
         for table in out.values():
-            own = table[:, derived.composites]
-            for k in range(derived.parts.shape[1]):
-                np.add.at(table, (slice(None), derived.parts[:, k]), own)
+            for line in table:
+                own = line[derived.composites]
+                for k in range(derived.parts.shape[1]):
+                    np.add.at(line, derived.parts[:, k], own)
     return out
 
 

@@ -146,7 +146,7 @@ def _unite(eq: _Equations) -> tuple[Ids, Ids, int, NDArray[np.bool_]]:
         t, a, b = eq.sums
         ct, ca, cb = classes[t], classes[a], classes[b]
         st, sa, sb = signs[t], signs[a], signs[b]
-        found = []
+        found: list[NDArray[np.bool_]] = []
 
         def add(
             mask: NDArray[np.bool_], x: Ids, y: Ids, s: int, found: list[NDArray[np.bool_]] = found
@@ -234,8 +234,7 @@ def _eliminate(
     for variable, _, _ in steps:
         defined[variable] = True
     core, dead = _core(terms, coefficients, modulo2=modulo2)
-    for variable in core:
-        defined[variable] = True
+    defined[list(core)] = True
     free = np.flatnonzero(~defined & ~zeros & ~np.isin(np.arange(count), dead))
     forms = csr_matrix((np.ones(len(free), np.int64), (free, np.arange(len(free)))), shape=(count, len(free)))
     if core:
@@ -270,7 +269,7 @@ def _core(terms: Ids, coefficients: Ids, *, modulo2: bool) -> tuple[dict[int, di
     for ts, cs in zip(terms.tolist(), coefficients.tolist(), strict=True):
         row: dict[int, int] = {}
         for x, c in zip(ts, cs, strict=True):
-            for y, d in (defined[x] if x in defined else {x: 1}).items():
+            for y, d in (defined.get(x, {x: 1})).items():
                 row[y] = row.get(y, 0) + c * d
         row = {x: (c % 2 if modulo2 else c) for x, c in row.items() if x not in dead}
         row = {x: c for x, c in row.items() if c}

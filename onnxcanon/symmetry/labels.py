@@ -235,7 +235,7 @@ class Labels:
         for axis, position in view.taken.items():
             if bound.shape[axis] > 1:
                 picks[axis] = np.array([position])
-        return np.ix_(*picks)  # type: ignore[no-any-return]
+        return np.ix_(*picks)
 
     @staticmethod
     def _as_viewed(view: View, array: Ids) -> Ids:

@@ -149,21 +149,22 @@ class Movement(Labels):
             return a.reshape([*a.shape[:axis], *inner, *a.shape[axis + 1 :]])
 
         own = v.ids[axis]
-        parts: list[AxisState] = [own if isinstance(own, State) else FIXED] * m
+        parts: list[AxisState] = [own if isinstance(own, State) else FIXED for _ in range(m)]
         if not isinstance(own, State):
             whole = widened(own)
             long = [k for k in range(m) if sizes[k] > 1]
+            fresh: dict[int, Ids] = {}
             for k in long:
                 shape = [n if j <= axis + k or j >= axis + m else 1 for j, n in enumerate(whole.shape)]
-                parts[k] = self.ledger.new_units(shape)
+                fresh[k] = self.ledger.new_units(shape)
+                parts[k] = fresh[k]
             lines = [tuple(range(axis, axis + m)), *((axis + k,) for k in long)]
-            self.ledger.relate([whole, *(parts[k] for k in long)], lines, tuple(sizes))
+            self.ledger.relate([whole, *fresh.values()], lines, tuple(sizes))
         parts = [UNIFORM if n == 1 else s for n, s in zip(sizes, parts, strict=True)]
         wide = [s if isinstance(s, State) else widened(s) for s in v.ids]
         out.ids = [*wide[:axis], *parts, *wide[axis + 1 :]]
         degrees = [None if d is None else widened(d) for d in v.degrees]
-        last: list[Ids | None] = [None] * (m - 1) + [degrees[axis]]
-        out.degrees = [*degrees[:axis], *last, *degrees[axis + 1 :]]
+        out.degrees = [*degrees[:axis], *[None] * (m - 1), *degrees[axis:]]
         for k in range(axis, axis + m):
             self.in_context(out, k, range(axis, axis + m))
         return out
@@ -262,7 +263,7 @@ class Movement(Labels):
     def _reshape_block(
         self, v: Labelled, at: int, ins: Sequence[tuple[int, int]], outs: Sequence[tuple[int, int]]
     ) -> Labelled:
-        fine = _common_factors(ins, outs)
+        fine = _common_factors(list(ins), list(outs))
         if fine is None:
             if any(a != b for a, b in [*ins, *outs]):
                 for k in range(at, at + len(ins)):

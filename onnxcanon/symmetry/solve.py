@@ -493,7 +493,7 @@ def _function_of(rows: Ids, lead: list[int]) -> Ids | None:
     fresh = np.r_[True, differ.any(1)]
     if not differ[:, lead].any(1)[fresh[1:]].all():
         return None
-    return order[fresh]  # type: ignore[no-any-return]
+    return order[fresh]
 
 
 def _connected(n: int, left: Sequence[Ids], right: Sequence[Ids]) -> Ids:

@@ -161,8 +161,8 @@ class Tracer:
         for k, value in enumerate(inputs):
             if k not in op.claimed and value is not None:
                 self.labels.fix_all(value, f"read by {name} ({node.op_type})")
-        for k, value in enumerate(node.outputs):
-            self.values[value] = self._checked(value, outputs[k] if k < len(outputs) else None)
+        for k, output in enumerate(node.outputs):
+            self.values[output] = self._checked(output, outputs[k] if k < len(outputs) else None)
 
     def _folded(self, node: ir.Node) -> bool:
         """Constants and shape arithmetic: known values carry no labels."""

@@ -1,4 +1,4 @@
-"""Fused attention, written out: heads are blocks, one map for queries and keys inside each, another for values.
+"""Fused attention, written out: heads are blocks; inside, one map for queries and keys, another for values.
 
     scores = Q · Kᵀ per head; Y = softmax(scores + mask) · V
 

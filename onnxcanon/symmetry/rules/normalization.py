@@ -126,7 +126,7 @@ def group_normalization(t: Movement, op: Op) -> Outputs:
 
 @register("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain="com.microsoft")
 def skip_normalization(t: Movement, op: Op) -> Outputs:
-    """X, skip, gamma[C], beta[C], bias[C] -> normalize(X + skip + bias) · gamma + beta; output 3 is the sum."""
+    """X, skip, gamma[C], beta[C], bias[C] -> normalize(X + skip + bias) · gamma + beta; output 3: the sum."""
     simplified = op.kind.startswith("SkipSimplified")
     extra = op.optional(3 if simplified else 4)
     total = t.elementwise([op.x(0), op.x(1)] + ([extra] if extra is not None else []))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, constant
@@ -220,5 +222,8 @@ def _pad_amounts(op: Op, rank: int, probe: int) -> dict[int, tuple[int, int]] | 
     return {axes[k]: (int(pads[k]), int(pads[k + m])) for k in range(m)}
 
 
-def _item(value: object) -> float | None:
-    return None if value is None else float(np.ravel(value)[0]) if np.size(value) else 0.0  # type: ignore[call-overload]
+def _item(value: np.ndarray[Any, Any] | None) -> float | None:
+    """The one number of a fill value; none given is zero."""
+    if value is None:
+        return None
+    return float(value.ravel()[0]) if value.size else 0.0

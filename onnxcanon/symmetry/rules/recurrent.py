@@ -84,8 +84,8 @@ def _part(v: Labelled, start: int, stop: int) -> Labelled:
 
 def _grid(array: Ids, gates: int) -> Ids:
     """[D or 1, G or 1, H, 1, …] as [D or 1, G, H]."""
-    array = array.reshape(array.shape[:3])
-    return np.broadcast_to(array, (array.shape[0], gates, array.shape[2]))
+    directions, _, hidden = array.shape[:3]
+    return np.broadcast_to(array.reshape(array.shape[:3]), (directions, gates, hidden))
 
 
 class _Layer:
@@ -137,8 +137,9 @@ class _Layer:
             if columns is FIXED:
                 self.t.pin(self.unit, "the columns of the recurrence are fixed")
         else:
-            columns = self.t.forget(columns, [1])
-            self.t.ledger.equal(columns.reshape(columns.shape[0], -1), self.unit)
+            met = self.t.forget(columns, [1])
+            if not isinstance(met, State):
+                self.t.ledger.equal(met.reshape(met.shape[0], -1), self.unit)
         degree = r.degrees[2]
         if degree is None:
             self.t.ledger.degree_zero(self.sign)

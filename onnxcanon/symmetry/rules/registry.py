@@ -128,7 +128,7 @@ class Op:
         return axis + rank if axis < 0 else axis
 
     def axes(self, i: int, rank: int) -> list[int] | None:
-        """Axes from attribute `axes` or static input i; None where neither is given; Barrier where dynamic."""
+        """Axes from attribute `axes` or static input i; None where not given; Barrier where dynamic."""
         given = self.attr("axes")
         if given is None and self.has(i):
             static = self.data(i)
