@@ -156,7 +156,8 @@ def analyze(model: ModelSource, *, sizes: Mapping[str, int] | None = None) -> re
     Raises:
         ModelError: the model cannot be read.
     """
-    return report.analyze(load(model), sizes=sizes)
+    original = load(model)
+    return report.analyze(original, sizes=_known(original, sizes))
 
 
 def canonicalize(
@@ -195,12 +196,12 @@ def canonicalize(
 
     original = load(model)
     arrays = _arrays(data)
-    chosen_sizes = dict(sizes) if sizes else None
-    found = choose(original, order=order, scale=scale, base=base, sizes=chosen_sizes, progress=progress)
+    known = _known(original, sizes)
+    found = choose(original, order=order, scale=scale, base=base, sizes=known, progress=progress)
     verification = None
     if verify and _acts(found.transform):
         verification = _verify(
-            original, found.model, device=device, seed=seed, data=arrays, shapes=sizes, progress=progress
+            original, found.model, known, device=device, seed=seed, data=arrays, progress=progress
         )
     return Canonicalized(
         found.model,
@@ -240,10 +241,9 @@ def verify(
         ModelError: a model cannot be read.
         RuntimeUnavailableError: onnxruntime cannot run a model.
     """
-    arrays = _arrays(data)
-    return _verify(
-        load(a), load(b), device=device, seed=seed, data=arrays, rtol=rtol, shapes=sizes, progress=progress
-    )
+    first, second = load(a), load(b)
+    options = {"device": device, "seed": seed, "data": _arrays(data), "rtol": rtol, "progress": progress}
+    return _verify(first, second, _known(first, sizes), **options)
 
 
 def scramble(
@@ -271,7 +271,7 @@ def scramble(
     if unknown:
         raise ValueError(f"'{unknown[0]}' is none of {', '.join(KINDS)}")
     original = load(model)
-    group = symmetry(original, dict(sizes) if sizes else None)
+    group = symmetry(original, _known(original, sizes))
     wanted = {word: word in only for word in KINDS}
     transform = group.random(np.random.default_rng(seed), pow2=True, **wanted)
     return Scrambled(transform.apply(original), transform, seed, tuple(w for w in KINDS if w in only))
@@ -300,10 +300,25 @@ def apply(
     return (element.inverse() if inverse else element).apply(original)
 
 
-def _verify(a: Model, b: Model, **options: Any) -> Verification:
+def _verify(a: Model, b: Model, sizes: Mapping[str, int] | None, **options: Any) -> Verification:
     from onnxcanon.runtime import verify as run_both
 
-    return run_both(a, b, **options)
+    named = {name: size for name, size in (sizes or {}).items() if not name.endswith("]")}
+    return run_both(a, b, shapes=named or None, **options)
+
+
+def _known(model: Model, sizes: Mapping[str, int] | None) -> dict[str, int] | None:
+    """The sizes, if every name is one of a dynamic dimension; anonymous ones are called input[axis]."""
+    if not sizes:
+        return None
+    from onnxcanon.symmetry.shapes.sizes import Symbols
+
+    names = list(Symbols(model.ir.graph).kinds)
+    for name in sizes:
+        if name not in names:
+            has = f"it has {', '.join(names)}" if names else "it has none"
+            raise OnnxcanonError(f"{model.name}: no dynamic dimension is called '{name}'; {has}")
+    return dict(sizes)
 
 
 def _arrays(data: Data | None) -> Mapping[str, np.ndarray] | None:

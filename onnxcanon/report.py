@@ -215,7 +215,7 @@ def analyze(model: Model, *, sizes: Mapping[str, int] | None = None) -> Analysis
 
 
 def _log10_order(found: Iterable[Found]) -> float:
-    """log10 of how many permutations of parameters there are: orbits that touch none (padding) do not count."""
+    """log10 of how many permutations of parameters there are: orbits that touch none do not count."""
     return sum((d.copies * lgamma(d.size + 1) / log(10) for d in found if d.permute), 0.0)
 
 

@@ -148,6 +148,7 @@ def test_names_of_the_package() -> None:
         (["analyze", "model.onnx", "--frob"], "--frob"),
         (["analyze", "model.onnx", "--shape", "n"], "NAME=N"),
         (["analyze", "model.onnx", "--shape", "n=0"], "NAME=N"),
+        (["analyze", "model.onnx", "--shape", "batch=2"], "no dynamic dimension is called 'batch'; it has n"),
         (["verify", "model.onnx"], "B"),
         (["verify", "model.onnx", "none.onnx"], "none.onnx: No such file"),
         (["verify", "model.onnx", "model.onnx", "--device", "gpu"], "none of auto, cpu, cuda, cuda:N"),
@@ -213,6 +214,16 @@ def test_analyze_json(shell: Shell, model: Path) -> None:
     assert result.document["model"] == str(model)
     assert result.document["dimensions"][0]["size"] == 8
     assert result.document == onnxcanon.analyze(model).to_json()
+
+
+def test_sizes_of_dynamic_dimensions(shell: Shell, model: Path) -> None:
+    assert shell("analyze", model, "--shape", "n=3").status == 0
+    assert shell("canonicalize", model, "-o", "c.onnx", "--shape", "n=3", *CPU).status == 0
+    assert shell("verify", model, "c.onnx", "--shape", "n=3", *CPU).status == 0
+    proto = small_models.mlp()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].ClearField("dim_param")
+    onnx.save(proto, "anonymous.onnx")
+    assert shell("canonicalize", "anonymous.onnx", "-o", "d.onnx", "--shape", "x[0]=3", *CPU).status == 0
 
 
 def test_analyze_of_nothing_is_an_answer_too(shell: Shell) -> None:
