@@ -432,20 +432,19 @@ class _Table:
         for k in range(self.rows.shape[1]):
             add_at(total, self.rows[:, k], mix(row + salt(7, k)))
 
-    def is_product(self, *, coded: bool = False) -> bool:
-        """Whether every combination of the columns' members is a row: then it says nothing. `coded`: for
-        each code."""
+    def is_product(self) -> bool:
+        """Whether every combination of the columns' members is a row, for each code: then it says nothing."""
         counts = [len(np.unique(self.rows[:, k])) for k in range(self.rows.shape[1])]
-        codes = len(np.unique(self.code))
-        return float(np.prod(counts, dtype=np.float64)) * codes == len(self.rows) and (coded or codes <= 1)
+        return float(np.prod(counts, dtype=np.float64)) * len(np.unique(self.code)) == len(self.rows)
 
     def product_within(self, inside: NDArray[np.bool_], some: NDArray[np.bool_]) -> bool:
         """Whether, for each combination of members outside, every combination of those inside is a row."""
         which = inside[some][0]
-        if self.code.any() or not (inside[some] == which).all():
+        if not (inside[some] == which).all():
             return False
         rows = self.rows[some]
-        _, outer = np.unique(rows[:, ~which], axis=0, return_inverse=True)
+        outside = np.concatenate([rows[:, ~which], self.code[some][:, None]], 1)
+        _, outer = np.unique(outside, axis=0, return_inverse=True)
         outer = outer.reshape(-1).astype(np.int64)
         size = np.bincount(outer)
         combinations = np.ones(len(size))
