@@ -13,7 +13,7 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.symmetry.constraints import Ids, System
 from onnxcanon.symmetry.gauge import Freedom, solve_degrees, used
-from onnxcanon.symmetry.solve import Solution, solve
+from onnxcanon.symmetry.solve import Orbit, Solution, solve
 from onnxcanon.symmetry.trace import Trace, trace
 from onnxcanon.transform import Action, Factor, Index, Transform, by_context, move, tidy_index
 
@@ -39,6 +39,8 @@ class Symmetry:
             rows = {a: self.solution.classes[i] for a, i in enumerate(parameter.ids) if i is not None}
             self.classes[name] = {a: _shrunk(c, a) for a, c in rows.items()}
             self.degrees[name] = {a: d for a, d in enumerate(parameter.degrees) if d is not None}
+
+        self.solution.orbits = _touching(self.solution, self.classes)
 
     @cached_property
     def acting(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
@@ -124,6 +126,24 @@ class Symmetry:
         """Whether nothing may change."""
         scales, signs = self.acting
         return not self.solution.orbits and not scales.any() and not signs.any()
+
+
+def _touching(solution: Solution, classes: dict[str, dict[int, Ids]]) -> list[Orbit]:
+    """The orbits that move some parameter: those of padding, say, are of no use to anyone."""
+    seen = np.zeros(solution.count, bool)
+    for axes in classes.values():
+        for rows in axes.values():
+            seen[rows] = True
+    for derived in reversed(solution.derived):
+        seen[derived.parts] |= seen[derived.composites][:, None]
+
+    def kept(orbit: Orbit, members: Ids) -> Orbit | None:
+        if not seen[members].any():
+            return None
+        inner = [(c, members[:, c.members].reshape(-1, c.members.shape[1])) for c in orbit.children]
+        return Orbit(orbit.members, [k for c, m in inner if (k := kept(c, m)) is not None])
+
+    return [k for orbit in solution.orbits if (k := kept(orbit, orbit.members)) is not None]
 
 
 def _shrunk(rows: Ids, axis: int) -> Ids:

@@ -258,17 +258,20 @@ class _Solver:
 
     def _blocks(self, table: _Table, colours: Words) -> Ids | None:
         """The block of each row, if the parts of every block form a full product with at least two factors in
-        some block; None otherwise."""
+        some block, or if there is one moving part; None otherwise."""
         whole, parts = table.rows[:, 0], table.rows[:, 1:]
         fixed = self._fixed(colours)
         moving = [k for k in range(parts.shape[1]) if not fixed[parts[:, k]].all()]
-        if len(moving) < 2 or len(np.unique(whole)) < len(whole) or self.pinned[whole].any():
+        if not moving or len(np.unique(whole)) < len(whole) or self.pinned[whole].any():
             return None
         key = mix(table.code.astype(np.uint64))
         for k in range(parts.shape[1]):
             key = mix(key + colours[parts[:, k]])
         if len(np.unique(np.stack([key, colours[whole]], 1), axis=0)) > len(np.unique(key)):
             return None
+        if len(moving) == 1:  # a channel at several fixed positions; a mere bijection stays
+            alone = len(np.unique(parts[:, moving])) == len(whole)
+            return None if alone or len(_unique_rows(parts, table.code)[0]) < len(whole) else np.zeros(len(whole), np.int64)
         names, local = np.unique(parts[:, moving], return_inverse=True)
         local = local.reshape(len(parts), len(moving))
         block = _connected(len(names), [local[:, 0]] * (len(moving) - 1), list(local[:, 1:].T))[local[:, 0]]

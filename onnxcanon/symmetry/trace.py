@@ -14,9 +14,18 @@ import onnx_ir as ir
 
 from onnxcanon.model import Model
 from onnxcanon.symmetry.constraints import Cause, Ledger
-from onnxcanon.symmetry.labels import FIXED, UNIFORM, Bundle, Labelled, Parameter, constant, parameter_value
+from onnxcanon.symmetry.labels import (
+    FIXED,
+    UNIFORM,
+    Bundle,
+    Labelled,
+    Parameter,
+    State,
+    constant,
+    parameter_value,
+)
 from onnxcanon.symmetry.movement import Movement
-from onnxcanon.symmetry.rules import RULES, Barrier, Op
+from onnxcanon.symmetry.rules import RULES, UNKNOWN_SHAPE, Barrier, Op
 from onnxcanon.symmetry.shapes import Shapes, probe
 
 SCALABLE = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
@@ -154,10 +163,15 @@ class Tracer:
             if result is None:
                 raise Barrier("no rule for this form of the operator")
             outputs = [result] if isinstance(result, Labelled) else list(result)
-        except Barrier as barrier:
+        except (
+            Barrier,
+            ValueError,
+            IndexError,
+        ) as error:  # the latter two: operands do not fit
+            reason = str(error) if isinstance(error, Barrier) else "its operands do not fit together"
             op.claimed.clear()
             outputs = []
-            self._barrier(node, str(barrier), [*inputs, *(self.values.get(v) for v in captured(node))])
+            self._barrier(node, reason, [*inputs, *(self.values.get(v) for v in captured(node))])
         for k, value in enumerate(inputs):
             if k not in op.claimed and value is not None:
                 self.labels.fix_all(value, f"read by {name} ({node.op_type})")
@@ -183,6 +197,8 @@ class Tracer:
 
     def _barrier(self, node: ir.Node, reason: str, touched: Iterable[Labelled | None]) -> None:
         labelled = [v for v in touched if v is not None]
+        if reason == UNKNOWN_SHAPE and not any(_carries(v) for v in labelled):
+            return  # nothing is held back here; the obstacle that lost the shape is recorded
         domain = f"{node.domain}::" if node.domain not in ("", "ai.onnx") else ""
         self.trace.barriers.append(Obstacle(node_name(node), domain + node.op_type, reason))
         for value in labelled:
@@ -215,6 +231,12 @@ class Tracer:
                 if degree is not None:
                     degree[degree < 0] = 0
         self.labels.record_shown()
+
+
+def _carries(value: Labelled) -> bool:
+    """Whether a value has labels, or is a parameter that would get them."""
+    labelled = any(not isinstance(s, State) for s in value.ids)
+    return labelled or value.view is not None or isinstance(value, Bundle)
 
 
 def ordered(graph: ir.Graph) -> list[ir.Node]:

@@ -13,6 +13,6 @@ from onnxcanon.symmetry.rules import (  # noqa: F401 - imported for their regist
     sequences,
     spatial,
 )
-from onnxcanon.symmetry.rules.registry import RULES, Barrier, Op
+from onnxcanon.symmetry.rules.registry import RULES, UNKNOWN_SHAPE, Barrier, Op
 
-__all__ = ["RULES", "Barrier", "Op"]
+__all__ = ["RULES", "UNKNOWN_SHAPE", "Barrier", "Op"]

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Outputs = Labelled | Sequence[Labelled | None] | None
 Rule = Callable[[Movement, "Op"], Outputs]
 
+UNKNOWN_SHAPE = "an input has no known shape"
+
 RULES: dict[tuple[str, str], Rule] = {}
 
 
@@ -68,7 +70,7 @@ class Op:
         """Labelled input i, which the rule thereby handles."""
         value = self.inputs[i] if i < len(self.inputs) else None
         if value is None:
-            raise Barrier("an input has no known shape")
+            raise Barrier(UNKNOWN_SHAPE)
         if isinstance(value, Bundle):
             raise Barrier("a sequence where a tensor was expected")
         self.claimed.add(i)
@@ -105,7 +107,7 @@ class Op:
         value = self.node.inputs[i] if self.has(i) else None
         a, b = (None, None) if value is None else self._shapes.shapes(value)
         if a is None or b is None:
-            raise Barrier("an input has no known shape")
+            raise Barrier(UNKNOWN_SHAPE)
         return a, b
 
     def out_shapes(self, i: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
