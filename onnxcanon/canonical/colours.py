@@ -22,8 +22,8 @@ from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.hashing import GOLDEN, Words, add_at, mix, salt
 from onnxcanon.symmetry.solve import Orbit
 
-INDIVIDUALIZATIONS = 4096
-"""Cap on siblings told apart one at a time; beyond it they stay as stored, and a note says so."""
+TRIALS = 4096
+"""Cap on trials to tell siblings apart; beyond it they stay as stored, and a note says so."""
 
 Keys = Callable[[Orbit, Ids], NDArray[Any]]
 """Keys of the components [k, s] of an orbit, to sort them by."""
@@ -70,15 +70,29 @@ class Colours:
     def run(self) -> Ids:
         """The motion that sorts siblings by colour."""
         self.refine()
-        for _ in range(INDIVIDUALIZATIONS):
-            tied = self._tied()
-            if tied is None:
+        left = TRIALS
+        while (tied := self._tied()) is not None:
+            left -= len(tied)
+            if left < 0:
+                self.notes.append(
+                    "some siblings could not be told apart within the limit; they stay as stored"
+                )
                 break
-            self.colour[tied] = mix(self.colour[tied] + salt(16))
-            self.refine()
-        else:
-            self.notes.append("some siblings could not be told apart within the limit; they stay as stored")
+            self.colour = min(map(self._singled_out, tied), key=self._sum)
         return self._motion()
+
+    def _singled_out(self, sibling: Ids) -> Words:
+        """The colours refined after one sibling has got a colour of its own."""
+        before = self.colour
+        self.colour = before.copy()
+        self.colour[sibling] = mix(before[sibling] + salt(16))
+        self.refine()
+        after, self.colour = self.colour, before
+        return after
+
+    def _sum(self, colour: Words) -> int:
+        """A number that stays the same when units change places."""
+        return int(mix(colour[self.moving]).sum(dtype=np.uint64))
 
     # -- refinement ---------------------------------------------------------------------------------
 
@@ -150,7 +164,7 @@ class Colours:
     # -- ties ---------------------------------------------------------------------------------------
 
     def _tied(self) -> Ids | None:
-        """The units of one sibling whose colour another has, unless they are true twins; None if none is."""
+        """Siblings [k, s] of equal colour that are no true twins; None if there are none."""
         for orbit in self.solution.orbits:
             found = self._tied_in(orbit, orbit.members[None])
             if found is not None:
@@ -164,11 +178,12 @@ class Colours:
             ranked = key[order]
             starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
             for group in np.split(order, starts[1:]):
-                if len(group) > 1 and not self._twins(block[group], orbit):
-                    first: Ids = block[group[0]]
-                    return first
+                siblings: Ids = block[group]
+                if len(group) > 1 and not self._twins(siblings, orbit):
+                    return siblings
             for child in orbit.children:
-                found = self._tied_in(child, block[:, child.members].reshape(-1, *child.members.shape))
+                inner = block[order][:, child.members]
+                found = self._tied_in(child, inner.reshape(-1, *child.members.shape))
                 if found is not None:
                     return found
         return None
