@@ -1,8 +1,9 @@
 """The choices `pow2` and `unit`: a walk over the parameters in the order of their use.
 
 Each freedom is determined at the first parameter where its factor is the only unknown one, so that no choice
-depends on a later one. `pow2` uses exact quantities only and loses no bit: a unit whose incoming weights are
-next to nothing stops where the lowest bit of its outgoing ones would fall out of the type.
+depends on a later one; `unit` takes in the vectors that it alone acts on in the same way (the bias). `pow2`
+uses exact quantities only and loses no bit: a unit whose incoming weights are next to nothing stops where the
+lowest bit of its outgoing ones would fall out of the type.
 """
 
 from __future__ import annotations
@@ -105,6 +106,17 @@ class Walk:
         self.t = np.zeros(symmetry.scale.count)
         self.known = ~symmetry.acting[0]
         self.late = np.zeros(symmetry.scale.count, bool) if late is None else late
+        vectors = {} if measure.exact else {name: self._vector(name) for name in self.sites}
+        self.biases = {name: squares for name, squares in vectors.items() if squares is not None}
+
+    def _vector(self, name: str) -> Floats | None:
+        """The squares [2, freedoms] of the entries of a vector that one freedom alone multiplies, divides."""
+        squares = self.model.tensor(name).astype(np.float64).ravel() ** 2
+        forms = self.sites[name][0].forms
+        if len(self.sites[name]) > 1 or forms.shape[0] != len(squares):
+            return None
+        squares[np.diff(forms.indptr) != 1] = 0
+        return np.stack([squares @ (forms == sign) for sign in (1, -1)])
 
     def run(self) -> Floats:
         """log2 exponent of every freedom."""
@@ -203,9 +215,13 @@ class Walk:
         level = self.measure.of_positions(values, site.shape)
         names, inverse = np.unique(freedoms, return_inverse=True)
         solved = np.zeros(len(names), bool)
-        for sign in (1, -1):  # where a freedom acts both ways here, the entries it multiplies decide
+        for side, sign in enumerate((1, -1)):  # where a freedom acts both ways, what it multiplies decides
             chosen = signs == sign
             size = self.measure.together(level[positions[chosen]], inverse[chosen], len(names))
+            here = np.unique(inverse[chosen])
+            for bias in (b for other, b in self.biases.items() if other != name):
+                with np.errstate(divide="ignore"):
+                    size[here] = 0.5 * np.log2(np.exp2(2 * size[here]) + bias[side, names[here]])
             fresh = np.isfinite(size) & ~solved
             self.t[names[fresh]] = -sign * size[fresh]
             solved |= fresh
