@@ -126,6 +126,7 @@ def by_norm(model: Model, symmetry: Symmetry, motion: Ids, *, outgoing: bool) ->
     """
     sums = _power_sums(model, symmetry)
     names = list(symmetry.classes)
+    slots = np.arange(symmetry.solution.count)
     for orbit, home in zip(symmetry.solution.orbits, _homes(symmetry, outgoing=outgoing), strict=True):
         first = [] if home is None else [(names[home[0]], home[1])]
         rows = [sums[site] for site in [*first, *(s for s in sums if s not in first)]]
@@ -135,11 +136,9 @@ def by_norm(model: Model, symmetry: Symmetry, motion: Ids, *, outgoing: bool) ->
             table = [row[power, members].sum(-1) for power in (0, 1) for row in touched]
             return _near_ranks(table) if table else np.arange(len(members))
 
-        slots = np.arange(symmetry.solution.count)
         source, target = sort_siblings(orbit, orbit.members, _placed(keys, motion, len(slots)))
         slots[source] = target
-        motion = symmetry.solution.extend(slots)[motion]
-    return motion
+    return symmetry.solution.extend(slots)[motion]
 
 
 def _placed(keys: Keys, motion: Ids, count: int) -> Keys:

@@ -97,10 +97,9 @@ class Solution:
     def extend(self, motion: Ids) -> Ids:
         """Complete a motion of classes (int64 [count]) on derived composites."""
         for d in self.derived:
-            here = zip(d.parts.tolist(), d.code.tolist(), strict=True)
-            keys = {(*row, k): int(x) for (row, k), x in zip(here, d.composites.tolist(), strict=True)}
-            there = zip(motion[d.parts].tolist(), d.code.tolist(), strict=True)
-            motion[d.composites] = [keys[(*row, k)] for row, k in there]
+            here = np.lexsort((d.code, *d.parts.T))
+            there = np.lexsort((d.code, *motion[d.parts].T))  # the same rows, in the order they come to
+            motion[d.composites[there]] = d.composites[here]
         return motion
 
     def random(self, rng: np.random.Generator) -> Ids:
@@ -271,7 +270,8 @@ class _Solver:
             return None
         if len(moving) == 1:  # a channel at several fixed positions; a mere bijection stays
             alone = len(np.unique(parts[:, moving])) == len(whole)
-            return None if alone or len(_unique_rows(parts, table.code)[0]) < len(whole) else np.zeros(len(whole), np.int64)
+            repeated = len(_unique_rows(parts, table.code)[0]) < len(whole)
+            return None if alone or repeated else np.zeros(len(whole), np.int64)
         names, local = np.unique(parts[:, moving], return_inverse=True)
         local = local.reshape(len(parts), len(moving))
         block = _connected(len(names), [local[:, 0]] * (len(moving) - 1), list(local[:, 1:].T))[local[:, 0]]
