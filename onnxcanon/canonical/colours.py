@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -29,13 +30,35 @@ Keys = Callable[[Orbit, Ids], NDArray[Any]]
 """Keys of the components [k, s] of an orbit, to sort them by."""
 
 
+KEPT = 1 << 25
+"""Entries whose hashed bits are kept between rounds; those of larger models are read again each round."""
+
+
 @dataclass(slots=True)
 class _Site:
-    """One parameter with moving units: hashed bits of its entries and the classes along its axes."""
+    """One parameter with moving units: its entries' hashed bits and the classes along its axes."""
 
     name: str
-    words: Words
+    number: int
     classes: dict[int, Ids]
+    read: Callable[[str], NDArray[Any]]
+    keep: bool
+    kept: Words | None = None
+
+    def words(self) -> Words:
+        """The bits of each entry hashed with its position along axes that do not move."""
+        if self.kept is not None:
+            return self.kept
+        array = self.read(self.name)
+        words = _bits(array) + salt(14, self.number)
+        for axis, n in enumerate(array.shape):
+            if axis not in self.classes and n > 1:
+                line = [1] * array.ndim
+                line[axis] = n
+                words = words + mix(np.arange(n, dtype=np.uint64) + salt(15, axis)).reshape(line)
+        if self.keep:
+            self.kept = words
+        return words
 
 
 class Colours:
@@ -52,20 +75,19 @@ class Colours:
             _start(self.colour, orbit, orbit.members[None])
         for derived in self.solution.derived:
             self.colour[derived.composites] = mix(derived.code.astype(np.uint64) + salt(13))
-        self.sites = [s for name in symmetry.classes if (s := self._site(model, name)) is not None]
+        self.sites = self._sites(model)
 
-    def _site(self, model: Model, name: str) -> _Site | None:
-        classes = self.symmetry.classes[name]
-        if not any(self.moving[c].any() for c in classes.values()):
-            return None
-        array = model.tensor(name)
-        words = _bits(array) + salt(14, list(self.symmetry.classes).index(name))
-        for axis, n in enumerate(array.shape):
-            if axis not in classes and n > 1:
-                line = [1] * array.ndim
-                line[axis] = n
-                words = words + mix(np.arange(n, dtype=np.uint64) + salt(15, axis)).reshape(line)
-        return _Site(name, words, classes)
+    def _sites(self, model: Model) -> list[_Site]:
+        """The parameters some of whose units move."""
+        all_classes = self.symmetry.classes
+        chosen = {
+            name: number
+            for number, (name, classes) in enumerate(all_classes.items())
+            if any(self.moving[c].any() for c in classes.values())
+        }
+        entries = sum(prod(self.symmetry.trace.parameters[name].shape) for name in chosen)
+        keep = entries <= KEPT
+        return [_Site(name, k, all_classes[name], model.tensor, keep) for name, k in chosen.items()]
 
     def run(self) -> Ids:
         """The motion that sorts siblings by colour."""
@@ -113,7 +135,7 @@ class Colours:
             distinct = now
 
     def _contribute(self, site: _Site, total: Words) -> None:
-        words = site.words
+        words = site.words()
         for axis, classes in site.classes.items():
             words = words + mix(self.colour[classes] + salt(17, axis))
         words = _stir(words)
@@ -235,7 +257,7 @@ class Colours:
             return False
         place = column[classes.ravel()]
         for c in np.unique(place[place >= 0]):
-            slices = np.take(site.words, np.flatnonzero(place == c), axis)
+            slices = np.take(site.words(), np.flatnonzero(place == c), axis)
             if not (slices == np.take(slices, [0], axis)).all():
                 return False
         return True
