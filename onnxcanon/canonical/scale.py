@@ -4,8 +4,8 @@ Every freedom t multiplies the entries it acts on by 2^(±t). The choices:
 
 - ``pow2``      t integral: the largest magnitude of the entries a freedom multiplies at its first parameter
                 lies in [1/2, 1). Exact quantities only, bit-exact, hence the default.
-- ``unit``      the same place, with the bias, has Euclidean norm 1: incoming weights (those of earlier freedoms
-                already normalized) on spheres, norms pushed toward the output (Pittorino et al. 2022).
+- ``unit``      the same place, with the bias, has Euclidean norm 1: incoming weights (earlier freedoms being
+                normalized) on spheres, norms pushed toward the output (Pittorino et al. 2022).
 - ``balanced``  the element of the orbit with the smallest sum of squares over all parameters.
 - ``none``      nothing, signs included.
 
