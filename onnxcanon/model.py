@@ -23,13 +23,13 @@ import onnx
 import onnx_ir
 from onnx_ir import DataType
 
-from onnxcanon import wire
-from onnxcanon.admission import check_signature
 from onnxcanon.errors import ModelError
-from onnxcanon.layout import lay_out
-from onnxcanon.source import Source, Tensor, open_source
-from onnxcanon.storage import DataFile, DataFolder, Mappings, Refusal, Staging, blame, same_file
-from onnxcanon.wire import Payload, Piece
+from onnxcanon.files import wire
+from onnxcanon.files.admission import check_signature
+from onnxcanon.files.layout import lay_out
+from onnxcanon.files.source import Source, Tensor, open_source
+from onnxcanon.files.storage import DataFile, DataFolder, Mappings, Refusal, Staging, blame, same_file
+from onnxcanon.files.wire import Payload, Piece
 
 # Protobuf reads and writes less than this.
 LARGEST_MESSAGE = 2**31 - 1

@@ -11,8 +11,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnxcanon import wire
 from onnxcanon.errors import ModelError
+from onnxcanon.files import wire
 from onnxcanon.model import Model, load
 from tests.handmade import WEIGHT, files, graph_of, raw, refer, refusal, rich_model, same, simple_model, write
 

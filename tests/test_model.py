@@ -14,8 +14,8 @@ import onnx_ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxcanon import wire
 from onnxcanon.errors import ModelError
+from onnxcanon.files import wire
 from onnxcanon.model import load
 from tests.handmade import WEIGHT, files, graph_of, raw, rich_model, same, simple_model, write, write_external
 

@@ -13,8 +13,8 @@ import pytest
 from onnx import helper
 
 from onnxcanon import model as model_module
-from onnxcanon import wire
 from onnxcanon.errors import ModelError
+from onnxcanon.files import wire
 from onnxcanon.model import load
 from tests.handmade import (
     WEIGHT,

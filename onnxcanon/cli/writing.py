@@ -36,7 +36,7 @@ def destination(model: Path, how: Writing) -> Path:
 
 def may_be_written(target: Path, others: dict[str, Path], hint: str = "") -> None:
     """Refuse, before any work, what would fail after it, and a file that has another part in the call."""
-    from onnxcanon.storage import same_file
+    from onnxcanon.files.storage import same_file
 
     for what, other in others.items():
         if target.absolute() == other.absolute() or same_file(target, other):

@@ -16,10 +16,10 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxcanon import wire
-from onnxcanon.admission import admit, check_size, claim, tensors_in
-from onnxcanon.storage import DataFolder, Refusal, check_location, one_line
-from onnxcanon.wire import Field, Piece
+from onnxcanon.files import wire
+from onnxcanon.files.admission import admit, check_size, claim, tensors_in
+from onnxcanon.files.storage import DataFolder, Refusal, check_location, one_line
+from onnxcanon.files.wire import Field, Piece
 
 # Smaller tensors stay in the skeleton: shape arithmetic reads them anyway, and a view would cost more.
 SMALLEST_CUT = 1024

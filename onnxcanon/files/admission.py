@@ -12,7 +12,7 @@ from math import prod
 import onnx
 import onnx_ir as ir
 
-from onnxcanon.storage import Refusal
+from onnxcanon.files.storage import Refusal
 
 Block = onnx.GraphProto | onnx.FunctionProto
 

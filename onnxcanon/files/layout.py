@@ -13,11 +13,11 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
-from onnxcanon import wire
-from onnxcanon.admission import TYPED_DATA, tensors_in
-from onnxcanon.source import Slot, Source, Tensor
-from onnxcanon.storage import DataFile
-from onnxcanon.wire import Field, Payload, Piece
+from onnxcanon.files import wire
+from onnxcanon.files.admission import TYPED_DATA, tensors_in
+from onnxcanon.files.source import Slot, Source, Tensor
+from onnxcanon.files.storage import DataFile
+from onnxcanon.files.wire import Field, Payload, Piece
 
 # What the data file decides anew. Other entries of an external reference are kept.
 _PLACE = ("location", "offset", "length", "checksum")

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from onnxcanon.errors import ModelError
-from onnxcanon.wire import Payload, Piece, WireError, read
+from onnxcanon.files.wire import Payload, Piece, WireError, read
 
 # Smaller files are read: every mapping costs a file descriptor, and some exporters write one file per tensor.
 SMALLEST_MAPPING = 1 << 16
