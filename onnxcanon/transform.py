@@ -16,7 +16,8 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
@@ -215,20 +216,30 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
         with zipfile.ZipFile(path) as archive:
             header = json.loads(_array(archive, "header", HEADER_LIMIT, np.dtype(np.uint8)).tobytes())
             if header["format"] != FORMAT:
-                raise TransformError(f"{path}: format '{header['format']}' is not {FORMAT}")
+                raise ValueError(f"format '{header['format']}' is not {FORMAT}")
             actions = {}
             for k, entry in enumerate(header["parameters"]):
                 shape = tuple(int(n) for n in entry["shape"])
-                index = {
-                    int(a): _index(archive, f"p{k}.index.{int(a)}", shape, int(a)) for a in entry["index"]
-                }
-                factor = {int(a): _factor(archive, f"p{k}.factor.{int(a)}", shape) for a in entry["factor"]}
+                moved, scaled = (_axes(entry[kind], shape) for kind in ("index", "factor"))
+                index = {a: _index(archive, f"p{k}.index.{a}", shape, a) for a in moved}
+                by_context(index)
+                factor = {a: _factor(archive, f"p{k}.factor.{a}", shape) for a in scaled}
                 actions[str(entry["name"])] = Action(shape, index, factor)
             return Transform(actions, str(header["model"]))
     except FileNotFoundError as error:
         raise TransformError(f"{path}: no such file") from error
-    except (OSError, zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError) as error:
-        raise TransformError(f"{path}: not an onnxcanon transform ({error})") from error
+    except (OSError, EOFError, LookupError, RuntimeError, TransformError, TypeError, ValueError,
+            zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+        cause = " ".join(str(error).split())
+        raise TransformError(f"{path}: not an onnxcanon transform ({cause})") from error
+
+
+def _axes(axes: Sequence[int], shape: tuple[int, ...]) -> list[int]:
+    """Axes of an array of the given shape."""
+    found = [int(axis) for axis in axes]
+    if any(not 0 <= axis < len(shape) for axis in found):
+        raise ValueError(f"axes {found} of shape {list(shape)}")
+    return found
 
 
 def _array(archive: zipfile.ZipFile, name: str, limit: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -236,10 +247,14 @@ def _array(archive: zipfile.ZipFile, name: str, limit: int, dtype: np.dtype[Any]
     if archive.getinfo(f"{name}.npy").file_size > limit + 1024:
         raise ValueError(f"{name} is larger than it can be")
     with archive.open(f"{name}.npy") as file:
-        array = np.lib.format.read_array(io.BytesIO(file.read(limit + 1024)), allow_pickle=False)
-    if array.dtype != dtype:
-        raise ValueError(f"{name} has dtype {array.dtype}")
-    return array
+        content = io.BytesIO(file.read(limit + 1024))
+    if np.lib.format.read_magic(content) != (1, 0):
+        raise ValueError(f"{name} has an unknown version")
+    shape, fortran, found = np.lib.format.read_array_header_1_0(content)
+    if found != dtype:
+        raise ValueError(f"{name} has dtype {found}")
+    values = np.frombuffer(content.getbuffer()[content.tell() :], dtype)
+    return np.ascontiguousarray(values.reshape(shape, order="F" if fortran else "C"))
 
 
 def _fits(array: NDArray[Any], name: str, shape: tuple[int, ...]) -> None:

@@ -150,7 +150,7 @@ def test_lexicographic_compares_incoming_weights_entry_by_entry() -> None:
 
 
 def printed_nodesort(theta: Sequence[Layer], base: float = 2.0) -> list[Layer]:
-    """Algorithm 1 as printed: layers sorted by the next weights as they come, P · W with P = (p^0, p^1, …)."""
+    """Algorithm 1 as printed: layers sorted by the next weights as they come, P · W , P = (p^0, p^1, …)."""
     orders = [np.argsort(weight @ base ** np.arange(weight.shape[1])) for weight, _ in theta[1:]]
     sorted_theta = []
     for k, (weight, bias) in enumerate(theta):
