@@ -157,7 +157,7 @@ class Tracer:
         op = Op(node, inputs, self.shapes, self.model.opset(domain))
         outputs: list[Labelled | None] = []
         try:
-            if rule is None:
+            if rule is None or node.op_identifier() in self.model.ir.functions:
                 raise Barrier("no rule for this operator")
             result = rule(self.labels, op)
             if result is None:

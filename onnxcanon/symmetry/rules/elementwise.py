@@ -24,21 +24,24 @@ from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 @register("Identity", "Neg", "Dropout")
 def linear(t: Movement, op: Op) -> Outputs:
     """X -> Y, f linear."""
+    if op.kind == "Dropout" and op.has(2) and (op.data(2) is None or bool(np.any(op.data(2)))):
+        raise Barrier("Dropout in training mode draws per position")
     return [t.copy(op.x(0)), *[None] * (len(op.node.outputs) - 1)]
 
 
 @register("Cast", "CastLike")
 def cast(t: Movement, op: Op) -> Outputs:
-    """X -> Y in another type; rounding to integers or booleans ends scale and sign."""
+    """X -> Y in another type; rounding to integers, booleans or half precision ends scale and sign."""
     x = op.x(0)
     op.claimed.add(1)  # CastLike reads the type of its second input, not its entries
     source, target = op.node.inputs[0], op.node.outputs[0]
     to = op.attr("to")
-    kept = {1, 10, 11, 16}
+    kept = {1, 11}  # float and double
     into = to if to is not None else (target.dtype.value if target.dtype is not None else 0)
     come = source.dtype.value if source is not None and source.dtype is not None else None
     floating = into in kept and (come is None or come in kept)
-    return t.copy(x) if floating or x.view is not None else t.stop(x)
+    whole = x.view is not None and not x.view.parameter.scalable
+    return t.copy(x) if floating or whole else t.stop(x)
 
 
 @register("Relu", "LeakyRelu")
