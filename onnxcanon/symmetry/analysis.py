@@ -85,6 +85,7 @@ class Symmetry:
             if (motion[rows] == rows).all() and not any(rows.shape[a] > 1 for a in out if a != axis):
                 continue
             moved = move(motion[rows], {a: i for a, i in out.items() if rows.shape[a] > 1})
+            rows, moved = np.broadcast_arrays(rows, moved)  # a moved context may bring its own
             here, there = np.argsort(rows, axis, kind="stable"), np.argsort(moved, axis, kind="stable")
             if not np.array_equal(
                 np.take_along_axis(rows, here, axis), np.take_along_axis(moved, there, axis)
@@ -94,7 +95,7 @@ class Symmetry:
                 )
             index = np.empty_like(here)
             np.put_along_axis(index, here, there, axis)
-            out[axis] = index
+            out[axis] = _shrunk(index, axis)
         return out
 
     def random(self, rng: np.random.Generator, *, permute: bool = True, scale: bool = True, sign: bool = True,
