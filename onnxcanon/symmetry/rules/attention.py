@@ -25,10 +25,15 @@ def heads(t: Movement, x: Labelled, alt: Shape, groups: int, each: int) -> Label
     return t.reshape(x, (b, groups, each, s, d), alt, (b2, groups, each, s2, d))
 
 
-def attend(t: Movement, q: Labelled, k: Labelled, v: Labelled, mask: Labelled | None) -> Labelled:
+def attend(
+    t: Movement, q: Labelled, k: Labelled, v: Labelled, mask: Labelled | None, *, causal: bool
+) -> Labelled:
     """Q[B, g, e, S, d], K[B, g, 1, T, d], V[B, g, 1, T, v], mask[…, S, T] -> Y[B, g, e, S, v]."""
     k, v = t.squeeze(k, 2), t.squeeze(v, 2)
     scores = t.contract([q, k], [list("bgesd"), list("bgtd")], list("bgest"))
+    if causal:
+        for axis in (3, 4):
+            t.fix(scores, axis, "positions under a causal mask")
     if mask is not None:
         scores = t.elementwise([scores, mask])
     weights = t.stop(scores)
@@ -48,16 +53,16 @@ def merged(t: Movement, y: Labelled, alt: Shape, out: tuple[Shape, Shape]) -> La
 @register("Attention")
 def attention(t: Movement, op: Op) -> Outputs:
     """Q, K, V, mask -> Y (opset 23), without past and present keys and values."""
-    if any(op.has(i) for i in (4, 5)) or any(v.name and list(v.uses()) for v in op.node.outputs[1:]):
+    if any(op.has(i) for i in (4, 5, 6)) or any(op.used(k) for k in range(1, len(op.node.outputs))):
         raise Barrier("Attention with a cache")
     q, k, v = op.x(0), op.x(1), op.x(2)
     count = op.attr("q_num_heads") or q.shape[1]
     groups = op.attr("kv_num_heads") or (k.shape[1] if k.rank == 4 else count)
     alt = [op.in_shapes(i)[1] for i in range(3)]
     each = count // groups
-    mask = _mask(t, op, groups, each)
+    mask, causal = _mask(t, op, groups, each), bool(op.attr("is_causal", 0))
     query = heads(t, q, alt[0], groups, each)
-    y = attend(t, query, heads(t, k, alt[1], groups, 1), heads(t, v, alt[2], groups, 1), mask)
+    y = attend(t, query, heads(t, k, alt[1], groups, 1), heads(t, v, alt[2], groups, 1), mask, causal=causal)
     b2 = alt[0][0]
     s2 = alt[0][1] if q.rank == 3 else alt[0][2]
     return [merged(t, y, (b2, groups, each, s2, y.shape[4]), op.out_shapes())]

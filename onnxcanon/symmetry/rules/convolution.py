@@ -14,7 +14,7 @@ from onnxcanon.symmetry.rules.registry import Op, Outputs, register
 REASON = "image positions under a convolution"
 
 
-def still_positions(t: Movement, x: Labelled, axes: range, reason: str) -> Labelled:
+def still_positions(t: Movement, x: Labelled, axes: Sequence[int], reason: str) -> Labelled:
     """Fix the spatial axes and forget them (and the batch) as context of the channel labels."""
     for axis in axes:
         t.fix(x, axis, reason)

@@ -46,7 +46,7 @@ def scaled(t: Movement, x: Labelled, gain: Labelled | None, bias: Labelled | Non
 @register("BatchNormalization")
 def batch_normalization(t: Movement, op: Op) -> Outputs:
     """X[N, C, *S], scale[C], B[C], mean[C], var[C] -> (X - mean) / sqrt(var + epsilon) · scale + B."""
-    if op.attr("training_mode", 0):
+    if op.attr("training_mode", 0) or any(op.used(k) for k in range(1, 5)):
         raise Barrier("BatchNormalization in training mode")
     x = op.x(0)
     gain, bias, mean, var = (lined(t, op.x(k), 1, max(x.rank, 2)) for k in (1, 2, 3, 4))
@@ -61,6 +61,8 @@ def batch_normalization(t: Movement, op: Op) -> Outputs:
 @register("LayerNormalization", domain="com.microsoft")
 def layer_normalization(t: Movement, op: Op) -> Outputs:
     """X[…, *C], scale[*C], B[*C] -> normalized over the axes from `axis` on."""
+    if op.used(1) or op.used(2):
+        raise Barrier("LayerNormalization whose mean or deviation is read")
     x = op.x(0)
     axes = list(range(op.axis(-1, x.rank), x.rank))
     y = scaled(t, centred(t, x, axes), op.x(1), op.optional(2))
@@ -81,6 +83,8 @@ def root_mean_square(t: Movement, x: Labelled, axes: list[int]) -> Labelled:
 @register("SimplifiedLayerNormalization", domain="com.microsoft")
 def rms_normalization(t: Movement, op: Op) -> Outputs:
     """X[…, *C], scale[*C] -> X / rms(X) · scale over the axes from `axis` on."""
+    if op.used(1):
+        raise Barrier(f"{op.kind} whose deviation is read")
     x = op.x(0)
     axes = list(range(op.axis(-1, x.rank), x.rank))
     return [scaled(t, root_mean_square(t, x, axes), op.x(1), None), *[None] * (len(op.node.outputs) - 1)]
@@ -127,6 +131,8 @@ def group_normalization(t: Movement, op: Op) -> Outputs:
 @register("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain="com.microsoft")
 def skip_normalization(t: Movement, op: Op) -> Outputs:
     """X, skip, gamma[C], beta[C], bias[C] -> normalize(X + skip + bias) · gamma + beta; output 3: the sum."""
+    if op.used(1) or op.used(2):
+        raise Barrier(f"{op.kind} whose mean or deviation is read")
     simplified = op.kind.startswith("SkipSimplified")
     extra = op.optional(3 if simplified else 4)
     total = t.elementwise([op.x(0), op.x(1)] + ([extra] if extra is not None else []))

@@ -66,6 +66,11 @@ class Op:
         """Whether input i is given."""
         return i < len(self.node.inputs) and self.node.inputs[i] is not None
 
+    def used(self, i: int) -> bool:
+        """Whether output i exists and something reads it, the caller included."""
+        outputs = self.node.outputs
+        return i < len(outputs) and (bool(outputs[i].uses()) or outputs[i].is_graph_output())
+
     def x(self, i: int) -> Labelled:
         """Labelled input i, which the rule thereby handles."""
         value = self.inputs[i] if i < len(self.inputs) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnxcanon.symmetry.constraints import System
 from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, constant
 from onnxcanon.symmetry.movement import Movement
@@ -9,28 +11,16 @@ from onnxcanon.symmetry.rules.convolution import still_positions
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 
 
-def resized(
-    t: Movement, x: Labelled, shape: tuple[int, ...], axes: range | list[int], reason: str
-) -> Labelled:
+def resized(t: Movement, x: Labelled, shape: tuple[int, ...], axes: Sequence[int], reason: str) -> Labelled:
     """X -> Y with other sizes along `axes`, whose positions are fixed."""
     t.bind(x)
-    still = still_positions(t, x, axes, reason) if isinstance(axes, range) else _still(t, x, axes, reason)
+    still = still_positions(t, x, axes, reason)
     out = constant(shape)
     for k in range(x.rank):
         if k in axes:
             out.ids[k] = UNIFORM if shape[k] == 1 else FIXED
         else:
             out.ids[k], out.degrees[k] = still.ids[k], still.degrees[k]
-    return out
-
-
-def _still(t: Movement, x: Labelled, axes: list[int], reason: str) -> Labelled:
-    for axis in axes:
-        t.fix(x, axis, reason)
-    out = t.copy(x)
-    for k in range(x.rank):
-        out.ids[k] = t.forget(x.ids[k], axes)
-        out.degrees[k] = t.degree_forget(x.degrees[k], axes)
     return out
 
 
@@ -41,7 +31,7 @@ def pool(t: Movement, op: Op) -> Outputs:
     if op.kind != "AveragePool":
         x = t.stop(x, System.SIGN)
     y = resized(t, x, op.out_shapes()[0], range(2, x.rank), "image positions under pooling")
-    if len(op.node.outputs) > 1 and list(op.node.outputs[1].uses()):
+    if op.used(1):
         t.fix_all(x, "the positions of pooled maxima are used")
         return [constant(y.shape), None]
     return [y, *[None] * (len(op.node.outputs) - 1)]
