@@ -34,7 +34,8 @@ Feeds = dict[str, Array]
 SIZES = (2, 3, 4, 4, 6, 6, 8, 12)
 LARGEST = 6000
 TOLERANCE = {"float64": 1e-9, "float32": 2e-4}
-DOMAIN_OPSETS = (18, 21, 21, 23)
+OPSETS = (18, 21, 21, 23)
+CONTRIB = "com.microsoft"
 
 
 class Rejected(Exception):
@@ -69,7 +70,10 @@ def _single(node: bytes, dtypes: tuple[str, ...], opset: int) -> ort.InferenceSe
 
 
 def model_of(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+    imports = [helper.make_opsetid("", opset)]
+    if any(n.domain == CONTRIB for n in graph.node):
+        imports.append(helper.make_opsetid(CONTRIB, 1))
+    return helper.make_model(graph, opset_imports=imports, ir_version=10)
 
 
 # -- building ---------------------------------------------------------------------------------------------
@@ -907,7 +911,7 @@ def sequence(b: Builder, x: str) -> str:
     """A value of rank 3, made from x."""
     s = b.shape(x)
     if len(s) == 3:
-        return x
+        return mix_rows(b, x) if b.flip(0.25) else x  # type: ignore[return-value]
     if len(s) == 4:
         return reshaped(b, b.op("Transpose", x, perm=[0, 2, 3, 1]), (s[0], s[2] * s[3], s[1]))
     if len(s) == 2 and s[1] % 2 == 0:
@@ -989,6 +993,67 @@ def attention(b: Builder, x: str) -> str:
     y = reshaped(b, b.op("Transpose", y, perm=[0, 2, 1, 3]), (n, t, e))
     y = affine(b, y, c)
     return b.op("Add", x, y) if b.flip() else y
+
+
+@block(2)
+def fused(b: Builder, x: str) -> str:
+    """Operators that fuse several: the standard's attention, onnxruntime's own."""
+    kind = b.pick(["Attention", "Attention", "skip", "matmul", "gelu"])
+    if kind == "skip":
+        x = sequence(b, x)
+        other = str(b.pick([*b.fits(x), unary(b, x)]))
+        c = b.shape(x)[-1]
+        simple = b.flip(0.3)
+        more = (
+            [b.weight(c)]
+            + ([] if simple else [b.weight(c)])
+            + ([b.weight(c, spread=0.3)] if b.flip() else [])
+        )
+        name = "SkipSimplifiedLayerNormalization" if simple else "SkipLayerNormalization"
+        outputs = b.ops(name, x, other, *more, outputs=4, keep=[0, 3] if b.flip() else [0], domain=CONTRIB)
+        return str(b.pick(outputs))
+    if kind == "matmul":
+        s = b.shape(x)
+        k = s[-1]
+        if b.flip(0.3):
+            perm = [*range(len(s) - 2), len(s) - 1, len(s) - 2]
+            return b.op(
+                "FusedMatMul",
+                b.op("Transpose", x, perm=perm),
+                b.weight(k, b.size()),
+                transA=1,
+                domain=CONTRIB,
+            )
+        return b.op(
+            "FusedMatMul", x, b.weight(b.size(), k, spread=k**-0.5), transB=1, alpha=0.5, domain=CONTRIB
+        )
+    if kind == "gelu":
+        name = str(b.pick(["QuickGelu", "FastGelu", "BiasGelu"]))
+        bias = [] if name == "QuickGelu" else [b.weight(b.shape(x)[-1], spread=0.5)]
+        return b.op(name, x, *bias, domain=CONTRIB)
+    x = sequence(b, x)
+    n, t, c = b.shape(x)
+    heads, d, v = int(b.pick([2, 3, 4])), int(b.pick([2, 4])), int(b.pick([2, 3]))
+    few = int(b.pick([g for g in (heads, heads, 1, 2) if heads % g == 0]))
+    widths = (heads * d, few * d, few * v)
+    qkv = [affine(b, x, w) for w in widths]
+    counts: dict[str, Any] = {"q_num_heads": heads, "kv_num_heads": few}
+    if b.flip(0.4):
+        sizes = ((heads, d), (few, d), (few, v))
+        qkv = [
+            b.op("Transpose", reshaped(b, y, (n, t, *s)), perm=[0, 2, 1, 3])
+            for y, s in zip(qkv, sizes, strict=True)
+        ]
+        counts = {}
+    if b.flip(0.5):
+        shapes = [(t, t), (1, 1, t, t), (1, heads, t, t), (n, 1, t, t), (n, heads, t, t)]
+        qkv.append(b.weight(*b.pick(shapes)))
+    if b.flip(0.3):
+        counts["is_causal"] = 1
+    y = b.op("Attention", *qkv, **counts)
+    if len(b.shape(y)) == 4:
+        y = reshaped(b, b.op("Transpose", y, perm=[0, 2, 1, 3]), (n, t, heads * v))
+    return y
 
 
 @block(2.5)
@@ -1101,7 +1166,7 @@ def generate(seed: int) -> Case:
 
 
 def _grown(rng: np.random.Generator) -> Case:
-    b = Builder(rng, np.float32 if rng.random() < 0.45 else np.float64, int(rng.choice(DOMAIN_OPSETS)))
+    b = Builder(rng, np.float32 if rng.random() < 0.45 else np.float64, int(rng.choice(OPSETS)))
     while not b.pool:
         try:
             _inputs(b)
@@ -1133,8 +1198,10 @@ def _outputs(b: Builder) -> list[str]:
         way = rng.random()
         if way < 0.07:
             made = [leaf]
-        elif way < 0.75:
+        elif way < 0.6:
             made = b.attempt(lambda b, x: affine(b, x, 3), leaf)
+        elif way < 0.75:
+            made = b.attempt(without_rows, leaf)
         elif way < 0.9:
             made = b.attempt(
                 lambda b, x: b.op("ReduceMean", unary(b, x), b.ints(*range(1, len(b.shape(x)))), keepdims=0),
@@ -1146,6 +1213,13 @@ def _outputs(b: Builder) -> list[str]:
     if len(outs) > 1 and rng.random() < 0.5:
         outs = outs[-1:]  # the others are dead branches
     return list(dict.fromkeys(outs))
+
+
+def without_rows(b: Builder, x: str) -> str:
+    """A projection, then sums over everything between the batch and the last axis."""
+    y = affine(b, x, 3)
+    axes = range(1, len(b.shape(y)) - 1)
+    return b.op(b.pick(["ReduceMean", "ReduceMax"]), y, b.ints(*axes), keepdims=0) if axes else y
 
 
 def _case(b: Builder, outputs: list[str]) -> Case:
