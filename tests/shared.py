@@ -25,7 +25,7 @@ TRIVIAL = {
     "gpt2-tiny-greedysearch-contrib": "com.microsoft::GreedySearch",
     "if-mul-tiny": "If",
     "light-alexnet": ABSENT,  # every weight is a constant that the graph computes
-    "light-shufflenet": "n173: meets an axis of constant 'gpu_0/gconv1_27_w_0__SHAPE'",  # computed weights too
+    "light-shufflenet": "n173: meets an axis of constant 'gpu_0/gconv1_27_w_0__SHAPE'",  # computed as well
     "local-functions-and-if": "pkg.onnxscript.torch_lib::_aten_linalg_vector_norm_no_dim_onnx",
     "loop-fp16-tiny": "Loop",
     "loop-polygraphy": HELD,
