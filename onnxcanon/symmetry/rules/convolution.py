@@ -6,6 +6,8 @@ A grouped convolution sees its input channels as [group, C/group] and its output
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.labels import UNIFORM, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
