@@ -267,7 +267,7 @@ class Movement(Labels):
         if fine is None:
             if any(a != b for a, b in [*ins, *outs]):
                 for k in range(at, at + len(ins)):
-                    self.fix(v, k, "reshaped in a way that depends on a dynamic size")
+                    v = self.gather_unknown(v, k, "reshaped in a way that depends on a dynamic size")
             v = self.merge_axes(v, at, len(ins))
             return self.split_axis(v, at, [a for a, _ in outs])
         fine_in, fine_out = fine
