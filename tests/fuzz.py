@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -470,7 +471,7 @@ def parts_of(b: Builder, x: str, k: int, count: int, even: bool) -> list[str]:
     if b.flip():
         return b.ops("Split", x, b.ints(*sizes), outputs=len(sizes), axis=k)
     at = np.cumsum([0, *sizes]).tolist()
-    return [sliced(b, x, k, p, q) for p, q in zip(at[:-1], at[1:], strict=True)]
+    return [sliced(b, x, k, p, q) for p, q in pairwise(at)]
 
 
 @block(2)
@@ -1547,7 +1548,8 @@ class Tally:
         return (
             f"{self.graphs} graphs, {len(self.findings)} findings; permutations {self.permuted / n:.0%}, "
             f"scales {self.scaled / n:.0%}, signs {self.flipped / n:.0%}; "
-            f"control noticed {self.controlled / n:.0%}, vacuous {self.vacuous / n:.0%}; largest difference {self.worst:.1e}"
+            f"control noticed {self.controlled / n:.0%}, vacuous {self.vacuous / n:.0%}; "
+            f"largest difference {self.worst:.1e}"
         )
 
 

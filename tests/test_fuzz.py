@@ -8,7 +8,7 @@ import pytest
 from onnxcanon.model import load
 from onnxcanon.symmetry.analysis import symmetry
 from onnxcanon.transform import Action, Transform
-from tests.fuzz import TOLERANCE, fuzz, generate, outputs_of, worst_difference
+from tests.fuzz import TOLERANCE, Builder, Case, check, fuzz, generate, outputs_of, worst_difference
 
 CHUNK = 40
 
@@ -42,3 +42,71 @@ def test_the_fuzzer_notices_a_wrong_element() -> None:
 
 def test_the_same_seed_gives_the_same_graph() -> None:
     assert generate(3).proto.SerializeToString() == generate(3).proto.SerializeToString()
+
+
+def building(*shape: int, dtype: type = np.float32) -> Builder:
+    b = Builder(np.random.default_rng(5), dtype, 23)
+    b.inputs["x"] = b.value["x"] = b.rng.normal(0, 1, shape).astype(dtype)
+    return b
+
+
+def weight(b: Builder, *shape: int) -> str:
+    name = b.name("w")
+    b.initializers[name] = b.value[name] = b.rng.normal(0, 0.5, shape).astype(b.dtype)
+    return name
+
+
+def passes(b: Builder, output: str, *batches: int) -> None:
+    feeds = [{"x": b.rng.normal(0, 1, (n, *b.shape("x")[1:])).astype(b.dtype)} for n in batches]
+    case = Case(b.model([output], dynamic=len(batches) > 1), feeds)
+    for seed in range(5):
+        assert check(case, seed).problem == ""
+
+
+def test_positions_under_a_causal_mask() -> None:
+    b = building(2, 4, 8)
+    rows = b.op("MatMul", weight(b, 6, 4), "x")  # positions made by a weight could move but for the mask
+    q, k, v = (b.op("MatMul", rows, weight(b, 8, 8)) for _ in range(3))
+    y = b.op("Attention", q, k, v, q_num_heads=2, kv_num_heads=2, is_causal=1)
+    passes(b, b.op("ReduceMean", y, b.ints(1), keepdims=0), 2)
+
+
+def test_a_kernel_that_another_operator_reads_as_a_matrix() -> None:
+    b = building(2, 4, 6)
+    w = weight(b, 4, 4, 3)
+    y = b.op("Conv", "x", w, pads=[1, 1], kernel_shape=[3])
+    z = b.op("Softplus", b.op("Einsum", "x", w, equation="nct,ock->nkt"))
+    z = b.op("Einsum", z, weight(b, 3, 5), equation="nkt,km->nm")
+    passes(b, b.op("Concat", z, b.op("ReduceMean", y, b.ints(2), keepdims=0), axis=1), 2)
+
+
+def test_a_zero_is_not_zero_after_the_exponential() -> None:
+    b = building(3, 4, dtype=np.float64)
+    zero = b.uniform((6,), 0.0)
+    y = b.op("Add", b.op("MatMul", "x", weight(b, 4, 6)), zero)
+    y = b.op("Max", y, b.op("Exp", zero))
+    passes(b, b.op("MatMul", y, weight(b, 6, 2)), 3)
+
+
+def test_padding_by_minus_one_and_one_shifts() -> None:
+    b = building(3, 4, dtype=np.float64)
+    y = b.op("Pad", b.op("MatMul", "x", weight(b, 4, 6)), b.ints(0, -1, 0, 1))
+    passes(b, b.op("MatMul", y, weight(b, 6, 2)), 3)
+
+
+def test_a_context_whose_labels_repeat() -> None:
+    """Labels [a, b, c, b] of one axis are context of another: its two b's are not exchanged."""
+    b = building(3, 5, dtype=np.float64)
+    y = b.op("Reshape", b.op("MatMul", "x", weight(b, 5, 24)), b.ints(0, 4, 6))
+    y = b.op("Add", y, b.op("Gather", y, b.ints(0, 3, 2, 1), axis=1))
+    y = b.op("Gather", y, b.ints(2), axis=2)
+    passes(b, b.op("MatMul", b.op("Reshape", y, b.ints(0, 4)), weight(b, 4, 2)), 3)
+
+
+def test_heads_and_batch_cut_anew_by_a_fixed_size() -> None:
+    """[batch · 2, 4, d] read as [2, 2, ?, d]: which head a position belongs to depends on the batch."""
+    b = building(2, 4, 6, dtype=np.float64)
+    y = b.op("Reshape", b.op("MatMul", "x", weight(b, 6, 8)), b.ints(0, 4, 2, 4))
+    y = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3]), b.ints(-1, 4, 4))
+    y = b.op("Transpose", b.op("Reshape", y, b.ints(2, 2, -1, 4)), perm=[0, 2, 1, 3])
+    passes(b, b.op("MatMul", b.op("Reshape", y, b.ints(2, -1, 8)), weight(b, 8, 3)), 2, 5)
