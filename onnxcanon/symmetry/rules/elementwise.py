@@ -93,7 +93,7 @@ def clip(t: Movement, op: Op) -> Outputs:
     x = op.x(0)
     if low == 0 and high == np.inf:
         return t.stop(x, System.SIGN)
-    if low is not None and high is not None and low == -high:
+    if low is not None and high is not None and low == -high and high >= 0:
         return t.stop(x, System.SCALE)
     return t.stop(x)
 
@@ -123,6 +123,7 @@ def prelu(t: Movement, op: Op) -> Outputs:
     out = t.elementwise([x, slope], product=True)
     for d in slope.degrees:
         t.ledger.degree_zero(d)
+    out.zero = x.zero  # a slope of 0 leaves what is positive
     return out
 
 
@@ -168,6 +169,8 @@ def power(t: Movement, op: Op) -> Outputs:
     a, b = _aligned(t, op)
     exponent = op.data(1)
     if exponent is not None and exponent.size == 1 and exponent.item() in (1, 2, 3):
+        for _ in range(b.rank - a.rank):
+            a = t.insert(a, 0)
         t.bind(a)
         return t.elementwise([a] * int(exponent.item()), product=True)
     return t.elementwise([t.stop(a), t.stop(b)])
@@ -222,8 +225,9 @@ def pointwise_legacy(t: Movement, op: Op) -> Outputs:
 
 @register("Bernoulli", "RandomNormalLike", "RandomUniformLike", "EyeLike", "Shape", "Size", "ConstantOfShape")
 def shape_only(t: Movement, op: Op) -> Outputs:
-    """X -> a value that depends on the shape of X alone; the entries of X are not read."""
+    """X -> a value that depends on the shape of X alone; only ConstantOfShape reads its entries."""
     if op.kind == "Bernoulli":
         raise Barrier("Bernoulli draws per position")
-    op.x(0)
+    if op.kind != "ConstantOfShape":
+        op.x(0)
     return None if op.kind == "EyeLike" else [None]

@@ -29,9 +29,14 @@ def dequantize(t: Movement, op: Op) -> Outputs:
     x = op.x(0)
     scale, zero_point = _per_axis(t, op, 1, x), _per_axis(t, op, 2, x)
     if scale is None and zero_point is None:
-        return t.copy(x)
+        y = t.copy(x)
+        y.zero = x.zero and (not op.has(2) or op.x(2).zero)
+        return y
     if zero_point is not None:
         x = t.elementwise([x, zero_point])
+    elif op.has(2) and not op.x(2).zero:
+        x = t.copy(x)
+        x.zero = False
     return x if scale is None else t.elementwise([x, scale], product=True)
 
 
