@@ -48,6 +48,8 @@ def batch_normalization(t: Movement, op: Op) -> Outputs:
     """X[N, C, *S], scale[C], B[C], mean[C], var[C] -> (X - mean) / sqrt(var + epsilon) · scale + B."""
     if op.attr("training_mode", 0) or any(op.used(k) for k in range(1, 5)):
         raise Barrier("BatchNormalization in training mode")
+    if not op.attr("spatial", 1):
+        raise Barrier("BatchNormalization with statistics of each position")
     x = op.x(0)
     gain, bias, mean, var = (lined(t, op.x(k), 1, max(x.rank, 2)) for k in (1, 2, 3, 4))
     shifted = t.elementwise([x, mean])
@@ -100,7 +102,10 @@ def lp_normalization(t: Movement, op: Op) -> Outputs:
 @register("MeanVarianceNormalization")
 def mean_variance_normalization(t: Movement, op: Op) -> Outputs:
     """X[N, C, …] -> (X - mean) / std over `axes`."""
-    return centred(t, op.x(0), [int(a) for a in op.attr("axes", (0, 2, 3))])
+    x = op.x(0)
+    if op.attr("across_channels", 0):
+        raise Barrier("MeanVarianceNormalization across channels (opset 1)")
+    return centred(t, x, [int(a) % x.rank for a in op.attr("axes", (0, 2, 3))])
 
 
 @register("InstanceNormalization")

@@ -7,6 +7,8 @@ from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Op, Outputs, register
 
+LINEAR = ("ReduceMean", "ReduceSum")
+
 
 @register(
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
@@ -18,7 +20,7 @@ def reduce(t: Movement, op: Op) -> Outputs:
     axes = op.axes(1, x.rank)
     if axes is None or not axes:
         if op.attr("noop_with_empty_axes", 0):
-            return t.copy(x)
+            return t.copy(x) if op.kind in LINEAR else t.stop(x)
         axes = list(range(x.rank))
     if op.kind == "ReduceSumSquare":
         x = t.elementwise([x, x], product=True)
@@ -26,7 +28,7 @@ def reduce(t: Movement, op: Op) -> Outputs:
         x = t.without(x, System.SIGN)
     elif op.kind in ("ReduceMax", "ReduceMin"):
         x = t.stop(x, System.SIGN)
-    elif op.kind not in ("ReduceMean", "ReduceSum"):
+    elif op.kind not in LINEAR:
         x = t.stop(x)
     return t.reduce(x, axes, keepdims=bool(op.attr("keepdims", 1)))
 
