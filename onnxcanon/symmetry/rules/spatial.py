@@ -50,10 +50,32 @@ def global_pool(t: Movement, op: Op) -> Outputs:
 def resize(t: Movement, op: Op) -> Outputs:
     """X -> Y: axes that keep their size under both probes pass, the others are image positions."""
     before, after = op.in_shapes(0), op.out_shapes()
-    changed = [k for k in range(len(before[0])) if before[0][k] != after[0][k] or before[1][k] != after[1][k]]
+    kept = _unscaled(op, len(before[0]))
+    changed = [
+        k
+        for k in range(len(before[0]))
+        if k not in kept or before[0][k] != after[0][k] or before[1][k] != after[1][k]
+    ]
     if op.attr("coordinate_transformation_mode", "") == "tf_crop_and_resize":
         raise Barrier("Resize that crops")
     return resized(t, op.x(0), after[0], changed, "image positions under resizing")
+
+
+def _unscaled(op: Op, rank: int) -> set[int]:
+    """The axes whose scale is 1: floor(1.2 · 4) is 4 as well, but the positions are not the same."""
+    axes = [int(a) % rank for a in op.attr("axes") or range(rank)]
+    if op.kind == "Resize" and op.has(3):  # sizes: of what keeps its size the scale is 1
+        return set(range(rank)) if op.attr("keep_aspect_ratio_policy", "stretch") == "stretch" else set()
+    given = op.attr("scales")
+    pair = (
+        (given, given)
+        if given is not None
+        else op.held_pair(2 if op.kind == "Resize" and op.version > 10 else 1)
+    )
+    if any(scales is None or len(scales) != len(axes) for scales in pair):
+        return set()
+    scaled = {a for a, one, two in zip(axes, *pair, strict=True) if one != 1 or two != 1}
+    return set(range(rank)) - scaled
 
 
 @register("GridSample", "LRN", "Crop", "CenterCropPad", "MaxRoiPool", "RoiAlign")
@@ -63,8 +85,7 @@ def by_position(t: Movement, op: Op) -> Outputs:
     if op.kind == "Crop":
         return resized(t, x, op.out_shapes()[0], range(2, x.rank), "image positions under cropping")
     if op.kind == "LRN":
-        t.fix(x, 1, "LRN sums over neighbouring channels")
-        return t.stop(x)
+        return t.stop(t.gather_unknown(x, 1, "LRN sums over neighbouring channels"))
     raise Barrier(f"{op.kind} has no rule")
 
 

@@ -71,6 +71,10 @@ class Shapes:
             second = second if third.data is None else third
         return None if first.private else first.data, None if second.private else second.data
 
+    def held_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
+        """As `data_pair`, of small float constants too, which a parameter's symmetry must then not change."""
+        return self._first.get(value).data, self._second.get(value).data
+
     def data(self, value: ir.Value) -> Array | None:
         """The value where it is known and the same under both probes, and to the witness."""
         first, second = self._first.get(value), self._second.get(value)
@@ -81,11 +85,12 @@ class Shapes:
         """The nodes that only compute with shapes and constants: every output is known under both probes."""
         if self._folded is None:
             self._folded = frozenset(
-                node for node in self._graph if node.outputs and all(map(self._is_known, node.outputs))
+                node for node in self._graph if node.outputs and all(map(self.is_known, node.outputs))
             )
         return self._folded
 
-    def _is_known(self, value: ir.Value) -> bool:
+    def is_known(self, value: ir.Value) -> bool:
+        """Whether the value, not its shape alone, is known under both probes."""
         return all(data is not None for data in self.data_pair(value))
 
 
