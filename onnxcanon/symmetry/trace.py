@@ -185,6 +185,11 @@ class Tracer:
             return True
         if node not in self.shapes.folded_nodes():
             return False
+        for source in node.inputs:
+            known = None if source is None else self.values.get(source)
+            if known is not None and source is not None and self.shapes.is_known(source):
+                self.labels.cause = Cause(node_name(node), "")
+                self.labels.fix_all(known, f"read by {node_name(node)} ({node.op_type})")
         for value in node.outputs:
             first, second = self.shapes.data_pair(value)
             shape = self.shapes.shapes(value)[0]
