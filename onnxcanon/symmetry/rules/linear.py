@@ -50,6 +50,8 @@ def einsum(t: Movement, op: Op) -> Outputs:
         if "..." in term:
             dots = max(dots, v.rank - len(term.replace("...", "")))
     if not arrow:
+        if left != left.lower() and left != left.upper():
+            raise Barrier("an Einsum whose output order depends on case")
         seen = left.replace(",", "").replace(".", "")
         right = ("..." if "..." in left else "") + "".join(sorted(x for x in set(seen) if seen.count(x) == 1))
     words = [_letters(term, v.rank, dots) for term, v in zip(terms, values, strict=True)]

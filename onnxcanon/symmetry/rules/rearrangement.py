@@ -72,7 +72,7 @@ def cut(t: Movement, op: Op) -> Outputs:
     for k in range(x.rank):
         if chosen[0] is None or chosen[1] is None:
             same = before[0][k] == after[0][k] and before[1][k] == after[1][k]
-            if not same or not op.has(3):
+            if not same or not op.has(3) or op.has(4):
                 x = resized_unknown(t, x, k, after[0][k], "cut at positions known only at run time")
             continue
         a, b = chosen[0][k], chosen[1][k]
