@@ -1,7 +1,8 @@
 """The shape pass: walk the graph twice, under two sizes of every dynamic dimension.
 
 A value that is the same under both probes is static; one that differs follows a dynamic dimension. One probe
-cannot tell: with one size, `table[:seq]` looks like a fixed slice.
+cannot tell: with one size, `table[:seq]` looks like a fixed slice. Two small sizes may still agree by chance
+(batch // 64 is 0 for both), so a third walk with much larger sizes is asked as well, where it gets through.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ from onnxcanon.symmetry.shapes.walk import TensorReader, Walk, ordered, same
 FAMILIES = (attention, contraction, control, elementwise, generators, movement, recurrent, reduction, spatial)
 
 
+LARGER = 64
+"""How many times larger the sizes of the last walk are; it keeps what strided networks divide by."""
+
+
 class Shapes:
     """Shapes and small values of the main graph under both probes.
 
@@ -49,6 +54,7 @@ class Shapes:
         second: Walk,
         stuck: Sequence[str] = (),
         witness: Walk | None = None,
+        large: Walk | None = None,
     ) -> None:
         self.sizes: tuple[Sizes, Sizes] = (first.sizes, second.sizes)
         self.stuck = tuple(stuck)
@@ -57,6 +63,7 @@ class Shapes:
         self._first = first
         self._second = second
         self._witness = witness
+        self._large = large
         self._folded: frozenset[ir.Node] | None = None
 
     def shapes(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
@@ -64,11 +71,12 @@ class Shapes:
         return self._first.get(value).shape, self._second.get(value).shape
 
     def data_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
-        """The value under either probe, where it is known; where both agree, the second is the witness's."""
+        """The value under either probe, where it is known; where both agree, the second is a witness's."""
         first, second = self._first.get(value), self._second.get(value)
-        if self._witness is not None and same(first, second):
-            third = self._witness.get(value)
-            second = second if third.data is None else third
+        for walk in (self._witness, self._large):
+            if walk is not None and same(first, second):
+                third = walk.get(value)
+                second = second if third.data is None else third
         return None if first.private else first.data, None if second.private else second.data
 
     def held_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
@@ -79,6 +87,9 @@ class Shapes:
         """The value where it is known and the same under both probes, and to the witness."""
         first, second = self._first.get(value), self._second.get(value)
         static = same(first, second) and (self._witness is None or same(first, self._witness.get(value)))
+        if static and self._large is not None:
+            far = self._large.get(value)
+            static = far.data is None or same(first, far)
         return first.data if static and not first.private else None
 
     def folded_nodes(self) -> frozenset[ir.Node]:
@@ -110,7 +121,9 @@ def probe(graph: ir.Graph, tensor: TensorReader, sizes: Mapping[str, int] | None
         second = _search(walk, (symbols.choose(plan, given) for plan in plans(1)), first)
         stuck = [key for key in symbols.dynamic(given) if first.sizes[key] == second.sizes[key]]
         witness = walk(symbols.choose(next(plans(1)), given), first) if stuck else None
-    return Shapes(graph, first, second, stuck, witness)
+        grown = {key: first.sizes[key] * (1 if key in given else LARGER) for key in first.sizes}
+        large = walk(grown, first) if grown != first.sizes else None
+    return Shapes(graph, first, second, stuck, witness, large)
 
 
 def _search(walk: Callable[..., Walk], choices: Iterable[Sizes], base: Walk | None) -> Walk:
