@@ -37,6 +37,10 @@ INDEX_TYPES = frozenset(
 """Types of constants that are indices, shapes or masks, never weights."""
 
 
+OTHER_SHAPE = "its result has not the shape that was inferred or declared"
+"""Where a rule and shape inference differ: the file contradicts itself, or one of them is wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class Obstacle:
     """A node the analyzer does not see through: its name, operator and the reason."""
@@ -163,6 +167,8 @@ class Tracer:
             if result is None:
                 raise Barrier("no rule for this form of the operator")
             outputs = [result] if isinstance(result, Labelled) else list(result)
+            if not all(map(self._fits, node.outputs, outputs)):
+                raise Barrier(OTHER_SHAPE)
         except (
             Barrier,
             ValueError,
@@ -176,7 +182,9 @@ class Tracer:
             if k not in op.claimed and value is not None:
                 self.labels.fix_all(value, f"read by {name} ({node.op_type})")
         for k, output in enumerate(node.outputs):
-            self.values[output] = self._checked(output, outputs[k] if k < len(outputs) else None)
+            labelled = outputs[k] if k < len(outputs) else None
+            shape = self.shapes.shapes(output)[0]
+            self.values[output] = constant(shape) if labelled is None and shape is not None else labelled
 
     def _folded(self, node: ir.Node) -> bool:
         """Constants and shape arithmetic: known values carry no labels."""
@@ -209,14 +217,10 @@ class Tracer:
         for value in labelled:
             self.labels.fix_all(value, f"{node_name(node)}: {reason}")
 
-    def _checked(self, value: ir.Value, labelled: Labelled | None) -> Labelled | None:
-        """An output with the shape that was inferred; fixed where the rule says nothing."""
+    def _fits(self, value: ir.Value, labelled: Labelled | None) -> bool:
+        """Whether an output has the shape that was inferred, or one was not."""
         shape = self.shapes.shapes(value)[0]
-        if labelled is None:
-            return None if shape is None else constant(shape)
-        if shape is not None and labelled.shape != shape and not isinstance(labelled, Bundle):
-            raise AssertionError(f"{value.name}: the rule gives shape {labelled.shape}, inference {shape}")
-        return labelled
+        return labelled is None or shape is None or isinstance(labelled, Bundle) or labelled.shape == shape
 
     def _settle_parameters(self) -> None:
         """Positions of bound axes that nothing reads stay where they are; each axis maps onto itself."""

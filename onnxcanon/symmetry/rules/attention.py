@@ -73,6 +73,9 @@ def _mask(t: Movement, op: Op, groups: int, each: int) -> Labelled | None:
     if not op.has(3):
         return None
     mask = t.stop(op.x(3))
+    keys = op.in_shapes(1)[0][-2]
+    if op.version >= 24 and mask.shape[-1] != keys:
+        raise Barrier("Attention with a mask shorter than its keys")
     if mask.rank == 4 and mask.shape[1] > 1:
         a, b = op.in_shapes(3)
         return t.reshape(mask, (a[0], groups, each, *a[2:]), b, (b[0], groups, each, *b[2:]))

@@ -26,6 +26,8 @@ def linear(t: Movement, op: Op) -> Outputs:
     """X -> Y, f linear."""
     if op.kind == "Dropout" and op.has(2) and (op.data(2) is None or bool(np.any(op.data(2)))):
         raise Barrier("Dropout in training mode draws per position")
+    if op.kind == "Dropout" and op.version < 7 and not op.attr("is_test", 0):
+        raise Barrier("Dropout in training mode draws per position")
     return [t.copy(op.x(0)), *[None] * (len(op.node.outputs) - 1)]
 
 

@@ -48,6 +48,8 @@ def batch_normalization(t: Movement, op: Op) -> Outputs:
     """X[N, C, *S], scale[C], B[C], mean[C], var[C] -> (X - mean) / sqrt(var + epsilon) · scale + B."""
     if op.attr("training_mode", 0) or any(op.used(k) for k in range(1, 5)):
         raise Barrier("BatchNormalization in training mode")
+    if op.version < 7 and not op.attr("is_test", 0):
+        raise Barrier("BatchNormalization in training mode")
     if not op.attr("spatial", 1):
         raise Barrier("BatchNormalization with statistics of each position")
     x = op.x(0)
