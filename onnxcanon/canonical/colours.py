@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
+from onnxcanon.symmetry.group import Orbit
 from onnxcanon.symmetry.hashing import GOLDEN, Words, add_at, mix, salt
-from onnxcanon.symmetry.solve import Orbit
 
 TRIALS = 4096
 """Cap on trials to tell siblings apart; beyond it they stay as stored, and a note says so."""

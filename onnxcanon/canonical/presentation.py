@@ -18,7 +18,7 @@ from onnxcanon.canonical.colours import Keys, sort_siblings
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.symmetry.solve import Orbit
+from onnxcanon.symmetry.group import Orbit
 from onnxcanon.transform import move
 
 
@@ -41,7 +41,7 @@ def present(
         if home is None:
             continue
         name, axis = names[home[0]], home[1]
-        array = move(model.tensor(name), symmetry._indices(name, motion))
+        array = move(model.tensor(name), symmetry.indices(name, motion))
         rows, slices = _rows(symmetry.classes[name][axis], array.astype(np.float64))
 
         def keys(_: Orbit, members: Ids, rows: _Lookup = rows, slices: NDArray[Any] = slices) -> NDArray[Any]:

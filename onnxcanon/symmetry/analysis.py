@@ -13,7 +13,8 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.symmetry.constraints import Ids, System
 from onnxcanon.symmetry.gauge import Freedom, solve_degrees, used
-from onnxcanon.symmetry.solve import Orbit, Solution, solve
+from onnxcanon.symmetry.group import Orbit, Solution
+from onnxcanon.symmetry.solve import solve
 from onnxcanon.symmetry.trace import Trace, trace
 from onnxcanon.transform import Action, Factor, Index, Transform, by_context, move, tidy_index
 
@@ -65,7 +66,7 @@ class Symmetry:
             acting.append((1.0 - 2.0 * ((self.sign.forms @ sign) % 2), self.sign.forms))
         actions = {}
         for name, parameter in self.trace.parameters.items():
-            index = {} if motion is None else self._indices(name, motion)
+            index = {} if motion is None else self.indices(name, motion)
             factor: dict[int, Factor] = {}
             for axis, variables in self.degrees[name].items():
                 columns = [f for f, forms in acting if forms[variables.ravel()].nnz]
@@ -76,7 +77,7 @@ class Symmetry:
                 actions[name] = action
         return Transform(actions, self.model)
 
-    def _indices(self, name: str, motion: Ids) -> dict[int, Index]:
+    def indices(self, name: str, motion: Ids) -> dict[int, Index]:
         """Source positions per axis: the position whose class `motion` carries here."""
         classes = self.classes[name]
         out: dict[int, Index] = {}

@@ -23,7 +23,8 @@ from scipy.sparse import csr_matrix, hstack
 
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.symmetry.gauge import Freedom, _connected
+from onnxcanon.symmetry.gauge import Freedom
+from onnxcanon.symmetry.tables import connected
 
 Mask = NDArray[np.bool_]
 Entries = tuple[Ids, Ids, Ids]  # rows, columns and values of a sparse matrix
@@ -206,7 +207,7 @@ def _contract(a: Ids, b: Ids, s: Ids, n: int, *, modulo2: bool) -> csr_matrix:
     zero = 2 * n
     flip = np.where((s > 0) & (not modulo2), n, 0)
     plus, minus = np.where(b < 0, zero, b + flip), np.where(b < 0, zero, b + n - flip)
-    joined = _connected(2 * n + 1, np.concatenate([a, a + n]), np.concatenate([plus, minus]))
+    joined = connected(2 * n + 1, [a, a + n], [plus, minus])
     same, opposite = joined[:n], joined[n : 2 * n]
     lead = np.minimum(same, opposite)
     dead = same == joined[zero]

@@ -20,8 +20,8 @@ from scipy.sparse.csgraph import connected_components
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.counting import Freedoms
+from onnxcanon.symmetry.group import Orbit, Solution
 from onnxcanon.symmetry.labels import Labelled, State
-from onnxcanon.symmetry.solve import Orbit, Solution
 
 Mask = NDArray[np.bool_]
 SAMPLE = 64

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, identity
-from scipy.sparse.csgraph import connected_components
 
 from onnxcanon.symmetry.constraints import ZERO, Ids, Ledger, System
+from onnxcanon.symmetry.tables import connected
 
 CORE_LIMIT = 4096
 """Equations left for row-by-row elimination; a larger rest is set to zero (sound, never seen)."""
@@ -178,25 +178,20 @@ def _components(eq: _Equations) -> tuple[Ids, Ids, NDArray[np.bool_]]:
     b = np.concatenate([zero, *(p[1] for p in eq.pairs)])
     s = np.concatenate([zero, *(p[2] for p in eq.pairs)])
     if eq.modulo2:
-        label = _connected(n, a, b)
+        label = connected(n, [a], [b])
         zeros = np.zeros(int(label.max()) + 1, bool)
         zeros[label[0]] = True
         return label, np.ones(n, np.int64), zeros
     flip = np.where(s < 0, n, 0)
     left = np.concatenate([a, a + n, [0]])
     right = np.concatenate([b + flip, b + n - flip, [n]])
-    doubled = _connected(2 * n, left, right)
+    doubled = connected(2 * n, [left], [right])
     plus, minus = doubled[:n], doubled[n:]
     low = np.minimum(plus, minus)
     names, classes = np.unique(low, return_inverse=True)
     zeros = np.zeros(len(names), bool)
     zeros[classes[plus == minus]] = True
     return classes.astype(np.int64), np.where(plus <= minus, 1, -1), zeros
-
-
-def _connected(n: int, a: Ids, b: Ids) -> Ids:
-    graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
-    return connected_components(graph, directed=False)[1].astype(np.int64)  # type: ignore[no-any-return]
 
 
 def _normal_sums(eq: _Equations, classes: Ids, signs: Ids, zeros: NDArray[np.bool_]) -> tuple[Ids, Ids]:

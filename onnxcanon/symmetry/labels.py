@@ -432,7 +432,7 @@ class Labels:
             state = self.meet([s for s, _ in seen])
             degrees = [d for _, d in seen if d is not None]
             if k in gone:
-                self._cancel(degrees)
+                self.cancel(degrees)
                 continue
             kept = self.forget(state, gone)
             result.ids[k] = kept if isinstance(kept, State) else kept.reshape(kept.shape[: len(out)])
@@ -478,7 +478,7 @@ class Labels:
         degree = v.degrees[word.index(letter)]
         return None if degree is None else _letters(degree, word, order)
 
-    def _cancel(self, degrees: Sequence[Ids]) -> None:
+    def cancel(self, degrees: Sequence[Ids]) -> None:
         """The degrees along a contracted axis add up to zero."""
         if len(degrees) == 2:
             self.ledger.degree_opposite(degrees[0], degrees[1])

@@ -14,100 +14,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import lgamma, log
-
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.symmetry.constraints import Ids, Ledger, Relation
+from onnxcanon.symmetry.constraints import Ids, Ledger
+from onnxcanon.symmetry.group import Derived, Orbit, Solution
 from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
-
-
-@dataclass(slots=True)
-class Orbit:
-    """k interchangeable components of s units each, aligned column by column.
-
-    `members` int64 [k, s] holds unit classes for an orbit at the top of the tree, and positions in the parent
-    component's columns for a nested one; `children` act inside every component.
-    """
-
-    members: Ids
-    children: list[Orbit] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        """How many components may be exchanged."""
-        return len(self.members)
-
-    def log10_order(self) -> float:
-        """log10 of k! · (order inside one component)^k."""
-        inner = sum(c.log10_order() for c in self.children)
-        return lgamma(self.size + 1) / log(10) + self.size * inner
-
-    def shape(self) -> tuple[object, ...]:
-        """Sizes of the orbit and everything inside it, equal for isomorphic orbits."""
-        return (self.members.shape, tuple(c.shape() for c in self.children))
-
-
-def random_motion(orbits: Sequence[Orbit], width: int, rng: np.random.Generator) -> tuple[Ids, Ids]:
-    """A uniformly random element of the product of orbits: (positions, images), both int64."""
-    source, target = [], []
-    for orbit in orbits:
-        k, s = orbit.members.shape
-        sigma = rng.permutation(k)
-        if not orbit.children:
-            source.append(orbit.members.ravel())
-            target.append(orbit.members[sigma].ravel())
-            continue
-        for i in range(k):
-            inner = np.arange(s)
-            a, b = random_motion(orbit.children, s, rng)
-            inner[a] = b
-            source.append(orbit.members[i])
-            target.append(orbit.members[sigma[i]][inner])
-    if not source:
-        empty = np.zeros(0, np.int64)
-        return empty, empty
-    return np.concatenate(source), np.concatenate(target)
-
-
-@dataclass(frozen=True, slots=True)
-class Derived:
-    """Composites [n] that follow their parts [n, p]; `code` [n] numbers the composites of equal parts."""
-
-    composites: Ids
-    parts: Ids
-    code: Ids
-
-
-@dataclass(slots=True)
-class Solution:
-    """What the solve found: `classes` [units] maps units to classes 0 … count-1, `orbits` is the tree,
-    `derived` lists composites that follow their parts, in order of evaluation."""
-
-    classes: Ids
-    count: int
-    orbits: list[Orbit]
-    derived: list[Derived]
-    rigid: Ids  # classes held because their structure is irregular
-    defects: list[str]
-
-    def extend(self, motion: Ids) -> Ids:
-        """Complete a motion of classes (int64 [count]) on derived composites."""
-        for d in self.derived:
-            here = np.lexsort((d.code, *d.parts.T))
-            there = np.lexsort((d.code, *motion[d.parts].T))  # the same rows, in the order they come to
-            motion[d.composites[there]] = d.composites[here]
-        return motion
-
-    def random(self, rng: np.random.Generator) -> Ids:
-        """A uniformly random element of the group: the image of every class."""
-        motion = np.arange(self.count)
-        source, target = random_motion(self.orbits, self.count, rng)
-        motion[source] = target
-        return self.extend(motion)
+from onnxcanon.symmetry.tables import (
+    Table,
+    connected,
+    occurrence_code,
+    occurrence_numbers,
+    unique_rows,
+    unite,
+)
 
 
 def solve(ledger: Ledger) -> Solution:
@@ -118,11 +38,11 @@ def solve(ledger: Ledger) -> Solution:
 class _Solver:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.classes, self.count = _unite(ledger)
+        self.classes, self.count = unite(ledger)
         self.pinned = np.zeros(self.count, bool)
         for ids, _ in ledger.pins:
             self.pinned[self.classes[ids]] = True
-        self.tables: list[_Table] = []
+        self.tables: list[Table] = []
         self.derived: list[Derived] = []
         self.rigid: list[Ids] = []
 
@@ -149,7 +69,7 @@ class _Solver:
             index.append(self.classes[ids])
             words.append(mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number)))
         for number, (before, after, taken) in enumerate(self.ledger.movements):
-            cls, word = self._occurrences(self.classes[before], self.classes[after], taken, number)
+            cls, word = self.occurrences(self.classes[before], self.classes[after], taken, number)
             index.append(cls)
             words.append(word)
         if not index:
@@ -157,15 +77,15 @@ class _Solver:
         return np.concatenate(index), np.concatenate(words)
 
     @staticmethod
-    def _occurrences(before: Ids, after: Ids, taken: Ids, number: int) -> tuple[Ids, Words]:
+    def occurrences(before: Ids, after: Ids, taken: Ids, number: int) -> tuple[Ids, Words]:
         """Where labels repeat along an axis the k-th occurrence maps to the k-th: classes whose occurrences a
         movement reorders differently get different words."""
         out_cls, out_word = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
         for row_before, row_after in zip(before, after, strict=True):
-            which = _occurrence_numbers(row_before)
+            which = occurrence_numbers(row_before)
             if not which.any():
                 continue
-            later = _occurrence_numbers(row_after)
+            later = occurrence_numbers(row_after)
             words = mix(
                 which[taken].astype(np.uint64) * np.uint64(0x1F1F1F1F)
                 + later.astype(np.uint64)
@@ -175,18 +95,18 @@ class _Solver:
             out_word.append(words)
         return np.concatenate(out_cls), np.concatenate(out_word)
 
-    def _tables(self) -> list[_Table]:
+    def _tables(self) -> list[Table]:
         tables = []
         seen: set[bytes] = set()
         for number, relation in enumerate(self.ledger.relations):
             rows = self.classes[relation.rows]
-            code = _occurrence_code(rows, relation)
+            code = occurrence_code(rows, relation)
             mark = rows.tobytes() + code.tobytes() + repr((rows.shape, relation.key is None)).encode()
             if mark in seen:
                 continue
             seen.add(mark)
-            rows, code = _unique_rows(rows, code)
-            tables.append(_Table(rows, code, number, relation.key is not None))
+            rows, code = unique_rows(rows, code)
+            tables.append(Table(rows, code, number, relation.key is not None))
         return tables
 
     def _start(self) -> Words:
@@ -255,7 +175,7 @@ class _Solver:
                 return True
         return False
 
-    def _blocks(self, table: _Table, colours: Words) -> Ids | None:
+    def _blocks(self, table: Table, colours: Words) -> Ids | None:
         """The block of each row, if the parts of every block form a full product with at least two factors in
         some block, or if there is one moving part; None otherwise."""
         whole, parts = table.rows[:, 0], table.rows[:, 1:]
@@ -270,11 +190,11 @@ class _Solver:
             return None
         if len(moving) == 1:  # a channel at several fixed positions; a mere bijection stays
             alone = len(np.unique(parts[:, moving])) == len(whole)
-            repeated = len(_unique_rows(parts, table.code)[0]) < len(whole)
+            repeated = len(unique_rows(parts, table.code)[0]) < len(whole)
             return None if alone or repeated else np.zeros(len(whole), np.int64)
         names, local = np.unique(parts[:, moving], return_inverse=True)
         local = local.reshape(len(parts), len(moving))
-        block = _connected(len(names), [local[:, 0]] * (len(moving) - 1), list(local[:, 1:].T))[local[:, 0]]
+        block = connected(len(names), [local[:, 0]] * (len(moving) - 1), list(local[:, 1:].T))[local[:, 0]]
         factors = False
         for number in np.unique(block):
             rows = parts[block == number]
@@ -284,7 +204,7 @@ class _Solver:
             factors |= sum(sizes[k] > 1 for k in moving) > 1
         return block if factors else None
 
-    def _memberships(self, table: _Table, blocks: Ids) -> list[_Table]:
+    def _memberships(self, table: Table, blocks: Ids) -> list[Table]:
         """Tables that tie the parts of a local product to the unit of their block."""
         count = int(blocks.max()) + 1
         if count == 1:
@@ -296,7 +216,7 @@ class _Solver:
         for k in range(1, table.rows.shape[1]):
             if not self.pinned[table.rows[:, k]].all():
                 rows = np.unique(np.stack([table.rows[:, k], units], 1), axis=0)
-                out.append(_Table(rows, np.zeros(len(rows), np.int64), table.number, composite=False))
+                out.append(Table(rows, np.zeros(len(rows), np.int64), table.number, composite=False))
         return out
 
     # -- the tree -----------------------------------------------------------------------------------
@@ -317,7 +237,7 @@ class _Solver:
                 ok = at[:, k] >= 0
                 left.append(anchor[ok])
                 right.append(at[ok, k])
-        return _connected(len(units), left, right)
+        return connected(len(units), left, right)
 
     def _decompose(self, units: Ids, colours: Words) -> list[Orbit]:
         """Orbits among units whose colours are shared (members as classes)."""
@@ -409,149 +329,6 @@ class _Solver:
         if not np.array_equal(before, after):
             return False
         return all(t.invariant(motion) for t in self.facts)
-
-
-@dataclass(slots=True)
-class _Table:
-    """A relation over classes: `rows` [n, arity], `code` [n] tells apart rows that repeat."""
-
-    rows: Ids
-    code: Ids
-    number: int
-    composite: bool
-
-    def words(self, rows: Ids) -> Words:
-        total = self.code.astype(np.uint64) * np.uint64(0x51ED) + salt(4, self.number)
-        for k in range(rows.shape[1]):
-            total = mix(total + rows[:, k].astype(np.uint64))
-        return total
-
-    def contribute(self, colours: Words, total: Words) -> None:
-        """Add each row's colour to its members."""
-        row = self.code.astype(np.uint64) * np.uint64(0x51ED) + salt(5, self.number)
-        for k in range(self.rows.shape[1]):
-            row = row + mix(colours[self.rows[:, k]] + salt(6, k))
-        row = mix(row)
-        for k in range(self.rows.shape[1]):
-            add_at(total, self.rows[:, k], mix(row + salt(7, k)))
-
-    def is_product(self) -> bool:
-        """Whether every combination of the columns' members is a row, for each code: then it says nothing."""
-        counts = [len(np.unique(self.rows[:, k])) for k in range(self.rows.shape[1])]
-        return float(np.prod(counts, dtype=np.float64)) * len(np.unique(self.code)) == len(self.rows)
-
-    def product_within(self, inside: NDArray[np.bool_], some: NDArray[np.bool_]) -> bool:
-        """Whether, for each combination of members outside, every combination of those inside is a row."""
-        which = inside[some][0]
-        if not (inside[some] == which).all():
-            return False
-        rows = self.rows[some]
-        outside = np.concatenate([rows[:, ~which], self.code[some][:, None]], 1)
-        _, outer = np.unique(outside, axis=0, return_inverse=True)
-        outer = outer.reshape(-1).astype(np.int64)
-        size = np.bincount(outer)
-        combinations = np.ones(len(size))
-        for k in np.flatnonzero(which):
-            pairs = np.unique(np.stack([outer, rows[:, k]], 1), axis=0)
-            combinations *= np.bincount(pairs[:, 0], minlength=len(size))
-        return bool((combinations == size).all())
-
-    def invariant(self, motion: Ids) -> bool:
-        a, b = np.sort(self.words(self.rows)), np.sort(self.words(motion[self.rows]))
-        return bool(np.array_equal(a, b))
-
-
-def _unite(ledger: Ledger) -> tuple[Ids, int]:
-    """Classes of equal units, closed under congruence of relations."""
-    left = [a for a, _ in ledger.equals]
-    right = [b for _, b in ledger.equals]
-    keyed = [r for r in ledger.relations if r.key is not None]
-    while True:
-        classes = _connected(ledger.units, left, right)
-        known: dict[tuple[object, ...], tuple[Ids, Ids]] = {}
-        grown = False
-        for relation in keyed:
-            rows = classes[relation.rows]
-            for side, lead in (("whole", [0]), ("parts", list(range(1, rows.shape[1])))):
-                chosen = _function_of(rows, lead)
-                if chosen is None:
-                    continue
-                mark = (relation.key, side, rows.shape[1], rows[chosen][:, lead].tobytes())
-                other, units = known.setdefault(mark, (rows[chosen], relation.rows[chosen]))
-                if not np.array_equal(other, rows[chosen]):
-                    left.extend(units.T)
-                    right.extend(relation.rows[chosen].T)
-                    grown = True
-        if not grown:
-            return classes, int(classes.max()) + 1 if len(classes) else 0
-
-
-def _function_of(rows: Ids, lead: list[int]) -> Ids | None:
-    """Indices of the distinct rows, sorted by their leading columns; None unless these determine the rest."""
-    rest = [k for k in range(rows.shape[1]) if k not in lead]
-    order = np.lexsort(rows[:, [*rest, *lead]].T)
-    ranked = rows[order]
-    differ = ranked[1:] != ranked[:-1]
-    fresh = np.r_[True, differ.any(1)]
-    if not differ[:, lead].any(1)[fresh[1:]].all():
-        return None
-    return order[fresh]
-
-
-def _connected(n: int, left: Sequence[Ids], right: Sequence[Ids]) -> Ids:
-    """Connected components of n nodes under the given edges, numbered from 0."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
-
-    a = np.concatenate([np.zeros(0, np.int64), *left])
-    b = np.concatenate([np.zeros(0, np.int64), *right])
-    graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
-    return connected_components(graph, directed=False)[1].astype(np.int64)  # type: ignore[no-any-return]
-
-
-def _occurrence_numbers(row: Ids) -> Ids:
-    """For each position, how often its value stood before it in the row."""
-    order = np.argsort(row, kind="stable")
-    ranked = row[order]
-    start = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    lengths = np.diff(np.r_[start, len(row)])
-    out = np.empty(len(row), np.int64)
-    out[order] = np.arange(len(row)) - np.repeat(start, lengths)
-    return out
-
-
-def _unique_rows(rows: Ids, code: Ids) -> tuple[Ids, Ids]:
-    """Rows and codes without repetitions."""
-    both = np.unique(np.concatenate([rows, code[:, None]], 1), axis=0)
-    return both[:, :-1], both[:, -1]
-
-
-def _occurrence_code(rows: Ids, relation: Relation) -> Ids:
-    """For each row, which occurrence of its label each part is along its own line, as one number."""
-    code = np.zeros(len(rows), np.int64)
-    for k, axes in enumerate(relation.lines):
-        grid = np.moveaxis(rows[:, k].reshape(relation.shape), axes, range(-len(axes), 0))
-        flat = grid.reshape(-1, int(np.prod([relation.shape[a] for a in axes], dtype=np.int64)))
-        which = _occurrences(flat)
-        if which is not None:
-            back = np.moveaxis(which.reshape(grid.shape), range(-len(axes), 0), axes)
-            code = code * (int(which.max()) + 1) + back.reshape(-1)
-    return code
-
-
-def _occurrences(lines: Ids) -> Ids | None:
-    """For each entry, how often its value stood before it in its row; None where nothing repeats."""
-    order = np.argsort(lines, 1, kind="stable")
-    ranked = np.take_along_axis(lines, order, 1)
-    fresh = np.ones(lines.shape, bool)
-    fresh[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
-    if fresh.all():
-        return None
-    place = np.broadcast_to(np.arange(lines.shape[1]), lines.shape)
-    start = np.maximum.accumulate(np.where(fresh, place, 0), 1)
-    out = np.empty(lines.shape, np.int64)
-    np.put_along_axis(out, order, place - start, 1)
-    return out
 
 
 def _lower(orbit: Orbit, place: dict[int, int]) -> Orbit:

@@ -52,7 +52,7 @@ def _dense(t: Movement, x: Labelled, w: Labelled, out: Labelled, *, transposed: 
     t.meet(
         [_line(x.ids[1], 1), _line(t.forget(w.ids[inner], [outer]), inner)], "contracted with a fixed axis"
     )
-    t._cancel(
+    t.cancel(
         [d for d in (_row(x.degrees[1]), _row(t.degree_forget(w.degrees[inner], [outer]))) if d is not None]
     )
     _put(out, t.forget(w.ids[outer], [inner]), t.degree_forget(w.degrees[outer], [inner]))

@@ -68,7 +68,7 @@ def _input(t: Movement, x: Labelled, w: Labelled) -> None:
     columns = t.forget(w.ids[2], [0, 1])
     t.meet([features, columns], "contracted with a fixed axis")
     other = t.degree_forget(w.degrees[2], [0, 1])
-    t._cancel([d for d in (degree, other) if d is not None])
+    t.cancel([d for d in (degree, other) if d is not None])
 
 
 def _part(v: Labelled, start: int, stop: int) -> Labelled:

@@ -1,0 +1,161 @@
+"""Relations over unit classes: tables of rows that any motion maps to rows, and the numbering of repeats.
+
+Where a label stands several times along an axis its k-th occurrence goes to the k-th: occurrence numbers are
+the codes that tell such rows apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.symmetry.constraints import Ids, Ledger, Relation
+from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
+
+
+@dataclass(slots=True)
+class Table:
+    """A relation over classes: `rows` [n, arity], `code` [n] tells apart rows that repeat."""
+
+    rows: Ids
+    code: Ids
+    number: int
+    composite: bool
+
+    def words(self, rows: Ids) -> Words:
+        """A hash of each row as it stands, uint64 [n]."""
+        total = self.code.astype(np.uint64) * np.uint64(0x51ED) + salt(4, self.number)
+        for k in range(rows.shape[1]):
+            total = mix(total + rows[:, k].astype(np.uint64))
+        return total
+
+    def contribute(self, colours: Words, total: Words) -> None:
+        """Add each row's colour to its members."""
+        row = self.code.astype(np.uint64) * np.uint64(0x51ED) + salt(5, self.number)
+        for k in range(self.rows.shape[1]):
+            row = row + mix(colours[self.rows[:, k]] + salt(6, k))
+        row = mix(row)
+        for k in range(self.rows.shape[1]):
+            add_at(total, self.rows[:, k], mix(row + salt(7, k)))
+
+    def is_product(self) -> bool:
+        """Whether every combination of the columns' members is a row, for each code: then it says nothing."""
+        counts = [len(np.unique(self.rows[:, k])) for k in range(self.rows.shape[1])]
+        return float(np.prod(counts, dtype=np.float64)) * len(np.unique(self.code)) == len(self.rows)
+
+    def product_within(self, inside: NDArray[np.bool_], some: NDArray[np.bool_]) -> bool:
+        """Whether, for each combination of members outside, every combination of those inside is a row."""
+        which = inside[some][0]
+        if not (inside[some] == which).all():
+            return False
+        rows = self.rows[some]
+        outside = np.concatenate([rows[:, ~which], self.code[some][:, None]], 1)
+        _, outer = np.unique(outside, axis=0, return_inverse=True)
+        outer = outer.reshape(-1).astype(np.int64)
+        size = np.bincount(outer)
+        combinations = np.ones(len(size))
+        for k in np.flatnonzero(which):
+            pairs = np.unique(np.stack([outer, rows[:, k]], 1), axis=0)
+            combinations *= np.bincount(pairs[:, 0], minlength=len(size))
+        return bool((combinations == size).all())
+
+    def invariant(self, motion: Ids) -> bool:
+        """Whether a motion (int64 [classes]) maps the set of rows to itself."""
+        a, b = np.sort(self.words(self.rows)), np.sort(self.words(motion[self.rows]))
+        return bool(np.array_equal(a, b))
+
+
+def unite(ledger: Ledger) -> tuple[Ids, int]:
+    """Classes of equal units, closed under congruence of relations."""
+    left = [a for a, _ in ledger.equals]
+    right = [b for _, b in ledger.equals]
+    keyed = [r for r in ledger.relations if r.key is not None]
+    while True:
+        classes = connected(ledger.units, left, right)
+        known: dict[tuple[object, ...], tuple[Ids, Ids]] = {}
+        grown = False
+        for relation in keyed:
+            rows = classes[relation.rows]
+            for side, lead in (("whole", [0]), ("parts", list(range(1, rows.shape[1])))):
+                chosen = function_of(rows, lead)
+                if chosen is None:
+                    continue
+                mark = (relation.key, side, rows.shape[1], rows[chosen][:, lead].tobytes())
+                other, units = known.setdefault(mark, (rows[chosen], relation.rows[chosen]))
+                if not np.array_equal(other, rows[chosen]):
+                    left.extend(units.T)
+                    right.extend(relation.rows[chosen].T)
+                    grown = True
+        if not grown:
+            return classes, int(classes.max()) + 1 if len(classes) else 0
+
+
+def function_of(rows: Ids, lead: list[int]) -> Ids | None:
+    """Indices of the distinct rows, sorted by their leading columns; None unless these determine the rest."""
+    rest = [k for k in range(rows.shape[1]) if k not in lead]
+    order = np.lexsort(rows[:, [*rest, *lead]].T)
+    ranked = rows[order]
+    differ = ranked[1:] != ranked[:-1]
+    fresh = np.r_[True, differ.any(1)]
+    if not differ[:, lead].any(1)[fresh[1:]].all():
+        return None
+    return order[fresh]
+
+
+def connected(n: int, left: Sequence[Ids], right: Sequence[Ids]) -> Ids:
+    """Connected components of n nodes under the given edges, numbered from 0."""
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    a = np.concatenate([np.zeros(0, np.int64), *left])
+    b = np.concatenate([np.zeros(0, np.int64), *right])
+    graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
+    return connected_components(graph, directed=False)[1].astype(np.int64)  # type: ignore[no-any-return]
+
+
+def occurrence_numbers(row: Ids) -> Ids:
+    """For each position, how often its value stood before it in the row."""
+    order = np.argsort(row, kind="stable")
+    ranked = row[order]
+    start = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
+    lengths = np.diff(np.r_[start, len(row)])
+    out = np.empty(len(row), np.int64)
+    out[order] = np.arange(len(row)) - np.repeat(start, lengths)
+    return out
+
+
+def unique_rows(rows: Ids, code: Ids) -> tuple[Ids, Ids]:
+    """Rows and codes without repetitions."""
+    both = np.unique(np.concatenate([rows, code[:, None]], 1), axis=0)
+    return both[:, :-1], both[:, -1]
+
+
+def occurrence_code(rows: Ids, relation: Relation) -> Ids:
+    """For each row, which occurrence of its label each part is along its own line, as one number."""
+    code = np.zeros(len(rows), np.int64)
+    for k, axes in enumerate(relation.lines):
+        grid = np.moveaxis(rows[:, k].reshape(relation.shape), axes, range(-len(axes), 0))
+        flat = grid.reshape(-1, int(np.prod([relation.shape[a] for a in axes], dtype=np.int64)))
+        which = occurrences(flat)
+        if which is not None:
+            back = np.moveaxis(which.reshape(grid.shape), range(-len(axes), 0), axes)
+            code = code * (int(which.max()) + 1) + back.reshape(-1)
+    return code
+
+
+def occurrences(lines: Ids) -> Ids | None:
+    """For each entry, how often its value stood before it in its row; None where nothing repeats."""
+    order = np.argsort(lines, 1, kind="stable")
+    ranked = np.take_along_axis(lines, order, 1)
+    fresh = np.ones(lines.shape, bool)
+    fresh[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
+    if fresh.all():
+        return None
+    place = np.broadcast_to(np.arange(lines.shape[1]), lines.shape)
+    start = np.maximum.accumulate(np.where(fresh, place, 0), 1)
+    out = np.empty(lines.shape, np.int64)
+    np.put_along_axis(out, order, place - start, 1)
+    return out
