@@ -44,8 +44,30 @@ KINDS = ("permute", "scale", "sign")
 """What a scramble may do."""
 
 
+class _Transformed:
+    """What every result with a transform says of it."""
+
+    __slots__ = ()
+    transform: Transform
+
+    @property
+    def changed(self) -> bool:
+        """Whether any parameter changed."""
+        return _acts(self.transform)
+
+    @property
+    def permuted(self) -> int:
+        """How many parameters have entries that moved."""
+        return self.transform.permuted
+
+    @property
+    def rescaled(self) -> int:
+        """How many parameters have entries that were multiplied."""
+        return self.transform.rescaled
+
+
 @dataclass(frozen=True, slots=True)
-class Canonicalized:
+class Canonicalized(_Transformed):
     """A canonical form.
 
     Attributes:
@@ -71,21 +93,6 @@ class Canonicalized:
         """Whether the model has no freedom, so that it is its own canonical form."""
         return self.symmetry.trivial
 
-    @property
-    def changed(self) -> bool:
-        """Whether any parameter changed."""
-        return _acts(self.transform)
-
-    @property
-    def permuted(self) -> int:
-        """How many parameters have entries that moved."""
-        return self.transform.permuted
-
-    @property
-    def rescaled(self) -> int:
-        """How many parameters have entries that were multiplied."""
-        return self.transform.rescaled
-
     def to_json(self) -> dict[str, Any]:
         """What was done, as JSON values."""
         return {
@@ -108,28 +115,13 @@ class Canonicalized:
 
 
 @dataclass(frozen=True, slots=True)
-class Scrambled:
+class Scrambled(_Transformed):
     """A random twin: another model of the same function, and the group element that leads there."""
 
     model: Model
     transform: Transform
     seed: int
     only: tuple[str, ...]
-
-    @property
-    def changed(self) -> bool:
-        """Whether any parameter changed."""
-        return _acts(self.transform)
-
-    @property
-    def permuted(self) -> int:
-        """How many parameters have entries that moved."""
-        return self.transform.permuted
-
-    @property
-    def rescaled(self) -> int:
-        """How many parameters have entries that were multiplied."""
-        return self.transform.rescaled
 
     def to_json(self) -> dict[str, Any]:
         """What was done, as JSON values."""
@@ -265,6 +257,7 @@ def scramble(
         ModelError: the model cannot be read.
         ValueError: `only` names something else.
     """
+    from onnxcanon.canonical.twins import random_twin
     from onnxcanon.symmetry.analysis import symmetry
 
     unknown = [word for word in only if word not in KINDS]
@@ -272,8 +265,7 @@ def scramble(
         raise ValueError(f"'{unknown[0]}' is none of {', '.join(KINDS)}")
     original = load(model)
     group = symmetry(original, _known(original, sizes))
-    wanted = {word: word in only for word in KINDS}
-    transform = group.random(np.random.default_rng(seed), pow2=True, **wanted)
+    transform = random_twin(original, group, seed, only)
     return Scrambled(transform.apply(original), transform, seed, tuple(w for w in KINDS if w in only))
 
 

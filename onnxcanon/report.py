@@ -18,7 +18,6 @@ SITES_SHOWN = 2
 VALUES_KEPT = 8
 NAME_WIDTH = 44
 LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"})
-LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"})
 
 
 @dataclass(frozen=True, slots=True)

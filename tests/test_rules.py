@@ -132,3 +132,31 @@ def test_normalization_across_channels_has_one_sign() -> None:
         y = Conv(q, w2)
     }"""
     kept(case(text, {"w1": weights(6, 3, 1, 1), "w2": weights(2, 6, 1, 1)}, opset=8))
+
+
+def test_scramble_loses_no_bit_of_subnormal_weights() -> None:
+    """Entries at the lowest bit of the type keep their scale: undoing the twin gives every byte back."""
+    import onnxcanon as oc
+
+    tiny = np.float32(2.0**-149) * np.arange(1, 25, 2, dtype=np.float32).reshape(4, 3)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("MatMul", ["r", "v"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "subnormal",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["n", 2])],
+        [
+            numpy_helper.from_array(tiny, "w"),
+            numpy_helper.from_array(np.ones((3, 2), np.float32) + tiny[:3, :2], "v"),
+        ],
+    )
+    model = oc.load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))
+    for seed in range(8):
+        twin = oc.scramble(model, seed=seed)
+        back = oc.apply(twin.model, twin.transform, inverse=True)
+        for name in ("w", "v"):
+            assert back.tensor(name).tobytes() == model.tensor(name).tobytes()

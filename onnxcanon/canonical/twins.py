@@ -11,10 +11,10 @@ from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.transform import Transform
 
-KINDS = ("permute", "scale", "sign")
 
-
-def random_twin(model: Model, symmetry: Symmetry, seed: int, only: Collection[str] = KINDS) -> Transform:
+def random_twin(
+    model: Model, symmetry: Symmetry, seed: int, only: Collection[str] = ("permute", "scale", "sign")
+) -> Transform:
     """A random transform: uniform permutations and signs, scales 2^-3 … 2^3 where no bit is lost."""
     rng = np.random.default_rng(seed)
     motion = symmetry.solution.random(rng) if "permute" in only else None

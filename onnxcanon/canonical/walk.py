@@ -94,8 +94,8 @@ def powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
 class Walk:
     """Determine freedoms one parameter after the other; repeated until nothing more can be determined.
 
-    Those marked `late` wait for all others; then they
-    go as near to their target as the lowest bits of their entries allow.
+    Those marked `late` wait for all others; then they go as near to their target as the lowest bits of their
+    entries allow.
     """
 
     def __init__(

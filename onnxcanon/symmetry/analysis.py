@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,6 +163,3 @@ def symmetry(model: Model, sizes: dict[str, int] | None = None) -> Symmetry:
     columns = [[d for d in p.degrees if d is not None] for p in facts.parameters.values()]
     scale, sign = (solve_degrees(facts.ledger, system, columns) for system in (System.SCALE, System.SIGN))
     return Symmetry(model.name, facts, solve(facts.ledger), scale, sign)
-
-
-Array = NDArray[Any]

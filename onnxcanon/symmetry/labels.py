@@ -20,7 +20,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from math import prod
 from typing import Final
 
 import numpy as np
@@ -535,8 +534,3 @@ def _letters(array: Ids, word: Sequence[str], order: Sequence[str]) -> Ids:
     moved = array.transpose([list(word).index(x) for x in present])
     sizes = iter(moved.shape)
     return moved.reshape([next(sizes) if x in word else 1 for x in order])
-
-
-def flat_size(shape: Sequence[int]) -> int:
-    """Number of entries."""
-    return prod(shape)

@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from onnxcanon.symmetry.constraints import Cause, Ids, System
+from onnxcanon.symmetry.constraints import Cause, Ids
 from onnxcanon.symmetry.labels import (
     CONTEXT_LIMIT,
     FIXED,
@@ -430,10 +430,6 @@ class Movement(Labels):
             for axis in sorted(axes, reverse=True):
                 out = self.squeeze(out, axis)
         return out
-
-    def degree_constant(self, degree: Ids | None, axes: Sequence[int], system: System) -> None:
-        """The degree does not vary along the axes, in the given system."""
-        self.degree_forget(degree, axes, system)
 
 
 def _moved(state: AxisState, perm: Sequence[int]) -> AxisState:
