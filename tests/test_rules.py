@@ -6,7 +6,9 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from tests.fuzz import Array, Case, check
+from tests.fuzz.builder import Array
+from tests.fuzz.check import check
+from tests.fuzz.graphs import Case
 
 
 def weights(*shape: int) -> Array:

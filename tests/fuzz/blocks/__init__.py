@@ -1,0 +1,12 @@
+"""The blocks, one file per family; importing this package enters them all in the table."""
+
+from tests.fuzz.blocks import (  # noqa: F401 - imported for their registration
+    contraction,
+    elementwise,
+    layers,
+    movement,
+    normalization,
+)
+from tests.fuzz.blocks.registry import BLOCKS
+
+__all__ = ["BLOCKS"]

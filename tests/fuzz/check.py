@@ -1,0 +1,146 @@
+"""The check: a random element of the whole group must change no output."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from onnxcanon.model import load
+from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.symmetry.trace import OTHER_SHAPE
+from onnxcanon.transform import Transform
+from tests.fuzz.builder import TOLERANCE, Array, session
+from tests.fuzz.graphs import Case
+from tests.fuzz.minimize import _tensors
+
+
+@dataclass
+class Report:
+    """What a check found: `problem` is empty for a graph that passes."""
+
+    problem: str = ""
+    permuted: bool = False
+    scaled: bool = False
+    flipped: bool = False
+    control: bool | None = None  # whether half of the transform changed the outputs
+    barriers: list[str] = field(default_factory=list)
+    error: float = 0.0
+
+
+def difference(one: Sequence[Array], other: Sequence[Array]) -> float:
+    """Largest difference relative to the largest entry of each output."""
+    worst = 0.0
+    for p, q in zip(one, other, strict=True):
+        if p.shape != q.shape:
+            return math.inf
+        if p.dtype.kind != "f":
+            worst = max(worst, float(not np.array_equal(p, q)))
+            continue
+        if not np.isfinite(q).all():
+            return math.inf
+        top = max(float(np.abs(p).max(initial=0.0)), 1e-3)
+        worst = max(worst, float(np.abs(p.astype(np.float64) - q).max(initial=0.0)) / top)
+    return worst
+
+
+def outputs_of(case: Case, proto: onnx.ModelProto) -> list[list[Array]]:
+    running = session(proto.SerializeToString())
+    return [[np.asarray(x) for x in running.run(None, f)] for f in case.feeds]
+
+
+def worst_difference(one: list[list[Array]], other: list[list[Array]]) -> float:
+    return max(difference(p, q) for p, q in zip(one, other, strict=True))
+
+
+def check(case: Case, seed: int = 0) -> Report:
+    """Analyze, transform, compare. Every exception of ours is a finding, of onnxruntime too."""
+    rng = np.random.default_rng([seed, 7])
+    try:
+        model = load(case.proto)
+        found = symmetry(model)
+        report = _report(found)
+        if found.solution.defects:
+            report.problem = f"defect: {found.solution.defects[0]}"
+            return report
+        if any(b.reason == OTHER_SHAPE for b in found.trace.barriers):
+            report.problem = "a rule and shape inference differ"
+            return report
+        whole = found.random(rng)
+        report.problem = _algebra(case, found, whole, rng)
+        if report.problem:
+            return report
+        before = outputs_of(case, case.proto)
+        report.error = worst_difference(before, outputs_of(case, whole.apply(model).to_proto()))
+        if report.error > TOLERANCE["float64" if _in_double(case) else "float32"]:
+            report.problem = f"mismatch: {_magnitude(report.error)}"
+        elif len(whole.actions) > 1:
+            report.control = _control(case, whole, before, rng)
+    except Exception as error:  # whatever it is, it is a finding
+        return Report(f"{type(error).__name__}: {str(error)[:200]}")
+    return report
+
+
+def _magnitude(error: float) -> str:
+    return "not finite" if not math.isfinite(error) else f"about 1e{round(math.log10(error))}"
+
+
+def _in_double(case: Case) -> bool:
+    """Whether the graph computes in double precision throughout."""
+    kinds = {a.dtype.name for a in (*case.feeds[0].values(), *_tensors(case).values())}
+    single = {
+        "GroupNormalization",
+        "LayerNormalization",
+        "RMSNormalization",
+    }  # stage one is in single precision
+    return "float64" in kinds and not any(n.op_type in single for n in case.proto.graph.node)
+
+
+def _report(found: Symmetry) -> Report:
+    scales, signs = found.acting
+    return Report(
+        permuted=bool(found.solution.orbits), scaled=bool(scales.any()), flipped=bool(signs.any()),
+        barriers=[f"{x.operator}: {x.reason}" for x in found.trace.barriers],
+    )  # fmt: skip
+
+
+def _algebra(case: Case, found: Symmetry, whole: Transform, rng: np.random.Generator) -> str:
+    """Inverse and composition, bit for bit (all factors are powers of two)."""
+    model = load(case.proto)
+    back = whole.apply(model)
+    back = whole.inverse().apply(back)
+    composed = whole.then(whole.inverse()).apply(model)
+    still = found.random(rng, scale=False, sign=False)
+    again = still.inverse().apply(still.apply(model))
+    for name in whole.actions:
+        want = model.tensor(name)
+        for what, other in (("undoing it", back), ("composing it with its inverse", composed)):
+            if not np.array_equal(want, other.tensor(name)):
+                return f"algebra: {what} does not give the model back"
+    for name in still.actions:
+        if model.tensor(name).tobytes() != again.tensor(name).tobytes():
+            return "algebra: undoing a permutation does not give the bytes back"
+    other = found.random(rng)
+    two = other.apply(whole.apply(model))
+    one = whole.then(other).apply(model)
+    for name in {*whole.actions, *other.actions}:
+        if not np.array_equal(two.tensor(name), one.tensor(name)):
+            return "algebra: composing is not applying one after the other"
+    return ""
+
+
+def _control(case: Case, whole: Transform, before: list[list[Array]], rng: np.random.Generator) -> bool:
+    """Whether some proper part of the transform changes the outputs, as it should."""
+    names = sorted(whole.actions)
+    for _ in range(3):
+        chosen = rng.permutation(names)[: max(1, len(names) // 2)].tolist()
+        half = Transform({n: whole.actions[n] for n in chosen}, whole.model)
+        try:
+            if worst_difference(before, outputs_of(case, half.apply(load(case.proto)).to_proto())) > 1e-4:
+                return True
+        except Exception:
+            return True
+    return False

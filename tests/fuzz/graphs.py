@@ -1,0 +1,129 @@
+"""Random graphs: blocks on a pool of values, and inputs to run them on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from tests.fuzz.blocks import BLOCKS
+from tests.fuzz.blocks.contraction import affine, conv, gemm
+from tests.fuzz.blocks.elementwise import unary
+from tests.fuzz.builder import OPSETS, Builder, Feeds, Rejected, run
+from tests.fuzz.check import outputs_of
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model with inputs to run it on."""
+
+    proto: onnx.ModelProto
+    feeds: list[Feeds]
+
+
+def _inputs(b: Builder) -> None:
+    shape = b.pick(
+        [
+            (3, b.size()),
+            (2, b.size(), b.size()),
+            (2, 4, b.size()),
+            (2, b.size(), 4, 4),
+            (2, b.size(), 6),
+            (2, 1, 4, 6),
+        ]
+    )
+    b.inputs["x"] = b.value["x"] = b.rng.normal(0, 1, shape).astype(b.dtype)
+    if b.flip(0.15):
+        ids = b.rng.integers(0, 5, (shape[0], int(b.pick([3, 4, 6]))))
+        b.inputs["ids"] = b.value["ids"] = ids
+        b.pool.append(b.op("Gather", b.weight(5, b.size()), "ids", axis=0))
+
+
+def generate(seed: int) -> Case:
+    """A random graph with finite outputs, the same for the same seed."""
+    rng = np.random.default_rng([seed, 20240])
+    while True:
+        case = _grown(rng)
+        if all(np.isfinite(x).all() for row in outputs_of(case, case.proto) for x in row):
+            return case
+
+
+def _grown(rng: np.random.Generator) -> Case:
+    b = Builder(rng, np.float32 if rng.random() < 0.45 else np.float64, int(rng.choice(OPSETS)))
+    while not b.pool:
+        try:
+            _inputs(b)
+            first = conv(b, "x") if len(b.shape("x")) == 4 and b.flip(0.7) else affine(b, "x")
+            b.pool.append(b.tame(first))
+        except Rejected:
+            b = Builder(rng, b.dtype, b.opset)
+    weights = np.array([w for w, _ in BLOCKS])
+    goal, tries = int(rng.integers(3, 13)), 0
+    while goal and tries < 60:
+        tries += 1
+        recent = b.pool[-4:] if b.flip(0.8) else b.pool
+        x = str(b.pick(recent))
+        made = b.attempt(BLOCKS[int(rng.choice(len(BLOCKS), p=weights / weights.sum()))][1], x)
+        b.pool.extend(made)
+        goal -= bool(made)
+    outputs = _outputs(b)
+    return _case(b, outputs)
+
+
+def _outputs(b: Builder) -> list[str]:
+    """Read what was not read yet, mostly through one more projection, rarely as it is."""
+    read = {n for node in b.nodes for n in node.input}
+    leaves = [p for p in b.pool if p not in read]
+    rng = b.rng
+    leaves = [p for p in leaves if rng.random() < 0.85] or leaves[-1:]
+    outs: list[str] = []
+    for leaf in leaves[-5:]:
+        way = rng.random()
+        if way < 0.07:
+            made = [leaf]
+        elif way < 0.6:
+            made = b.attempt(lambda b, x: affine(b, x, 3), leaf)
+        elif way < 0.75:
+            made = b.attempt(without_rows, leaf)
+        elif way < 0.9:
+            made = b.attempt(
+                lambda b, x: b.op("ReduceMean", unary(b, x), b.ints(*range(1, len(b.shape(x)))), keepdims=0),
+                leaf,
+            )
+        else:
+            made = b.attempt(lambda b, x: gemm(b, x), leaf)
+        outs.extend(made or [leaf])
+    if len(outs) > 1 and rng.random() < 0.5:
+        outs = outs[-1:]  # the others are dead branches
+    return list(dict.fromkeys(outs))
+
+
+def without_rows(b: Builder, x: str) -> str:
+    """A projection, then sums over everything between the batch and the last axis."""
+    y = affine(b, x, 3)
+    axes = range(1, len(b.shape(y)) - 1)
+    return b.op(b.pick(["ReduceMean", "ReduceMax"]), y, b.ints(*axes), keepdims=0) if axes else y
+
+
+def _case(b: Builder, outputs: list[str]) -> Case:
+    def feeds(batch: int | None) -> Feeds:
+        made = {}
+        for n, a in b.inputs.items():
+            shape = a.shape if batch is None else (batch, *a.shape[1:])
+            made[n] = (
+                b.rng.integers(0, 5, shape)
+                if a.dtype.kind == "i"
+                else b.rng.normal(0, 1, shape).astype(a.dtype)
+            )
+        return made
+
+    if b.flip(0.5):
+        case = Case(b.model(outputs, dynamic=True), [feeds(None), feeds(5)])
+        try:
+            for f in case.feeds:
+                run(case.proto, f)
+            return case
+        except Exception:  # the batch is baked into the graph
+            pass
+    return Case(b.model(outputs, dynamic=False), [feeds(None), feeds(None)])
