@@ -14,8 +14,7 @@ from onnxcanon.symmetry.analysis import Symmetry, symmetry
 from onnxcanon.symmetry.trace import OTHER_SHAPE
 from onnxcanon.transform import Transform
 from tests.fuzz.builder import TOLERANCE, Array, session
-from tests.fuzz.graphs import Case
-from tests.fuzz.minimize import _tensors
+from tests.fuzz.graphs import Case, tensors
 
 
 @dataclass
@@ -90,7 +89,7 @@ def _magnitude(error: float) -> str:
 
 def _in_double(case: Case) -> bool:
     """Whether the graph computes in double precision throughout."""
-    kinds = {a.dtype.name for a in (*case.feeds[0].values(), *_tensors(case).values())}
+    kinds = {a.dtype.name for a in (*case.feeds[0].values(), *tensors(case).values())}
     single = {
         "GroupNormalization",
         "LayerNormalization",

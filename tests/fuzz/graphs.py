@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from tests.fuzz.blocks import BLOCKS
 from tests.fuzz.blocks.contraction import affine, conv, gemm
@@ -20,6 +21,11 @@ class Case:
 
     proto: onnx.ModelProto
     feeds: list[Feeds]
+
+
+def tensors(case: Case) -> Feeds:
+    """The initializers by name."""
+    return {t.name: numpy_helper.to_array(t) for t in case.proto.graph.initializer}
 
 
 def _inputs(b: Builder) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import helper
 
 from tests.fuzz.builder import Array, Feeds, model_of, run
 from tests.fuzz.check import check
-from tests.fuzz.graphs import Case
+from tests.fuzz.graphs import Case, tensors
 
 
 def minimize(case: Case, fails: Callable[[Case], bool]) -> Case:
@@ -54,13 +54,9 @@ def _smaller(case: Case) -> Iterable[Case]:
     for node in static.proto.graph.node:  # leave a node out
         for n in node.output:
             for source in node.input:
-                known = {**values, **case.feeds[0], **_tensors(case)}
+                known = {**values, **case.feeds[0], **tensors(case)}
                 if n in floats and source in known and known[source].shape == values[n].shape:
                     yield _renamed(static, n, source)
-
-
-def _tensors(case: Case) -> Feeds:
-    return {t.name: numpy_helper.to_array(t) for t in case.proto.graph.initializer}
 
 
 def _static(case: Case) -> Case:
@@ -116,7 +112,7 @@ def _pruned(case: Case, outputs: Sequence[str]) -> Case:
 
 def describe(case: Case) -> str:
     """The graph in a few lines, constants of indices written out."""
-    tensors = _tensors(case)
+    tensors = tensors(case)
     lines = [f"opset {case.proto.opset_import[0].version}"]
     for value in case.proto.graph.input:
         dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]

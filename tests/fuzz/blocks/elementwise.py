@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from tests.fuzz.blocks.contraction import affine
-from tests.fuzz.blocks.movement import cut, gather, parts_of, regroup, shuffle, transpose
+from tests.fuzz.blocks.movement import cut, gather, regroup, shuffle, transpose
 from tests.fuzz.blocks.registry import block
 from tests.fuzz.builder import Builder, Rejected
 
@@ -102,37 +101,3 @@ def broadcast_meet(b: Builder, x: str) -> str:
     if not fits:
         raise Rejected("nothing fits")
     return b.op(b.pick(["Add", "Mul", "Mul", "Sub"]), x, str(b.pick(fits)))
-
-
-@block(2)
-def residual(b: Builder, x: str) -> str:
-    y = affine(b, unary(b, affine(b, x)), b.shape(x)[-1])
-    return b.op("Add", *([x, y] if b.flip() else [y, x]))
-
-
-@block(2)
-def reduced_gate(b: Builder, x: str) -> str:
-    """x · f(mean of x): squeeze and excitation, or a gate from the statistics."""
-    axes = sorted({b.axis(x, 2) for _ in range(int(b.pick([1, 2])))})
-    g = b.op(b.pick(["ReduceMean", "ReduceMax", "ReduceL2"]), x, b.ints(*axes), keepdims=1)
-    return b.op("Mul", x, unary(b, g))
-
-
-@block(1.5)
-def glu(b: Builder, x: str) -> str:
-    y = affine(b, x, 2 * b.size())
-    p, q = parts_of(b, y, len(b.shape(y)) - 1, 2, True)
-    return b.op("Mul", p, b.op(b.pick(["Sigmoid", "Tanh", "Relu", "Identity"]), q))
-
-
-@block(1)
-def constants_only(b: Builder, x: str) -> str:
-    """Arithmetic of shared uniform constants, which carry no freedom, meeting x."""
-    n = b.shape(x)[-1]
-    c = b.uniform((n,), 0.0)
-    y = b.op(b.pick(["Add", "Mul"]), x, c) if b.flip(0.3) else x
-    z = b.op(b.pick(["Exp", "Cos", "Sigmoid", "Softplus"]), c)
-    return b.op(b.pick(["Add", "Mul", "Sub", "Max"]), y, z)
-
-
-# normalization, reductions, pooling

@@ -8,11 +8,9 @@ import numpy as np
 
 from tests.fuzz.blocks.contraction import affine, mix_rows
 from tests.fuzz.blocks.elementwise import unary
-from tests.fuzz.blocks.movement import sliced
+from tests.fuzz.blocks.movement import parts_of, sliced
 from tests.fuzz.blocks.registry import block, reshaped
 from tests.fuzz.builder import CONTRIB, Builder, Rejected
-
-# larger pieces
 
 
 def sequence(b: Builder, x: str) -> str:
@@ -233,3 +231,37 @@ def project_back(b: Builder, x: str) -> str:
         raise Rejected("nothing fits")
     other = str(b.pick(fits))
     return b.op("Add", affine(b, x, b.shape(other)[-1]), other)
+
+
+@block(2)
+def residual(b: Builder, x: str) -> str:
+    y = affine(b, unary(b, affine(b, x)), b.shape(x)[-1])
+    return b.op("Add", *([x, y] if b.flip() else [y, x]))
+
+
+@block(2)
+def reduced_gate(b: Builder, x: str) -> str:
+    """x · f(mean of x): squeeze and excitation, or a gate from the statistics."""
+    axes = sorted({b.axis(x, 2) for _ in range(int(b.pick([1, 2])))})
+    g = b.op(b.pick(["ReduceMean", "ReduceMax", "ReduceL2"]), x, b.ints(*axes), keepdims=1)
+    return b.op("Mul", x, unary(b, g))
+
+
+@block(1.5)
+def glu(b: Builder, x: str) -> str:
+    y = affine(b, x, 2 * b.size())
+    p, q = parts_of(b, y, len(b.shape(y)) - 1, 2, True)
+    return b.op("Mul", p, b.op(b.pick(["Sigmoid", "Tanh", "Relu", "Identity"]), q))
+
+
+@block(1)
+def constants_only(b: Builder, x: str) -> str:
+    """Arithmetic of shared uniform constants, which carry no freedom, meeting x."""
+    n = b.shape(x)[-1]
+    c = b.uniform((n,), 0.0)
+    y = b.op(b.pick(["Add", "Mul"]), x, c) if b.flip(0.3) else x
+    z = b.op(b.pick(["Exp", "Cos", "Sigmoid", "Softplus"]), c)
+    return b.op(b.pick(["Add", "Mul", "Sub", "Max"]), y, z)
+
+
+# normalization, reductions, pooling
