@@ -9,8 +9,8 @@ from onnxcanon.model import load
 from onnxcanon.symmetry.analysis import symmetry
 from onnxcanon.transform import Action, Transform
 from tests.fuzz.builder import TOLERANCE, Builder
-from tests.fuzz.check import check, outputs_of, worst_difference
-from tests.fuzz.graphs import Case, generate
+from tests.fuzz.check import check, worst_difference
+from tests.fuzz.graphs import Case, generate, outputs_of
 from tests.fuzz.tally import fuzz
 
 CHUNK = 40

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
 
 from onnxcanon.model import load
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
 from onnxcanon.symmetry.trace import OTHER_SHAPE
 from onnxcanon.transform import Transform
-from tests.fuzz.builder import TOLERANCE, Array, session
-from tests.fuzz.graphs import Case, tensors
+from tests.fuzz.builder import TOLERANCE, Array
+from tests.fuzz.graphs import Case, outputs_of, tensors
 
 
 @dataclass
@@ -44,11 +43,6 @@ def difference(one: Sequence[Array], other: Sequence[Array]) -> float:
         top = max(float(np.abs(p).max(initial=0.0)), 1e-3)
         worst = max(worst, float(np.abs(p.astype(np.float64) - q).max(initial=0.0)) / top)
     return worst
-
-
-def outputs_of(case: Case, proto: onnx.ModelProto) -> list[list[Array]]:
-    running = session(proto.SerializeToString())
-    return [[np.asarray(x) for x in running.run(None, f)] for f in case.feeds]
 
 
 def worst_difference(one: list[list[Array]], other: list[list[Array]]) -> float:

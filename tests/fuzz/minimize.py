@@ -112,12 +112,12 @@ def _pruned(case: Case, outputs: Sequence[str]) -> Case:
 
 def describe(case: Case) -> str:
     """The graph in a few lines, constants of indices written out."""
-    tensors = tensors(case)
+    known = tensors(case)
     lines = [f"opset {case.proto.opset_import[0].version}"]
     for value in case.proto.graph.input:
         dims = [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim]
         lines.append(f"  input {value.name} {dims}")
-    for name, a in tensors.items():
+    for name, a in known.items():
         text = a.tolist() if a.dtype == np.int64 or a.size == 1 or (a == a.flat[0]).all() else a.dtype
         lines.append(f"  {name} {list(a.shape)} {text}")
     try:
