@@ -11,7 +11,7 @@ from onnx import numpy_helper
 from tests.fuzz.blocks import BLOCKS
 from tests.fuzz.blocks.contraction import affine, conv, gemm
 from tests.fuzz.blocks.elementwise import unary
-from tests.fuzz.builder import OPSETS, Builder, Feeds, Rejected, run, session
+from tests.fuzz.builder import OPSETS, Array, Builder, Feeds, Rejected, run, session
 
 
 @dataclass(frozen=True)
