@@ -17,7 +17,8 @@ tensor shows, and the first rule that really uses it names the axes and their co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -58,6 +59,22 @@ class Parameter:
     def __post_init__(self) -> None:
         self.ids = [None] * len(self.shape)
         self.degrees = [None] * len(self.shape)
+
+
+def stacked(members: Sequence[Parameter], units: Ids) -> Parameter:
+    """Parameters of one shape along a new axis 0, labelled by `units`: context of all their labels."""
+    first = members[0]
+    made = Parameter(" | ".join(p.name for p in members), (len(members), *first.shape), first.scalable)
+    made.ids[0] = units.reshape(-1, *[1] * len(first.shape))
+    for axis in range(len(first.shape)):
+        for target, source in (
+            (made.ids, [p.ids for p in members]),
+            (made.degrees, [p.degrees for p in members]),
+        ):
+            arrays = [a for store in source if (a := store[axis]) is not None]
+            if len(arrays) == len(members):
+                target[axis + 1] = np.stack(np.broadcast_arrays(*arrays))
+    return made
 
 
 @dataclass(frozen=True)
@@ -118,6 +135,14 @@ class Labels:
         self.cause = Cause("", "")
         self.shown: list[tuple[View, int]] = []
         self.first_use: dict[str, None] = {}  # parameters in the order in which they were labelled
+
+    @contextmanager
+    def slot(self, number: int) -> Iterator[None]:
+        """Facts found inside are about one input or output of the node."""
+        place = self.ledger.place
+        self.ledger.place = (place[0], number)
+        yield
+        self.ledger.place = place
 
     # -- parameters ---------------------------------------------------------------------------------
 

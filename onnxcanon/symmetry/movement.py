@@ -307,19 +307,20 @@ class Movement(Labels):
             return FIXED if sum(v.shape[axis] for v in values) > 1 else UNIFORM
         rank = values[0].rank
         pieces: list[Ids] = []
-        for v in values:
+        for slot, v in enumerate(values):
             state = v.ids[axis]
             if isinstance(state, State):
                 shape = [1] * rank
                 shape[axis] = v.shape[axis]
                 state_ids = self.ledger.new_units(shape)
-                if state is FIXED or not v.zero:
-                    self.ledger.pin(state_ids, Cause(self.cause.node, "concatenated with a fixed axis"))
-                else:
+                with self.slot(slot):
+                    if state is FIXED or not (v.zero or v.shape[axis] == 1):
+                        self.ledger.pin(state_ids, Cause(self.cause.node, "concatenated with a fixed axis"))
                     self.ledger.column(state_ids)
                 pieces.append(state_ids)
             else:
-                self.column(v, axis)
+                with self.slot(slot):
+                    self.column(v, axis)
                 pieces.append(state)
         around = np.broadcast_shapes(
             *([1 if k == axis else n for k, n in enumerate(p.shape)] for p in pieces)
@@ -328,7 +329,14 @@ class Movement(Labels):
             np.broadcast_to(p, [p.shape[axis] if k == axis else n for k, n in enumerate(around)])
             for p in pieces
         ]
-        return np.concatenate(wide, axis)
+        joined = np.concatenate(wide, axis)
+        rows = np.moveaxis(joined, axis, -1).reshape(-1, joined.shape[axis])
+        ends = np.cumsum([p.shape[axis] for p in wide])
+        for slot, (p, end) in enumerate(zip(wide, ends, strict=True)):
+            with self.slot(slot):
+                taken = np.arange(end - p.shape[axis], end)
+                self.ledger.movement(rows, rows[:, taken], taken)
+        return joined
 
     def _beside(self, values: Sequence[Labelled], k: int, axis: int) -> AxisState:
         """Labels of another axis: kept apart part by part while that is cheap, united beyond."""

@@ -14,41 +14,70 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.symmetry.constraints import Ids, Ledger
+from onnxcanon.symmetry.constraints import NOWHERE, Ids, Ledger, Place
 from onnxcanon.symmetry.group import Derived, Orbit, Solution
 from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
 from onnxcanon.symmetry.tables import (
     Table,
     connected,
     occurrence_code,
-    occurrence_numbers,
+    occurrences,
     unique_rows,
     unite,
 )
 
+Home = tuple[int, int]
+"""For a place inside a branch: a number that it shares with the matched places of other branches, and the
+unit of its own branch."""
 
-def solve(ledger: Ledger) -> Solution:
-    """Solve the ledger's facts about units."""
-    return _Solver(ledger).run()
+
+def solve(ledger: Ledger, homes: Mapping[Place, Home] | None = None) -> Solution:
+    """Solve the ledger's facts about units; `homes` holds the places that lie in interchangeable branches."""
+    return _Solver(ledger, homes or {}).run()
+
+
+class _Numbers:
+    """Numbers of facts: one each, or one for the matched facts of interchangeable branches."""
+
+    def __init__(self, homes: Mapping[Place, Home]) -> None:
+        self.homes = homes
+        self.next = 0
+        self.known: dict[tuple[str, int, int], int] = {}
+        self.met: Counter[tuple[str, Place]] = Counter()
+
+    def number(self, kind: str, place: Place) -> tuple[int, int | None]:
+        """The number of the next fact of a kind found at a place, and the unit of the branch it is in."""
+        self.next += 1
+        home = self.homes.get(place)
+        if home is None:
+            return self.next, None
+        turn = self.met[kind, place]
+        self.met[kind, place] += 1
+        return self.known.setdefault((kind, home[0], turn), self.next), home[1]
 
 
 class _Solver:
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, homes: Mapping[Place, Home]) -> None:
         self.ledger = ledger
+        self.facts_in = _Numbers(homes)
         self.classes, self.count = unite(ledger)
         self.pinned = np.zeros(self.count, bool)
-        for ids, _ in ledger.pins:
-            self.pinned[self.classes[ids]] = True
         self.tables: list[Table] = []
         self.derived: list[Derived] = []
         self.rigid: list[Ids] = []
+        self.held: list[Ids] = []
+        self.memberships: dict[int, list[tuple[Ids, Ids]]] = {}
 
     def run(self) -> Solution:
         self.columns = self._columns()
         self.facts = self.tables = self._tables()
+        self._pin_shared()
         colours = self._refine(self._start())
         colours = self._drop_products(colours)
         moving = ~self._fixed(colours) & ~self._is_derived()
@@ -64,50 +93,91 @@ class _Solver:
 
     def _columns(self) -> tuple[Ids, Words]:
         """All column facts as (class, word) pairs; the word names the column and position code."""
-        index, words = [], []
-        for number, (ids, codes) in enumerate(self.ledger.columns):
-            index.append(self.classes[ids])
-            words.append(mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number)))
-        for number, (before, after, taken) in enumerate(self.ledger.movements):
-            cls, word = self.occurrences(self.classes[before], self.classes[after], taken, number)
+        index, words = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+
+        def enter(cls: Ids, word: Words, number: int, branch: int | None) -> None:
             index.append(cls)
             words.append(word)
-        if not index:
-            return np.zeros(0, np.int64), np.zeros(0, np.uint64)
+            if branch is not None and len(cls):
+                self._belong(cls, word.view(np.int64), number, branch)
+
+        for ids, codes, place in self.ledger.columns:
+            number, branch = self.facts_in.number("column", place)
+            word = mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number))
+            enter(self.classes[ids], word, number, branch)
+        for before, after, taken, place in self.ledger.movements:
+            number, branch = self.facts_in.number("movement", place)
+            cls, word = self.occurrences(self.classes[before], self.classes[after], taken, number)
+            enter(cls, word, number, branch)
+        for ids, _, place in self.ledger.pins:
+            number, branch = self.facts_in.number("pin", place)
+            if branch is None:
+                self.pinned[self.classes[ids]] = True
+            else:  # held within its branch, which may move as a whole
+                enter(
+                    self.classes[ids],
+                    mix(np.arange(len(ids)).astype(np.uint64) + salt(9, number)),
+                    number,
+                    branch,
+                )
+                self.held.append(self.classes[ids])
         return np.concatenate(index), np.concatenate(words)
+
+    def _pin_shared(self) -> None:
+        """What is held within several branches at once does not move with any."""
+        rows = [table.rows for table in self.tables if table.membership]
+        if rows and self.held:
+            shared = np.bincount(np.unique(np.concatenate(rows), axis=0)[:, 0], minlength=self.count) > 1
+            held = np.concatenate(self.held)
+            self.pinned[held[shared[held]]] = True
+
+    def _belong(self, cls: Ids, code: Ids, number: int, branch: int) -> None:
+        """Tie the classes of a fact to the branch it was found in."""
+        rows, code = unique_rows(np.stack([cls, np.full(len(cls), self.classes[branch])], 1), code)
+        self.memberships.setdefault(number, []).append((rows, code))
 
     @staticmethod
     def occurrences(before: Ids, after: Ids, taken: Ids, number: int) -> tuple[Ids, Words]:
         """Where labels repeat along an axis the k-th occurrence maps to the k-th: classes whose occurrences a
         movement reorders differently get different words."""
-        out_cls, out_word = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-        for row_before, row_after in zip(before, after, strict=True):
-            which = occurrence_numbers(row_before)
-            if not which.any():
-                continue
-            later = occurrence_numbers(row_after)
-            words = mix(
-                which[taken].astype(np.uint64) * np.uint64(0x1F1F1F1F)
-                + later.astype(np.uint64)
-                + salt(2, number)
-            )
-            out_cls.append(row_after)
-            out_word.append(words)
-        return np.concatenate(out_cls), np.concatenate(out_word)
+        which, later = occurrences(before), occurrences(after)
+        if which is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.uint64)
+        number_after = np.zeros(after.shape, np.int64) if later is None else later
+        words = which[:, taken].astype(np.uint64) * np.uint64(0x1F1F1F1F) + number_after.astype(np.uint64)
+        chosen = which.any(1)  # rows where nothing repeats say nothing
+        return after[chosen].ravel(), mix(words[chosen] + salt(2, number)).ravel()
 
     def _tables(self) -> list[Table]:
-        tables = []
+        tables: dict[int, Table] = {}
         seen: set[bytes] = set()
-        for number, relation in enumerate(self.ledger.relations):
+        for relation in self.ledger.relations:
+            number, branch = self.facts_in.number("relation", relation.place)
             rows = self.classes[relation.rows]
             code = occurrence_code(rows, relation)
             mark = rows.tobytes() + code.tobytes() + repr((rows.shape, relation.key is None)).encode()
-            if mark in seen:
+            if branch is None and mark in seen:
                 continue
             seen.add(mark)
+            if branch is not None:
+                for k in range(rows.shape[1]):
+                    self._belong(rows[:, k], np.full(len(rows), k), number, branch)
             rows, code = unique_rows(rows, code)
-            tables.append(Table(rows, code, number, relation.key is not None))
-        return tables
+            composite = relation.key is not None
+            twin = tables.get(number)
+            if twin is not None and (twin.rows.shape[1], twin.composite) != (rows.shape[1], composite):
+                number, twin = self.facts_in.number("unmatched", NOWHERE)[0], None
+            if twin is not None:
+                rows, code = unique_rows(np.concatenate([twin.rows, rows]), np.concatenate([twin.code, code]))
+            tables[number] = Table(rows, code, number, composite)
+        return list(tables.values()) + self._membership_tables()
+
+    def _membership_tables(self) -> list[Table]:
+        out = []
+        for number, parts in self.memberships.items():
+            rows, code = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
+            out.append(Table(rows, code, number, composite=False, membership=True))
+        return out
 
     def _start(self) -> Words:
         colours = np.full(self.count, 1, np.uint64)
@@ -164,7 +234,8 @@ class _Solver:
         """Take out the last table that allows it; what it held may have kept an earlier one."""
         uses = np.zeros(self.count, np.int64)
         for table in self.tables:
-            uses[np.unique(table.rows)] += 1
+            if not table.membership:
+                uses[np.unique(table.rows)] += 1
         for n, table in reversed(list(enumerate(self.tables))):
             if not table.composite or (uses[table.rows[:, 0]] > 1).any():
                 continue

@@ -18,12 +18,15 @@ from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
 
 @dataclass(slots=True)
 class Table:
-    """A relation over classes: `rows` [n, arity], `code` [n] tells apart rows that repeat."""
+    """A relation over classes: `rows` [n, arity], `code` [n] tells apart rows that repeat. `composite`: the
+    first class of a row is made of the others; `membership`: it ties classes to the branch they are found
+    in."""
 
     rows: Ids
     code: Ids
     number: int
     composite: bool
+    membership: bool = False
 
     def words(self, rows: Ids) -> Words:
         """A hash of each row as it stands, uint64 [n]."""
@@ -114,17 +117,6 @@ def connected(n: int, left: Sequence[Ids], right: Sequence[Ids]) -> Ids:
     b = np.concatenate([np.zeros(0, np.int64), *right])
     graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
     return connected_components(graph, directed=False)[1].astype(np.int64)  # type: ignore[no-any-return]
-
-
-def occurrence_numbers(row: Ids) -> Ids:
-    """For each position, how often its value stood before it in the row."""
-    order = np.argsort(row, kind="stable")
-    ranked = row[order]
-    start = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    lengths = np.diff(np.r_[start, len(row)])
-    out = np.empty(len(row), np.int64)
-    out[order] = np.arange(len(row)) - np.repeat(start, lengths)
-    return out
 
 
 def unique_rows(rows: Ids, code: Ids) -> tuple[Ids, Ids]:
