@@ -72,7 +72,7 @@ class Action:
         source = int(self.index[0].ravel()[k]) if 0 in self.index else k
 
         def row(array: NDArray[Any]) -> NDArray[Any]:
-            return array.take(k if array.shape[0] > 1 else 0, 0)
+            return np.asarray(array[k if array.shape[0] > 1 else 0])
 
         index = {a - 1: row(i) for a, i in self.index.items() if a > 0}
         factor = {a - 1: row(f) for a, f in self.factor.items() if a > 0}

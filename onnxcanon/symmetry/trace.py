@@ -216,7 +216,7 @@ class Tracer:
         made = step(number, node, inputs, outputs)
         if any(op.data(k) is None for k in made.free):
             made.free = frozenset()
-        made.inputs += captured(node)
+        made.inputs += [v for v in captured(node) if v in self.values]
         return made
 
     def _branches(self) -> list[Branches]:
