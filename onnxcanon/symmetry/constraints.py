@@ -62,6 +62,24 @@ class Relation:
     place: Place
 
 
+def _paired(a: Ids, b: Ids) -> tuple[Ids, Ids]:
+    """The arrays broadcast against each other, without the repetitions where neither varies along an axis."""
+    a, b = _narrow(a, b.shape), _narrow(b, a.shape)
+    a, b = np.broadcast_arrays(a, b)
+    return a, b
+
+
+def _narrow(array: Ids, other: Sequence[int]) -> Ids:
+    """Without an axis along which neither the array nor the other one, of the given shape, varies."""
+    for axis in range(-1, -1 - array.ndim, -1):
+        single = -axis > len(other) or other[axis] == 1
+        if single and array.shape[axis] > 1:
+            first = array.take([0], axis)
+            if (first == array).all():
+                array = first
+    return array
+
+
 @dataclass(slots=True)
 class Ledger:
     """The growing list of facts."""
@@ -104,7 +122,7 @@ class Ledger:
     def equal(self, a: Ids, b: Ids) -> None:
         """Broadcast `a` against `b`: each pair is one unit."""
         if a is not b:
-            a, b = np.broadcast_arrays(a, b)
+            a, b = _paired(a, b)
             self.equals.append((a.ravel(), b.ravel()))
 
     def pin(self, ids: Ids, cause: Cause) -> None:
@@ -132,12 +150,12 @@ class Ledger:
     def degree_equal(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
         """Broadcast: deg(a) = deg(b)."""
         if a is not b:
-            a, b = np.broadcast_arrays(a, b)
+            a, b = _paired(a, b)
             self.degree_pairs.append((a.ravel(), b.ravel(), 1, system))
 
     def degree_opposite(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
         """Broadcast: deg(a) = -deg(b)."""
-        a, b = np.broadcast_arrays(a, b)
+        a, b = _paired(a, b)
         self.degree_pairs.append((a.ravel(), b.ravel(), -1, system))
 
     def degree_zero(self, a: Ids | None, system: System = System.BOTH) -> None:

@@ -127,7 +127,9 @@ class _Solver:
         """What is held within several branches at once does not move with any."""
         rows = [table.rows for table in self.tables if table.membership]
         if rows and self.held:
-            shared = np.bincount(np.unique(np.concatenate(rows), axis=0)[:, 0], minlength=self.count) > 1
+            pairs = np.concatenate(rows)
+            ties, _ = unique_rows(pairs, np.zeros(len(pairs), np.int64))
+            shared = np.bincount(ties[:, 0], minlength=self.count) > 1
             held = np.concatenate(self.held)
             self.pinned[held[shared[held]]] = True
 
@@ -257,7 +259,7 @@ class _Solver:
         key = mix(table.code.astype(np.uint64))
         for k in range(parts.shape[1]):
             key = mix(key + colours[parts[:, k]])
-        if len(np.unique(np.stack([key, colours[whole]], 1), axis=0)) > len(np.unique(key)):
+        if len(np.unique(mix(key + mix(colours[whole])))) > len(np.unique(key)):
             return None
         if len(moving) == 1:  # a channel at several fixed positions; a mere bijection stays
             alone = len(np.unique(parts[:, moving])) == len(whole)
@@ -286,8 +288,9 @@ class _Solver:
         out = []
         for k in range(1, table.rows.shape[1]):
             if not self.pinned[table.rows[:, k]].all():
-                rows = np.unique(np.stack([table.rows[:, k], units], 1), axis=0)
-                out.append(Table(rows, np.zeros(len(rows), np.int64), table.number, composite=False))
+                rows = np.stack([table.rows[:, k], units], 1)
+                rows, code = unique_rows(rows, np.zeros(len(rows), np.int64))
+                out.append(Table(rows, code, table.number, composite=False))
         return out
 
     # -- the tree -----------------------------------------------------------------------------------

@@ -46,8 +46,8 @@ class Table:
 
     def is_product(self) -> bool:
         """Whether every combination of the columns' members is a row, for each code: then it says nothing."""
-        counts = [len(np.unique(self.rows[:, k])) for k in range(self.rows.shape[1])]
-        return float(np.prod(counts, dtype=np.float64)) * len(np.unique(self.code)) == len(self.rows)
+        counts = [_distinct(self.rows[:, k]) for k in range(self.rows.shape[1])]
+        return float(np.prod(counts, dtype=np.float64)) * _distinct(self.code) == len(self.rows)
 
     def product_within(self, inside: NDArray[np.bool_], some: NDArray[np.bool_]) -> bool:
         """Whether, for each combination of members outside, every combination of those inside is a row."""
@@ -55,14 +55,15 @@ class Table:
         if not (inside[some] == which).all():
             return False
         rows = self.rows[some]
-        outside = np.concatenate([rows[:, ~which], self.code[some][:, None]], 1)
-        _, outer = np.unique(outside, axis=0, return_inverse=True)
-        outer = outer.reshape(-1).astype(np.int64)
+        _, outer = np.unique(row_numbers(*rows[:, ~which].T, self.code[some]), return_inverse=True)
         size = np.bincount(outer)
         combinations = np.ones(len(size))
         for k in np.flatnonzero(which):
-            pairs = np.unique(np.stack([outer, rows[:, k]], 1), axis=0)
-            combinations *= np.bincount(pairs[:, 0], minlength=len(size))
+            width = int(rows[:, k].max()) + 1
+            pairs = np.unique(outer * width + rows[:, k])
+            combinations *= np.bincount(pairs // width, minlength=len(size))
+            if combinations.min(initial=1) > size.max(initial=0):
+                return False
         return bool((combinations == size).all())
 
     def invariant(self, motion: Ids) -> bool:
@@ -119,10 +120,32 @@ def connected(n: int, left: Sequence[Ids], right: Sequence[Ids]) -> Ids:
     return connected_components(graph, directed=False)[1].astype(np.int64)  # type: ignore[no-any-return]
 
 
+def row_numbers(*columns: Ids) -> Ids:
+    """A number for each row of a table given by its columns: equal rows have equal numbers, and numbers are
+    ordered as the rows are."""
+    total, span = np.zeros(len(columns[0]), np.int64), 1
+    for column in columns:
+        width = int(column.max(initial=0)) + 1
+        if column.min(initial=0) < 0 or width > 1 << 31:
+            _, column = np.unique(column, return_inverse=True)
+            width = int(column.max(initial=0)) + 1
+        if span > (1 << 62) // width:
+            _, total = np.unique(total, return_inverse=True)
+            span = int(total.max(initial=0)) + 1
+        total = total * width + column
+        span *= width
+    return total
+
+
 def unique_rows(rows: Ids, code: Ids) -> tuple[Ids, Ids]:
     """Rows and codes without repetitions."""
-    both = np.unique(np.concatenate([rows, code[:, None]], 1), axis=0)
-    return both[:, :-1], both[:, -1]
+    _, first = np.unique(row_numbers(*rows.T, code), return_index=True)
+    return rows[first], code[first]
+
+
+def _distinct(values: Ids) -> int:
+    """How many different values there are."""
+    return len(np.unique(values))
 
 
 def occurrence_code(rows: Ids, relation: Relation) -> Ids:
