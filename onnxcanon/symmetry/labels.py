@@ -388,7 +388,7 @@ class Labels:
         runs = self.ledger.new_units([len(starts) if j == k else 1 for j in range(ids.ndim)])
         self.ledger.relate([ids.take(starts, k), runs], [(axis,), (k,)])
         lengths = np.diff(np.r_[starts, len(lines)])
-        self.ledger.relate([outer, np.repeat(runs, lengths, k)], [(k,), (k,)])
+        self.ledger.relate([outer, np.repeat(runs, lengths, k)], [(k,), ()])
 
     # -- elementwise --------------------------------------------------------------------------------
 
