@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.symmetry.constraints import NOWHERE, Ids, Place, System
+from onnxcanon.symmetry.facts import Home
 from onnxcanon.symmetry.gauge import Freedom, solve_degrees, used
 from onnxcanon.symmetry.group import Orbit, Solution
-from onnxcanon.symmetry.solve import Home, solve
+from onnxcanon.symmetry.solve import solve
 from onnxcanon.symmetry.trace import Trace, trace
 from onnxcanon.transform import Action, Factor, Index, Transform, by_context, move, tidy_index
 

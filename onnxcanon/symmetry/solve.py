@@ -14,179 +14,59 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.symmetry.constraints import NOWHERE, Ids, Ledger, Place
-from onnxcanon.symmetry.group import Derived, Orbit, Solution
-from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
-from onnxcanon.symmetry.tables import (
-    Table,
-    connected,
-    occurrence_code,
-    occurrences,
-    unique_rows,
-    unite,
-)
-
-Home = tuple[int, int]
-"""For a place inside a branch: a number that it shares with the matched places of other branches, and the
-unit of its own branch."""
+from onnxcanon.symmetry.certificate import certify
+from onnxcanon.symmetry.constraints import Ids, Ledger, Place
+from onnxcanon.symmetry.facts import Facts, Home, gather
+from onnxcanon.symmetry.group import Derived, Solution
+from onnxcanon.symmetry.hashing import Words, mix, salt
+from onnxcanon.symmetry.tables import Table, connected, unique_rows
+from onnxcanon.symmetry.tree import Tree
 
 
 def solve(ledger: Ledger, homes: Mapping[Place, Home] | None = None) -> Solution:
     """Solve the ledger's facts about units; `homes` holds the places that lie in interchangeable branches."""
-    return _Solver(ledger, homes or {}).run()
-
-
-class _Numbers:
-    """Numbers of facts: one each, or one for the matched facts of interchangeable branches."""
-
-    def __init__(self, homes: Mapping[Place, Home]) -> None:
-        self.homes = homes
-        self.next = 0
-        self.known: dict[tuple[str, int, int], int] = {}
-        self.met: Counter[tuple[str, Place]] = Counter()
-
-    def number(self, kind: str, place: Place) -> tuple[int, int | None]:
-        """The number of the next fact of a kind found at a place, and the unit of the branch it is in."""
-        self.next += 1
-        home = self.homes.get(place)
-        if home is None:
-            return self.next, None
-        turn = self.met[kind, place]
-        self.met[kind, place] += 1
-        return self.known.setdefault((kind, home[0], turn), self.next), home[1]
+    facts = gather(ledger, homes or {})
+    solution = _Solver(facts).run()
+    certify(solution, facts)
+    return solution
 
 
 class _Solver:
-    def __init__(self, ledger: Ledger, homes: Mapping[Place, Home]) -> None:
-        self.ledger = ledger
-        self.facts_in = _Numbers(homes)
-        self.classes, self.count = unite(ledger)
-        self.pinned = np.zeros(self.count, bool)
-        self.tables: list[Table] = []
+    def __init__(self, facts: Facts) -> None:
+        self.facts, self.count = facts, facts.count
+        self.pinned = facts.pinned
+        self.tables: list[Table] = facts.tables
         self.derived: list[Derived] = []
         self.rigid: list[Ids] = []
-        self.held: list[Ids] = []
-        self.memberships: dict[int, list[tuple[Ids, Ids]]] = {}
 
     def run(self) -> Solution:
-        self.columns = self._columns()
-        self.facts = self.tables = self._tables()
-        self._pin_shared()
-        colours = self._refine(self._start())
-        colours = self._drop_products(colours)
-        moving = ~self._fixed(colours) & ~self._is_derived()
-        orbits = self._decompose(np.flatnonzero(moving), colours)
-        solution = Solution(
-            self.classes, self.count, orbits, self.derived,
-            np.concatenate([np.zeros(0, np.int64), *self.rigid]), [],
-        )  # fmt: skip
-        self._certify(solution)
-        return solution
+        colours = self._refine(self.facts.start())
+        while True:
+            colours = self._drop_products(colours)
+            tree = Tree(self.tables, self.count, colours)
+            orbits = tree.decompose(np.flatnonzero(~self._fixed(colours) & ~self._is_derived()))
+            if not tree.stuck:
+                break
+            colours = self._hold(tree.stuck, colours)
+        rigid = np.concatenate([np.zeros(0, np.int64), *self.rigid])
+        return Solution(self.facts.classes, self.count, orbits, self.derived, rigid, [])
 
-    # -- facts over classes -------------------------------------------------------------------------
-
-    def _columns(self) -> tuple[Ids, Words]:
-        """All column facts as (class, word) pairs; the word names the column and position code."""
-        index, words = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-
-        def enter(cls: Ids, word: Words, number: int, branch: int | None) -> None:
-            index.append(cls)
-            words.append(word)
-            if branch is not None and len(cls):
-                self._belong(cls, word.view(np.int64), number, branch)
-
-        for ids, codes, place in self.ledger.columns:
-            number, branch = self.facts_in.number("column", place)
-            word = mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number))
-            enter(self.classes[ids], word, number, branch)
-        for before, after, taken, place in self.ledger.movements:
-            number, branch = self.facts_in.number("movement", place)
-            cls, word = self.occurrences(self.classes[before], self.classes[after], taken, number)
-            enter(cls, word, number, branch)
-        for ids, _, place in self.ledger.pins:
-            number, branch = self.facts_in.number("pin", place)
-            if branch is None:
-                self.pinned[self.classes[ids]] = True
-            else:  # held within its branch, which may move as a whole
-                enter(
-                    self.classes[ids],
-                    mix(np.arange(len(ids)).astype(np.uint64) + salt(9, number)),
-                    number,
-                    branch,
-                )
-                self.held.append(self.classes[ids])
-        return np.concatenate(index), np.concatenate(words)
-
-    def _pin_shared(self) -> None:
-        """What is held within several branches at once does not move with any."""
-        rows = [table.rows for table in self.tables if table.membership]
-        if rows and self.held:
-            pairs = np.concatenate(rows)
-            ties, _ = unique_rows(pairs, np.zeros(len(pairs), np.int64))
-            shared = np.bincount(ties[:, 0], minlength=self.count) > 1
-            held = np.concatenate(self.held)
-            self.pinned[held[shared[held]]] = True
-
-    def _belong(self, cls: Ids, code: Ids, number: int, branch: int) -> None:
-        """Tie the classes of a fact to the branch it was found in."""
-        rows, code = unique_rows(np.stack([cls, np.full(len(cls), self.classes[branch])], 1), code)
-        self.memberships.setdefault(number, []).append((rows, code))
-
-    @staticmethod
-    def occurrences(before: Ids, after: Ids, taken: Ids, number: int) -> tuple[Ids, Words]:
-        """Where labels repeat along an axis the k-th occurrence maps to the k-th: classes whose occurrences a
-        movement reorders differently get different words."""
-        which, later = occurrences(before), occurrences(after)
-        if which is None:
-            return np.zeros(0, np.int64), np.zeros(0, np.uint64)
-        number_after = np.zeros(after.shape, np.int64) if later is None else later
-        words = which[:, taken].astype(np.uint64) * np.uint64(0x1F1F1F1F) + number_after.astype(np.uint64)
-        chosen = which.any(1)  # rows where nothing repeats say nothing
-        return after[chosen].ravel(), mix(words[chosen] + salt(2, number)).ravel()
-
-    def _tables(self) -> list[Table]:
-        tables: dict[int, Table] = {}
-        seen: set[bytes] = set()
-        for relation in self.ledger.relations:
-            number, branch = self.facts_in.number("relation", relation.place)
-            rows = self.classes[relation.rows]
-            code = occurrence_code(rows, relation)
-            mark = rows.tobytes() + code.tobytes() + repr((rows.shape, relation.key is None)).encode()
-            if branch is None and mark in seen:
-                continue
-            seen.add(mark)
-            if branch is not None:
-                for k in range(rows.shape[1]):
-                    self._belong(rows[:, k], np.full(len(rows), k), number, branch)
-            rows, code = unique_rows(rows, code)
-            composite = relation.key is not None
-            twin = tables.get(number)
-            if twin is not None and (twin.rows.shape[1], twin.composite) != (rows.shape[1], composite):
-                number, twin = self.facts_in.number("unmatched", NOWHERE)[0], None
-            if twin is not None:
-                rows, code = unique_rows(np.concatenate([twin.rows, rows]), np.concatenate([twin.code, code]))
-            tables[number] = Table(rows, code, number, composite)
-        return list(tables.values()) + self._membership_tables()
-
-    def _membership_tables(self) -> list[Table]:
-        out = []
-        for number, parts in self.memberships.items():
-            rows, code = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
-            out.append(Table(rows, code, number, composite=False, membership=True))
-        return out
-
-    def _start(self) -> Words:
-        colours = np.full(self.count, 1, np.uint64)
-        add_at(colours, *self.columns)
-        pinned = np.flatnonzero(self.pinned)
-        colours[pinned] = mix(pinned.astype(np.uint64) + salt(3))
-        return colours
+    def _hold(self, stuck: list[Ids], colours: Words) -> Words:
+        """Hold the smallest set of alike units of every stuck component; the rest may then fall apart."""
+        colours = colours.copy()
+        for members in stuck:
+            _, index, counts = np.unique(colours[members], return_inverse=True, return_counts=True)
+            chosen = members.ravel()[
+                index.ravel() == np.argmin(np.where(counts > 1, counts, counts.max() + 1))
+            ]
+            colours[chosen] = mix(chosen.astype(np.uint64) + salt(23))
+            self.rigid.append(chosen)
+        return self._refine(colours)
 
     def _refine(self, colours: Words) -> Words:
         """Weisfeiler-Leman on the rows until the number of colours is stable."""
@@ -292,124 +172,3 @@ class _Solver:
                 rows, code = unique_rows(rows, np.zeros(len(rows), np.int64))
                 out.append(Table(rows, code, table.number, composite=False))
         return out
-
-    # -- the tree -----------------------------------------------------------------------------------
-
-    def _components(self, units: Ids) -> Ids:
-        """Component number of each unit; rows connect only their members among `units`."""
-        local = np.full(self.count, -1, np.int64)
-        local[units] = np.arange(len(units))
-        left, right = [], []
-        for table in self.tables:
-            at = local[table.rows]
-            some = (at >= 0).sum(1) >= 2
-            if not some.any() or table.product_within(at >= 0, some):
-                continue
-            at = at[some]
-            anchor = at.max(1)
-            for k in range(at.shape[1]):
-                ok = at[:, k] >= 0
-                left.append(anchor[ok])
-                right.append(at[ok, k])
-        return connected(len(units), left, right)
-
-    def _decompose(self, units: Ids, colours: Words) -> list[Orbit]:
-        """Orbits among units whose colours are shared (members as classes)."""
-        if not len(units):
-            return []
-        component = self._components(units)
-        order = np.lexsort((colours[units], component))
-        units, component = units[order], component[order]
-        starts = np.flatnonzero(np.r_[True, component[1:] != component[:-1]])
-        sizes = np.diff(np.r_[starts, len(units)])
-        marks = np.zeros(len(starts), np.uint64)
-        add_at(marks, np.repeat(np.arange(len(starts)), sizes), mix(colours[units]))
-        marks = mix(marks + sizes.astype(np.uint64))
-        orbits = []
-        for mark in np.unique(marks):
-            chosen = np.flatnonzero(marks == mark)
-            rows = starts[chosen][:, None] + np.arange(sizes[chosen[0]])
-            orbits.extend(self._orbit(units[rows], colours))
-        return orbits
-
-    def _orbit(self, members: Ids, colours: Words) -> list[Orbit]:
-        """One orbit from aligned components [k, s], each sorted by colour; nested where colours repeat."""
-        first = colours[members[0]]
-        if len(np.unique(first)) == members.shape[1]:
-            return [Orbit(members)] if len(members) > 1 else []
-        inner = [self._inside(row, colours) for row in members]
-        if any(i is None for i in inner) or len({repr(i[1]) for i in inner if i is not None}) > 1:
-            self.rigid.append(members.ravel())
-            return []
-        aligned = np.stack([i[0] for i in inner if i is not None])
-        children = self._children(inner[0])
-        if len(members) == 1:
-            return [_lift(c, aligned[0]) for c in children]
-        return [Orbit(aligned, children)]
-
-    def _inside(self, units: Ids, colours: Words) -> tuple[Ids, list[tuple[int, ...]], list[Orbit]] | None:
-        """Decompose one component: its units in canonical alignment, the shapes of its orbits, the orbits."""
-        _, index, counts = np.unique(colours[units], return_inverse=True, return_counts=True)
-        single = counts[index] == 1
-        rest = units[~single]
-        if not single.any() and len(np.unique(self._components(rest))) == 1:
-            return None
-        before = len(self.rigid)
-        orbits = self._decompose(rest, colours)
-        if len(self.rigid) > before:
-            return None
-        covered = [o.members.ravel() for o in orbits]
-        loose = np.setdiff1d(rest, np.concatenate([np.zeros(0, np.int64), *covered]))
-        if len(loose):
-            loose = loose[np.argsort(colours[loose], kind="stable")]
-        order = np.concatenate([units[single], loose, *covered])
-        shapes = [(len(units[single]), len(loose)), *(o.shape() for o in orbits)]
-        return order, shapes, orbits  # type: ignore[return-value]
-
-    def _children(self, inner: tuple[Ids, list[tuple[int, ...]], list[Orbit]] | None) -> list[Orbit]:
-        """The orbits inside a component with members as positions in its aligned columns."""
-        assert inner is not None
-        order, _, orbits = inner
-        place = {int(u): k for k, u in enumerate(order)}
-        return [_lower(o, place) for o in orbits]
-
-    # -- certificate --------------------------------------------------------------------------------
-
-    def _certify(self, solution: Solution) -> None:
-        """Check random elements against every fact; hold the orbits that fail."""
-        rng = np.random.default_rng(0)
-        if all(self._holds(solution.random(rng)) for _ in range(2)):
-            return
-        good = []
-        for orbit in solution.orbits:
-            alone = Solution(solution.classes, solution.count, [orbit], solution.derived, solution.rigid, [])
-            if all(self._holds(alone.random(rng)) for _ in range(2)):
-                good.append(orbit)
-            else:
-                solution.defects.append(f"an orbit of {orbit.size} components broke a fact and is held")
-        solution.orbits = good
-        if not all(self._holds(solution.random(rng)) for _ in range(2)):
-            solution.defects.append("orbits that hold one by one broke a fact together; all are held")
-            solution.orbits = []
-
-    def _holds(self, motion: Ids) -> bool:
-        """Whether a motion maps every column, row and pin to itself."""
-        if (motion[self.pinned] != np.flatnonzero(self.pinned)).any():
-            return False
-        index, words = self.columns
-        before, after = np.zeros(self.count, np.uint64), np.zeros(self.count, np.uint64)
-        add_at(before, index, words)
-        add_at(after, motion[index], words)
-        if not np.array_equal(before, after):
-            return False
-        return all(t.invariant(motion) for t in self.facts)
-
-
-def _lower(orbit: Orbit, place: dict[int, int]) -> Orbit:
-    """Members from classes to positions in a component; children already are positions in theirs."""
-    return Orbit(np.vectorize(place.__getitem__, otypes=[np.int64])(orbit.members), orbit.children)
-
-
-def _lift(orbit: Orbit, columns: Ids) -> Orbit:
-    """Members from positions in a component to classes."""
-    return Orbit(columns[orbit.members], orbit.children)

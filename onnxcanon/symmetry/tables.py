@@ -28,9 +28,9 @@ class Table:
     composite: bool
     membership: bool = False
 
-    def words(self, rows: Ids) -> Words:
-        """A hash of each row as it stands, uint64 [n]."""
-        total = self.code.astype(np.uint64) * np.uint64(0x51ED) + salt(4, self.number)
+    def words(self, which: Ids, rows: Ids) -> Words:
+        """A hash of each of the rows `which`, if their classes were `rows`; uint64 [n]."""
+        total = self.code[which].astype(np.uint64) * np.uint64(0x51ED) + salt(4, self.number)
         for k in range(rows.shape[1]):
             total = mix(total + rows[:, k].astype(np.uint64))
         return total
@@ -65,11 +65,6 @@ class Table:
             if combinations.min(initial=1) > size.max(initial=0):
                 return False
         return bool((combinations == size).all())
-
-    def invariant(self, motion: Ids) -> bool:
-        """Whether a motion (int64 [classes]) maps the set of rows to itself."""
-        a, b = np.sort(self.words(self.rows)), np.sort(self.words(motion[self.rows]))
-        return bool(np.array_equal(a, b))
 
 
 def unite(ledger: Ledger) -> tuple[Ids, int]:
