@@ -16,7 +16,7 @@ from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.facts import Facts
 from onnxcanon.symmetry.group import Derived, Orbit, Solution
 from onnxcanon.symmetry.hashing import Words, add_at
-from onnxcanon.symmetry.tables import Table
+from onnxcanon.symmetry.tables import Index, Table
 
 Pairs = tuple[Ids, Ids]
 """A partial motion: classes and what they become."""
@@ -46,28 +46,6 @@ def generators(orbit: Orbit, columns: Ids | None = None) -> Iterator[Pairs]:
         yield members.ravel(), np.roll(members, 1, 0).ravel()
     for child in orbit.children:
         yield from generators(child, members[0])
-
-
-class Index:
-    """Which rows, of arrays of classes stacked on each other, a class stands in."""
-
-    def __init__(self, arrays: Sequence[Ids], count: int) -> None:
-        flat = [np.zeros(0, np.int64), *(a.ravel() for a in arrays)]
-        owner = [np.zeros(0, np.int64), *(np.full(a.size, k) for k, a in enumerate(arrays))]
-        rows = [np.zeros(0, np.int64), *(np.repeat(np.arange(len(a)), a.shape[1]) for a in arrays)]
-        classes = np.concatenate(flat)
-        order = np.argsort(classes, kind="stable")
-        self.owner, self.row = np.concatenate(owner)[order], np.concatenate(rows)[order]
-        self.start = np.searchsorted(classes[order], np.arange(count + 1))
-
-    def of(self, classes: Ids) -> dict[int, Ids]:
-        """The rows of each array in which any of the classes stands."""
-        lengths = self.start[classes + 1] - self.start[classes]
-        ends = np.cumsum(lengths)
-        total = int(ends[-1]) if len(ends) else 0
-        at = np.repeat(self.start[classes] - (ends - lengths), lengths) + np.arange(total)
-        owner, row = self.owner[at], self.row[at]
-        return {int(k): np.unique(row[owner == k]) for k in np.unique(owner)}
 
 
 class Certificate:

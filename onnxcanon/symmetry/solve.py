@@ -24,7 +24,7 @@ from onnxcanon.symmetry.constraints import Ids, Ledger, Place
 from onnxcanon.symmetry.facts import Facts, Home, gather
 from onnxcanon.symmetry.group import Derived, Solution
 from onnxcanon.symmetry.hashing import Words, mix, salt
-from onnxcanon.symmetry.tables import Table, connected, unique_rows
+from onnxcanon.symmetry.tables import Table, connected, distinct_within, unique_rows
 from onnxcanon.symmetry.tree import Tree
 
 
@@ -105,34 +105,39 @@ class _Solver:
         itself becomes a unit its parts belong to.
         """
         self.tables = [t for t in self.tables if t.composite or not t.is_product()]
-        before = self.count
-        while self._derive_one(colours):
+        before, known = self.count, len(self.derived)
+        fixed = self._fixed(colours)
+        while self._derive(colours, fixed):
             pass
         grown = np.full(self.count, salt(8), np.uint64)
         grown[:before] = colours
-        return self._refine(grown) if self.derived else colours
+        return self._refine(grown) if len(self.derived) > known else colours
 
-    def _derive_one(self, colours: Words) -> bool:
-        """Take out the last table that allows it; what it held may have kept an earlier one."""
+    def _derive(self, colours: Words, fixed: NDArray[np.bool_]) -> bool:
+        """Take out what allows it, the last table first: what it held may have kept an earlier one."""
         uses = np.zeros(self.count, np.int64)
         for table in self.tables:
             if not table.membership:
                 uses[np.unique(table.rows)] += 1
+        found = False
         for n, table in reversed(list(enumerate(self.tables))):
             if not table.composite or (uses[table.rows[:, 0]] > 1).any():
                 continue
-            blocks = self._blocks(table, colours)
+            blocks = self._blocks(table, colours, fixed)
             if blocks is not None:
+                found = True
                 self.derived.insert(0, Derived(table.rows[:, 0], table.rows[:, 1:], table.code))
-                self.tables[n : n + 1] = self._memberships(table, blocks)
-                return True
-        return False
+                uses[np.unique(table.rows)] -= 1
+                self.tables[n : n + 1] = more = self._memberships(table, blocks)
+                for extra in more:
+                    members = np.unique(extra.rows)
+                    uses[members[members < len(uses)]] += 1
+        return found
 
-    def _blocks(self, table: Table, colours: Words) -> Ids | None:
+    def _blocks(self, table: Table, colours: Words, fixed: NDArray[np.bool_]) -> Ids | None:
         """The block of each row, if the parts of every block form a full product with at least two factors in
         some block, or if there is one moving part; None otherwise."""
         whole, parts = table.rows[:, 0], table.rows[:, 1:]
-        fixed = self._fixed(colours)
         moving = [k for k in range(parts.shape[1]) if not fixed[parts[:, k]].all()]
         if not moving or len(np.unique(whole)) < len(whole) or self.pinned[whole].any():
             return None
@@ -148,14 +153,11 @@ class _Solver:
         names, local = np.unique(parts[:, moving], return_inverse=True)
         local = local.reshape(len(parts), len(moving))
         block = connected(len(names), [local[:, 0]] * (len(moving) - 1), list(local[:, 1:].T))[local[:, 0]]
-        factors = False
-        for number in np.unique(block):
-            rows = parts[block == number]
-            sizes = [len(np.unique(rows[:, k])) for k in range(rows.shape[1])]
-            if np.prod(sizes, dtype=np.float64) * len(np.unique(table.code[block == number])) != len(rows):
-                return None
-            factors |= sum(sizes[k] > 1 for k in moving) > 1
-        return block if factors else None
+        _, block = np.unique(block, return_inverse=True)
+        sizes = np.stack([distinct_within(block, column) for column in (*parts.T, table.code)])
+        if (np.prod(sizes, 0, dtype=np.float64) != np.bincount(block)).any():
+            return None
+        return block if (np.sum(sizes[moving] > 1, 0) > 1).any() else None
 
     def _memberships(self, table: Table, blocks: Ids) -> list[Table]:
         """Tables that tie the parts of a local product to the unit of their block."""

@@ -49,22 +49,43 @@ class Table:
         counts = [_distinct(self.rows[:, k]) for k in range(self.rows.shape[1])]
         return float(np.prod(counts, dtype=np.float64)) * _distinct(self.code) == len(self.rows)
 
-    def product_within(self, inside: NDArray[np.bool_], some: NDArray[np.bool_]) -> bool:
-        """Whether, for each combination of members outside, every combination of those inside is a row."""
-        which = inside[some][0]
-        if not (inside[some] == which).all():
+    def product_within(self, which: Ids, inside: NDArray[np.bool_]) -> bool:
+        """Whether, in the rows `which`, every combination of members inside is there for each combination of
+        those outside; `inside` is bool [rows, arity]."""
+        chosen = inside[0]
+        if not (inside == chosen).all():
             return False
-        rows = self.rows[some]
-        _, outer = np.unique(row_numbers(*rows[:, ~which].T, self.code[some]), return_inverse=True)
+        rows = self.rows[which]
+        _, outer = np.unique(row_numbers(*rows[:, ~chosen].T, self.code[which]), return_inverse=True)
         size = np.bincount(outer)
         combinations = np.ones(len(size))
-        for k in np.flatnonzero(which):
-            width = int(rows[:, k].max()) + 1
-            pairs = np.unique(outer * width + rows[:, k])
-            combinations *= np.bincount(pairs // width, minlength=len(size))
+        for k in np.flatnonzero(chosen):
+            combinations *= distinct_within(outer, rows[:, k])
             if combinations.min(initial=1) > size.max(initial=0):
                 return False
         return bool((combinations == size).all())
+
+
+class Index:
+    """Which rows, of arrays of classes stacked on each other, a class stands in."""
+
+    def __init__(self, arrays: Sequence[Ids], count: int) -> None:
+        flat = [np.zeros(0, np.int64), *(a.ravel() for a in arrays)]
+        owner = [np.zeros(0, np.int64), *(np.full(a.size, k) for k, a in enumerate(arrays))]
+        rows = [np.zeros(0, np.int64), *(np.repeat(np.arange(len(a)), a.shape[1]) for a in arrays)]
+        classes = np.concatenate(flat)
+        order = np.argsort(classes, kind="stable")
+        self.owner, self.row = np.concatenate(owner)[order], np.concatenate(rows)[order]
+        self.start = np.searchsorted(classes[order], np.arange(count + 1))
+
+    def of(self, classes: Ids) -> dict[int, Ids]:
+        """The rows of each array in which any of the classes stands."""
+        lengths = self.start[classes + 1] - self.start[classes]
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        at = np.repeat(self.start[classes] - (ends - lengths), lengths) + np.arange(total)
+        owner, row = self.owner[at], self.row[at]
+        return {int(k): np.unique(row[owner == k]) for k in np.unique(owner)}
 
 
 def unite(ledger: Ledger) -> tuple[Ids, int]:
@@ -136,6 +157,12 @@ def unique_rows(rows: Ids, code: Ids) -> tuple[Ids, Ids]:
     """Rows and codes without repetitions."""
     _, first = np.unique(row_numbers(*rows.T, code), return_index=True)
     return rows[first], code[first]
+
+
+def distinct_within(block: Ids, values: Ids) -> Ids:
+    """How many different values each block 0 … n-1 of rows has, int64 [n]."""
+    _, first = np.unique(row_numbers(block, values), return_index=True)
+    return np.bincount(block[first], minlength=int(block.max(initial=-1)) + 1)
 
 
 def _distinct(values: Ids) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.group import Orbit
 from onnxcanon.symmetry.hashing import Words, add_at, mix
-from onnxcanon.symmetry.tables import Table, connected
+from onnxcanon.symmetry.tables import Index, Table, connected
 
 Inside = tuple[Ids, list[tuple[object, ...]], list[Orbit]]
 
@@ -27,16 +27,18 @@ class Tree:
     def __init__(self, tables: list[Table], count: int, colours: Words) -> None:
         self.tables, self.count, self.colours = tables, count, colours
         self.stuck: list[Ids] = []
+        self.index = Index([t.rows for t in tables], count)
+        self.local = np.full(count, -1, np.int64)  # the place of each class among the units looked at
 
     def _components(self, units: Ids) -> Ids:
         """Component number of each unit; rows connect only their members among `units`."""
-        local = np.full(self.count, -1, np.int64)
-        local[units] = np.arange(len(units))
+        self.local[units] = np.arange(len(units))
         left, right = [], []
-        for table in self.tables:
-            at = local[table.rows]
+        for number, which in self.index.of(units).items():
+            table = self.tables[number]
+            at = self.local[table.rows[which]]
             some = (at >= 0).sum(1) >= 2
-            if not some.any() or table.product_within(at >= 0, some):
+            if not some.any() or table.product_within(which[some], at[some] >= 0):
                 continue
             at = at[some]
             anchor = at.max(1)
@@ -44,6 +46,7 @@ class Tree:
                 ok = at[:, k] >= 0
                 left.append(anchor[ok])
                 right.append(at[ok, k])
+        self.local[units] = -1
         return connected(len(units), left, right)
 
     def decompose(self, units: Ids) -> list[Orbit]:
