@@ -19,8 +19,9 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.symmetry.certificate import certify
+from onnxcanon.symmetry.certificate import Certificate, certify
 from onnxcanon.symmetry.constraints import Ids, Ledger, Place
+from onnxcanon.symmetry.exchange import exchanges, singled_out
 from onnxcanon.symmetry.facts import Facts, Home, gather
 from onnxcanon.symmetry.group import Derived, Solution
 from onnxcanon.symmetry.hashing import Words, mix, salt
@@ -42,7 +43,7 @@ class _Solver:
         self.pinned = facts.pinned
         self.tables: list[Table] = facts.tables
         self.derived: list[Derived] = []
-        self.rigid: list[Ids] = []
+        self.held: list[tuple[Ids, Words]] = []
 
     def run(self) -> Solution:
         colours = self._refine(self.facts.start())
@@ -53,20 +54,36 @@ class _Solver:
             if not tree.stuck:
                 break
             colours = self._hold(tree.stuck, colours)
-        rigid = np.concatenate([np.zeros(0, np.int64), *self.rigid])
-        return Solution(self.facts.classes, self.count, orbits, self.derived, rigid, [])
+        solution = Solution(self.facts.classes, self.count, orbits, self.derived, np.zeros(0, np.int64), [])
+        if self.held:
+            self._exchange(solution)
+        return solution
 
     def _hold(self, stuck: list[Ids], colours: Words) -> Words:
         """Hold the smallest set of alike units of every stuck component; the rest may then fall apart."""
-        colours = colours.copy()
+        held = colours
         for members in stuck:
             _, index, counts = np.unique(colours[members], return_inverse=True, return_counts=True)
-            chosen = members.ravel()[
-                index.ravel() == np.argmin(np.where(counts > 1, counts, counts.max() + 1))
-            ]
-            colours[chosen] = mix(chosen.astype(np.uint64) + salt(23))
-            self.rigid.append(chosen)
-        return self._refine(colours)
+            smallest = np.argmin(np.where(counts > 1, counts, counts.max() + 1))
+            chosen = np.sort(members.ravel()[index.ravel() == smallest])
+            self.held.append((chosen, colours))
+            held = singled_out(held, chosen)
+        return self._refine(held)
+
+    def _exchange(self, solution: Solution) -> None:
+        """Take in joint motions of what was held; what then does not move is irregular."""
+        follows = np.flatnonzero(self._is_derived())
+        held = [(units, self._grown(colours)) for units, colours in self.held]
+        check = Certificate(self.facts, self.derived, self.count)
+        solution.orbits = exchanges(held, solution.orbits, self._refine, follows, check)
+        units = np.concatenate([units for units, _ in self.held])
+        solution.rigid = units[~solution.moving[units]]
+
+    def _grown(self, colours: Words) -> Words:
+        """Colours that also cover classes made since."""
+        out = np.full(self.count, salt(8), np.uint64)
+        out[: len(colours)] = colours
+        return out
 
     def _refine(self, colours: Words) -> Words:
         """Weisfeiler-Leman on the rows until the number of colours is stable."""
@@ -105,13 +122,11 @@ class _Solver:
         itself becomes a unit its parts belong to.
         """
         self.tables = [t for t in self.tables if t.composite or not t.is_product()]
-        before, known = self.count, len(self.derived)
+        known = len(self.derived)
         fixed = self._fixed(colours)
         while self._derive(colours, fixed):
             pass
-        grown = np.full(self.count, salt(8), np.uint64)
-        grown[:before] = colours
-        return self._refine(grown) if len(self.derived) > known else colours
+        return self._refine(self._grown(colours)) if len(self.derived) > known else colours
 
     def _derive(self, colours: Words, fixed: NDArray[np.bool_]) -> bool:
         """Take out what allows it, the last table first: what it held may have kept an earlier one."""
