@@ -126,16 +126,3 @@ def conv_transpose(t: Movement, op: Op) -> Outputs:
     """X[N, C, *S], W[C, M/group, *K], B[M] -> Y[N, M, *S']."""
     y = convolve(t, op.x(0), op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=True)
     return add_bias(t, y, op.x(2)) if op.has(2) else y
-
-
-@register("ConvInteger")
-def conv_integer(t: Movement, op: Op) -> Outputs:
-    """X int8 [N, C, *S], W int8 [M, C/group, *K], zero points (one; or per output channel) -> Y int32."""
-    x = t.stop(op.x(0))
-    y = convolve(t, x, op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=False)
-    if op.has(2):
-        t.fix_all(op.x(2), "zero point of an activation")
-    if op.has(3):
-        zero_point = op.x(3)
-        y = add_bias(t, y, zero_point) if zero_point.rank == 1 and zero_point.shape[0] > 1 else y
-    return t.stop(y)

@@ -36,9 +36,14 @@ def reduce(t: Movement, op: Op) -> Outputs:
 @register("LogSoftmax", "Softmax")
 def softmax(t: Movement, op: Op) -> Outputs:
     """X -> softmax along an axis (over all axes from it on before opset 13): moves with its labels."""
-    x = t.stop(op.x(0))
+    x = op.x(0)
     axis = op.axis(1 if op.version < 13 else -1, x.rank)
-    axes = list(range(axis, x.rank)) if op.version < 13 else [axis]
+    return soft_maximum(t, x, list(range(axis, x.rank)) if op.version < 13 else [axis])
+
+
+def soft_maximum(t: Movement, x: Labelled, axes: list[int]) -> Labelled:
+    """Softmax over axes taken together."""
+    x = t.stop(x)
     for k in range(x.rank):
         if k not in axes:
             x.ids[k] = t.forget(x.ids[k], axes)
