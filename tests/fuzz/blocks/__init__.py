@@ -6,6 +6,7 @@ from tests.fuzz.blocks import (  # noqa: F401 - imported for their registration
     layers,
     movement,
     normalization,
+    quantized,
 )
 from tests.fuzz.blocks.registry import BLOCKS
 
