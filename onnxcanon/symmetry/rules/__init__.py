@@ -5,7 +5,9 @@ from onnxcanon.symmetry.rules import (  # noqa: F401 - imported for their regist
     convolution,
     elementwise,
     fused,
+    indexing,
     linear,
+    meanings,
     normalization,
     quantization,
     quantized_pointwise,
@@ -14,6 +16,7 @@ from onnxcanon.symmetry.rules import (  # noqa: F401 - imported for their regist
     recurrent,
     reduction,
     sequences,
+    signals,
     spatial,
 )
 from onnxcanon.symmetry.rules.registry import RULES, UNKNOWN_SHAPE, Barrier, Op

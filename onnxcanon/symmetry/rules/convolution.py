@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.labels import UNIFORM, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
-from onnxcanon.symmetry.rules.registry import Op, Outputs, register
+from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 
 REASON = "image positions under a convolution"
 
@@ -126,3 +126,17 @@ def conv_transpose(t: Movement, op: Op) -> Outputs:
     """X[N, C, *S], W[C, M/group, *K], B[M] -> Y[N, M, *S']."""
     y = convolve(t, op.x(0), op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=True)
     return add_bias(t, y, op.x(2)) if op.has(2) else y
+
+
+@register("DeformConv")
+def deformable_conv(t: Movement, op: Op) -> Outputs:
+    """X[N, C, *S], W[M, C/group, *K], offset[N, …], B[M], mask[N, …] -> Y[N, M, *S']: displaced positions."""
+    if op.attr("offset_group", 1) != 1:
+        raise Barrier("offsets for groups of channels")
+    for i in (2, 4):
+        if op.has(i):
+            t.fix_all(op.x(i), "offsets of image positions")
+    x = op.x(0)
+    t.fix(x, 0, "each picture has its own offsets")
+    y = convolve(t, x, op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=False)
+    return add_bias(t, y, op.x(3)) if op.has(3) else y

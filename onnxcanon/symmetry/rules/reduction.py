@@ -64,11 +64,11 @@ def argmax(t: Movement, op: Op) -> Outputs:
     return t.reduce(still, [axis], keepdims=bool(op.attr("keepdims", 1)))
 
 
-@register("CumSum", "Hardmax")
+@register("CumProd", "CumSum", "Hardmax")
 def ordered(t: Movement, op: Op) -> Outputs:
     """X -> Y of the same shape, reading an axis in order."""
     x = op.x(0)
-    if op.kind == "CumSum":
+    if op.kind != "Hardmax":
         static = op.data(1)
         axes = range(x.rank) if static is None else [int(static.item()) % x.rank]
     else:

@@ -111,7 +111,8 @@ def quantized_pointwise(b: Builder, x: str) -> str:
     q, scale, zero = quantized(b, x)
     y_scale, y_zero = numbers(b, None, np.uint8)
     last = (y_scale, y_zero)
-    way = b.pick(["QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", "QLinearConcat"])  # fmt: skip
+    ways = ("Add", "Mul", "Sigmoid", "LeakyRelu", "Softmax", "Concat")
+    way = f"QLinear{b.pick(ways)}"
     if way in ("QLinearAdd", "QLinearMul"):
         other = quantized(b, str(b.pick([x, *b.fits(x)])))
         y = b.op(way, q, scale, zero, *other, *last, domain=CONTRIB)
