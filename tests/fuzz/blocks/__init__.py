@@ -3,6 +3,7 @@
 from tests.fuzz.blocks import (  # noqa: F401 - imported for their registration
     contraction,
     elementwise,
+    indexing,
     layers,
     movement,
     normalization,
