@@ -10,6 +10,7 @@ import pytest
 from onnxcanon.model import Model, load
 from onnxcanon.runtime import run, verify
 from onnxcanon.runtime.noise import rounds_to_integers
+from onnxcanon.runtime.saturation import unsaturated
 from onnxcanon.runtime.unrounded import Unroundable, unrounded
 from onnxcanon.symmetry.analysis import symmetry
 from tests.fuzz.builder import Array
@@ -112,9 +113,8 @@ def test_a_quantized_gemm_without_rounding(rounded: bool, turned: int) -> None:
 
 def chain(kind: str, width: int = 32) -> Model:
     """Two layers over a hidden axis, quantized in one of the usual ways."""
-    # Two products of 255 and 60 fit 16 bits, in which some processors add them up and saturate.
     wide = {
-        "w1": ints(16, width, low=-60, high=60), "w2": ints(width, 8, low=-60, high=60),
+        "w1": ints(16, width, low=-127, high=128), "w2": ints(width, 8, low=-127, high=128),
         "ws": (0.01 * RNG.random(width) + 0.01).astype(np.float32), "vs": np.array(0.01, np.float32),
         "s": np.array(0.031, np.float32), "z": np.array(128, np.uint8), "n": np.array(0, np.int8),
         "wz": 0 * ints(width), "t": np.array(0.4, np.float32), "o": np.array(100, np.uint8),
@@ -187,6 +187,31 @@ def test_small_models_are_the_same_as_their_twins_only(kind: str) -> None:
         assert not result.same
     assert not verify(model, swapped(model, "w1", 1), device="cpu").same
     assert not verify(model, swapped(model, "w2", 0), device="cpu").same
+
+
+@pytest.mark.parametrize("kind", ["operators", "dynamic"])
+def test_sums_of_large_integers_do_not_depend_on_their_order(kind: str) -> None:
+    """Some processors saturate in sums of two products, and what meets there depends on the order."""
+    model = chain(kind)
+    exact = unsaturated(model)
+    dtypes = {exact.tensor_info(name)[1].name for name in exact.tensor_names() if name.endswith("unsigned")}
+    assert dtypes == {"UINT8"}
+    rng = np.random.default_rng(3)
+    twin = unsaturated(symmetry(model).random(rng).apply(model))
+    for _ in range(20):
+        feed = {"x": (10.0 ** rng.uniform(-3, 1.5, (3, 16)) * rng.normal(size=(3, 16))).astype(np.float32)}
+        one, other = (run(m, feed, device="cpu")["y"] for m in (exact, twin))
+        assert one.std() > 0
+        assert (one == other).all()
+
+
+def test_unsigned_weights_compute_the_same() -> None:
+    text = f"g (uint8[2, 3, 4, 4] x) => (float[a, b1, c1, d1] y) {{ {EXACT['integer product']} }}"
+    example = case(text, numbers())
+    model = load(example.proto)
+    for feed in example.feeds:
+        one, other = (run(m, feed, device="cpu")["y"] for m in (model, unsaturated(model)))
+        assert (one == other).all()
 
 
 def test_the_reason_says_what_the_smooth_models_do() -> None:

@@ -26,6 +26,7 @@ from onnxcanon.model import Model
 from onnxcanon.runtime.inputs import KINDS, given_inputs, input_specs, plan_inputs
 from onnxcanon.runtime.measure import Channel, OutputDifference, Run, compare, limits_for
 from onnxcanon.runtime.noise import coarsest_unit, nudged, nudged_inputs, rounds_to_integers
+from onnxcanon.runtime.saturation import unsaturated
 from onnxcanon.runtime.sessions import Arrays, Level, Session, open_session
 from onnxcanon.runtime.signature import agreed_specs, signature_mismatch
 from onnxcanon.runtime.taps import ARGMAX, Tap, randomness, same_graph, saturating_taps
@@ -83,8 +84,10 @@ def verify(
     names_a, _ = _names(channels)
     specs = agreed_specs(input_specs(a.ir, any_type=data is not None), b.ir)
     runner = _Runner(device, optimize, threads, progress or (lambda line: None))
+    jumps = rounds_to_integers(a.ir)
+    judged = (unsaturated(a), unsaturated(b)) if jumps else (a, b)
     runner.say("running the first model")
-    with runner.open(a, names_a) as session:
+    with runner.open(judged[0], names_a) as session:
         where = session.device
         if data is None:
             plan = plan_inputs(specs, session.run, shapes=shapes, seed=seed)
@@ -94,10 +97,9 @@ def verify(
             seconds = 0.0
             feeds = [("data", inputs) for inputs in given_inputs(specs, data, _DATA_ROWS, _DATA_RUNS)]
             results_a = [_outputs(session, inputs, names_a) for _, inputs in feeds]
-    jumps = rounds_to_integers(a.ir)
     draws = 1 if seconds > _SLOW_SECONDS or a.serialized_size() > _LARGE_BYTES else 2
     judge = _Judge(runner, seed, draws, rtol)
-    results = judge.differences(a, b, channels, feeds, results_a, jumps=jumps)
+    results = judge.differences(*judged, channels, feeds, results_a, jumps=jumps)
     # What is compared ahead of an output is extra: where it says nothing, nothing is missing.
     names = [value.name for value in a.ir.graph.outputs]
     skipped |= {name: why for name, why in results.items() if isinstance(why, str) and name in names}
