@@ -201,6 +201,25 @@ def test_channels_pass_what_moves_image_positions(name: str) -> None:
     kept(case(text, made, opset=22 if "Deform" in body else 18), expected)
 
 
+CLASSICAL = {
+    "features": ("h = ai.onnx.ml.ArrayFeatureExtractor(a, r)", SIX),
+    "norms": ('h = ai.onnx.ml.Normalizer<norm = "L2">(a)', SIX),
+    "thresholds": ("h = ai.onnx.ml.Binarizer<threshold = 0.5>(a)", SIX),
+    "scalers": ("h = ai.onnx.ml.Scaler<offset = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], scale = [2.0]>(a)", 1),
+    "a new axis": ("e = com.microsoft.ExpandDims(a, one)\n h = Squeeze(e, axes)", SIX),
+}
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_classical_operators(name: str) -> None:
+    body, expected = CLASSICAL[name]
+    text = f"g (float[3, 4] x) => (float[n, 3] y) {{ a = MatMul(x, w1)\n {body}\n y = MatMul(h, w2) }}"
+    constants = {"r": i(5, 0, 3, 2, 4, 1), "one": np.array(1, np.int32), "axes": i(1)}
+    example = case(text, {"w1": scales(4, 6), "w2": scales(6, 3), **constants})
+    example.proto.opset_import.add(domain="ai.onnx.ml", version=3)
+    kept(example, expected)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -74,8 +74,8 @@ def even(t: Movement, op: Op) -> Outputs:
 
 @register(
     "Acos", "Acosh", "BitCast", "BitwiseNot", "Ceil", "Celu", "Elu", "Exp", "Floor", "Gelu", "HardSigmoid",
-    "HardSwish", "IsInf", "IsNaN", "Log", "Mish", "Not", "Reciprocal", "Selu", "Shrink", "Sigmoid", "Softplus",
-    "Sqrt", "Swish", "ThresholdedRelu", "ParametricSoftplus", "ScaledTanh",
+    "HardSwish", "IsInf", "IsNaN", "Log", "Mish", "Not", "Reciprocal", "Selu", "Shrink", "Sigmoid",
+    "Softplus", "Sqrt", "Swish", "ThresholdedRelu", "ParametricSoftplus", "ScaledTanh",
 )  # fmt: skip
 def other(t: Movement, op: Op) -> Outputs:
     """X -> Y, neither homogeneous nor of a parity."""
