@@ -39,6 +39,8 @@ ONE_STEP = {
         y = QuantizeLinear(f, t, o)""",
     "quantization of each channel": """d = DequantizeLinear(x, s, z)
         y = QuantizeLinear<axis = 1>(d, cs, cz)""",
+    "quantization of each block": """d = DequantizeLinear(x, s, z)
+        y = QuantizeLinear<axis = 3, block_size = 2>(d, fs, fz)""",
     "a cast": """d = DequantizeLinear(x, s, z)
         f = Mul(d, s)
         r = Round(f)
@@ -52,7 +54,8 @@ def numbers() -> dict[str, Array]:
         **NUMBERS, "w": ints(5, 3, 3, 3), "ws": scales(5), "wz": 0 * ints(5), "b": ints(5, dtype=np.int32),
         "m": ints(4, 6), "ms": scales(6), "mz": ints(6), "k": ints(3, 1, 1, dtype=np.uint8, low=0),
         "e": np.array(0.125, np.float32), "c": np.array([True, False, True, False]),
-        "cs": scales(3), "cz": ints(3, dtype=np.uint8, low=0), "low": np.array(0, np.float32),
+        "cs": scales(3), "fs": scales(2, 3, 4, 2), "fz": ints(2, 3, 4, 2, dtype=np.uint8, low=0),
+        "cz": ints(3, dtype=np.uint8, low=0), "low": np.array(0, np.float32),
         "high": np.array(255, np.float32),
     }  # fmt: skip
 
@@ -239,14 +242,13 @@ OBSTACLES = {
             },
             else_branch = two () => (float[n, 4] v2) { v2 = Identity(x) }>""", "inside its body",
     ),
-    "blocks": ("q = QuantizeLinear<axis = 1, block_size = 2>(x, bs)\n y = Cast<to = 1>(q)", "in blocks"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", OBSTACLES)
 def test_what_has_no_form_without_rounding_is_said(name: str) -> None:
     body, why = OBSTACLES[name]
-    more = {"v": scales(256), "c": np.array(True), "bs": scales(3, 2)}
+    more = {"v": scales(256), "c": np.array(True)}
     model = load(case(f"g (float[3, 4] x) => (float[a, b1] y) {{ {body} }}", {**NUMBERS, **more}).proto)
     assert rounds_to_integers(model.ir)
     with pytest.raises(Unroundable, match=why):

@@ -100,9 +100,10 @@ def quantize(rw: Rewriter, node: onnx.NodeProto) -> None:
     """x, scale, zero point -> x / scale + zero point."""
     x, scale, zero = arguments(node, 3)[:3]
     options = attributes(node)
-    if options.get("block_size"):
-        raise Unroundable(f"QuantizeLinear '{node.name}' rounds in blocks")
-    rw.quantized(x, scale, zero, node.output[0], options.get("axis", 1))
+    axis, block = options.get("axis", 1), options.get("block_size", 0)
+    if block:
+        scale, zero = (_spread(rw, name, axis, block) for name in (scale, zero))
+    rw.quantized(x, scale, zero, node.output[0], axis)
 
 
 @unrounds("DequantizeLinear")
@@ -116,20 +117,20 @@ def dequantize(rw: Rewriter, node: onnx.NodeProto) -> None:
         rw.keep(node)
         return
     if block:
-        if x in rw.floats:
-            raise Unroundable(f"DequantizeLinear '{node.name}' reads values rounded in blocks")
-        size = constants[0].shape[axis]  # type: ignore[union-attr]
+        size = None if constants[0] is None else constants[0].shape[axis]
         scale, zero = (_spread(rw, name, axis, block, size) for name in (scale, zero))
     rw.dequantized(x, scale, zero, axis, node.output[0])
 
 
-def _spread(rw: Rewriter, name: str, axis: int, block: int, size: int) -> str:
-    """A number for each block as one for each position."""
-    array = rw.constant(name) if name else None
-    if array is None:
+def _spread(rw: Rewriter, name: str, axis: int, block: int, size: int | None = None) -> str:
+    """A number for each block as one for each of `size` positions; without it the last block is full."""
+    if not name:
         return ""
+    array = rw.constant(name)
+    if array is None:
+        raise Unroundable(f"the numbers {name!r} for blocks are computed")
     wide = np.repeat(array.astype(np.float32), block, axis)
-    return rw.make(wide.take(range(size), axis))
+    return rw.make(wide if size is None else wide.take(range(size), axis))
 
 
 @unrounds("DynamicQuantizeLinear")
