@@ -117,6 +117,18 @@ def test_columns_of_quantized_matrices_move_with_their_scales() -> None:
     moves(case(text, {**NUMBERS, **weights}), factorial(6))
 
 
+def test_each_matrix_of_a_batch_has_columns_of_its_own() -> None:
+    text = """g (uint8[2, 3, 4] x) => (uint8[2, 3, 3] y) {
+        a = QLinearMatMul(x, s, z, w1, ws, wz, t, o)
+        y = QLinearMatMul(a, t, o, w2, s, n, t, o)
+    }"""
+    weights = {
+        "w1": ints(2, 4, 5), "ws": scales(2, 1, 5), "wz": ints(2, 1, 5), "w2": ints(2, 5, 3),
+        "n": np.array(0, np.int8),
+    }  # fmt: skip
+    moves(case(text, {**NUMBERS, **weights}), factorial(5) ** 2)
+
+
 def test_dynamic_quantization_moves_whole_tensors() -> None:
     text = """g (float[n, 4] x) => (float[n, 3] y) {
         q, qs, qz = DynamicQuantizeLinear(x)

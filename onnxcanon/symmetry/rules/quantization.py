@@ -37,7 +37,7 @@ def per_position(t: Movement, op: Op, i: int, y: Labelled, axis: int) -> Labelle
         raise Barrier("scales or zero points of an unusual shape")
     if np.broadcast_shapes(v.shape, y.shape) != y.shape:
         raise Barrier("scales or zero points that do not fit")
-    return t.elementwise([y, t.stop(v)])
+    return t.stop(t.elementwise([y, v]))
 
 
 def _per_axis(t: Movement, op: Op, i: int, x: Labelled) -> Labelled | None:

@@ -52,7 +52,7 @@ def conv_integer(t: Movement, op: Op) -> Outputs:
 
 def _matrix(t: Movement, op: Op, a: int, b: int, rows: tuple[int, ...], columns: tuple[int, ...]) -> Labelled:
     """A[…, M, K] · B[…, K, N] with numbers per row of A (inputs `rows`) and per column of B (`columns`)."""
-    left, right = t.stop(op.x(a)), t.stop(op.x(b))
+    left, right = t.stop(op.x(a)), op.x(b)
     y = t.stop(product(t, left, right))
     plain = left.rank > 1 and right.rank > 1
     for i in rows:
@@ -99,7 +99,7 @@ def quantized_gemm(t: Movement, op: Op) -> Outputs:
     one_number(op, 1, 2, 7, 8)
     left = ["k", "m"] if op.attr("transA", 0) else ["m", "k"]
     right = ["n", "k"] if op.attr("transB", 0) else ["k", "n"]
-    y = t.stop(t.contract([t.stop(op.x(0)), t.stop(op.x(3))], [left, right], ["m", "n"]))
+    y = t.stop(t.contract([t.stop(op.x(0)), op.x(3)], [left, right], ["m", "n"]))
     for i in (4, 5, 6):
         y = per_position(t, op, i, y, 1)
     return t.stop(y)
