@@ -14,7 +14,7 @@ from onnxcanon.symmetry.rules import RULES
 from tests.fuzz.builder import Array
 from tests.fuzz.check import check
 from tests.fuzz.graphs import Case
-from tests.test_quantized import case, order, scales
+from tests.test_quantized import case, fresh, order, scales  # noqa: F401 - a fixture
 
 INT = np.int64
 SIX = factorial(6)

@@ -15,7 +15,7 @@ from onnxcanon.runtime.unrounded import Unroundable, unrounded
 from onnxcanon.symmetry.analysis import symmetry
 from tests.fuzz.builder import Array
 from tests.shared import SHARED
-from tests.test_quantized import NUMBERS, case, ints, packed, scales
+from tests.test_quantized import NUMBERS, RNG, case, fresh, ints, packed, scales  # noqa: F401 - a fixture
 
 BYTE = np.array(0, np.int8)
 ONE_STEP = {
@@ -54,7 +54,9 @@ def numbers() -> dict[str, Array]:
         **NUMBERS, "w": ints(5, 3, 3, 3), "ws": scales(5), "wz": 0 * ints(5), "b": ints(5, dtype=np.int32),
         "m": ints(4, 6), "ms": scales(6), "mz": ints(6), "k": ints(3, 1, 1, dtype=np.uint8, low=0),
         "e": np.array(0.125, np.float32), "c": np.array([True, False, True, False]),
-        "cs": scales(3), "fs": scales(2, 3, 4, 2), "fz": ints(2, 3, 4, 2, dtype=np.uint8, low=0),
+        "cs": 0.3 + RNG.random(3, np.float32),
+        "fs": 0.3 + RNG.random((2, 3, 4, 2), np.float32),
+        "fz": ints(2, 3, 4, 2, dtype=np.uint8, low=0),
         "cz": ints(3, dtype=np.uint8, low=0), "low": np.array(0, np.float32),
         "high": np.array(255, np.float32),
     }  # fmt: skip
@@ -155,7 +157,6 @@ def chain(kind: str, width: int = 32) -> Model:
     return load(case(text, {k: v for k, v in wide.items() if k in read}).proto)
 
 
-RNG = np.random.default_rng(5)
 KINDS = ("qdq", "operators", "dynamic")
 
 
