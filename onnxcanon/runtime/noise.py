@@ -44,10 +44,11 @@ def coarsest_unit(model: Model) -> float:
 
 def rounds_to_integers(model: ir.Model) -> bool:
     """Whether activations are rounded to integers on their way (weights alone may be, without a jump)."""
-    return any(_rounds(op_type) for op_type in _op_types(model))
+    return any(rounds(op_type) for op_type in _op_types(model))
 
 
-def _rounds(op_type: str) -> bool:
+def rounds(op_type: str) -> bool:
+    """Whether an operator rounds to integers, or computes with what was rounded."""
     if op_type.startswith("Dequantize"):
         return False
     return op_type in ("Round", "MatMulNBits", "MatMulInteger", "ConvInteger") or any(

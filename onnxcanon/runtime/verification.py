@@ -9,6 +9,9 @@ from typing import Any
 
 from onnxcanon.runtime.measure import OutputDifference
 
+SMOOTH = "(without rounding)"
+"""Marks values of the two models without their rounding to integers."""
+
 
 @dataclass(frozen=True, slots=True)
 class Verification:
@@ -16,7 +19,8 @@ class Verification:
 
     Attributes:
         same: whether every value compared agrees; False means that a difference was seen.
-        outputs: the differences by output; "(before Softmax)" and the like mark values ahead of an output.
+        outputs: the differences by output; "(before Softmax)" and the like mark values ahead of an output,
+            "(without rounding)" those of quantized models with their rounding to integers taken out.
         kinds: the kinds of inputs run, or "data".
         runs: how many sets of inputs.
         device: where both ran.
@@ -72,6 +76,10 @@ def verdict(
         reason += f" {worst.tolerance:.1e} is allowed"
     else:
         reason = f"{name!r} has another shape, or infinities or NaNs elsewhere, on {worst.kind} inputs"
+    smooth = [row for label, row in outputs.items() if label.endswith(SMOOTH)]
+    if same and smooth:
+        apart = max(row.max_relative_difference for row in smooth)
+        reason += f"; without rounding to integers it is at most {apart:.1e}"
     if skipped:
         reason += f"; {_many(len(skipped), 'value')} not compared"
     return Verification(same, dict(outputs), kinds, runs, device, reason, dict(skipped))

@@ -5,6 +5,9 @@ hidden: exact comparison of parameters comes first, this second. It is made shar
 alone does to the model (see `noise`), by inputs of many kinds (see `inputs`), and by comparing values before
 operators that saturate or throw dice (see `taps`).
 
+Rounding to integers makes a model's own noise percents. Models that do so are compared a second time without
+it (see `unrounded`), where a twin deviates by no more than floats do: `same` asks for both.
+
 `same=False` always means that a difference was seen. What cannot be run or compared raises
 RuntimeUnavailableError.
 """
@@ -21,12 +24,14 @@ import numpy as np
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
 from onnxcanon.runtime.inputs import KINDS, given_inputs, input_specs, plan_inputs
-from onnxcanon.runtime.measure import Channel, Run, compare, limits_for
+from onnxcanon.runtime.measure import Channel, OutputDifference, Run, compare, limits_for
 from onnxcanon.runtime.noise import coarsest_unit, nudged, nudged_inputs, rounds_to_integers
+from onnxcanon.runtime.saturation import unsaturated
 from onnxcanon.runtime.sessions import Arrays, Level, Session, open_session
 from onnxcanon.runtime.signature import agreed_specs, signature_mismatch
 from onnxcanon.runtime.taps import ARGMAX, Tap, randomness, same_graph, saturating_taps
-from onnxcanon.runtime.verification import Verification, verdict
+from onnxcanon.runtime.unrounded import Unroundable, unrounded
+from onnxcanon.runtime.verification import SMOOTH, Verification, verdict
 
 Feed = tuple[str, Arrays]  # a kind of inputs, and inputs
 
@@ -76,11 +81,13 @@ def verify(
     if mismatch is not None:
         return Verification(False, {}, (), 0, device, mismatch, {})
     channels, skipped = _channels(a, b)
-    names_a, names_b = ({name: None for c in channels for name in c.names(side)} for side in (0, 1))
+    names_a, _ = _names(channels)
     specs = agreed_specs(input_specs(a.ir, any_type=data is not None), b.ir)
     runner = _Runner(device, optimize, threads, progress or (lambda line: None))
+    jumps = rounds_to_integers(a.ir)
+    judged = (unsaturated(a), unsaturated(b)) if jumps else (a, b)
     runner.say("running the first model")
-    with runner.open(a, names_a) as session:
+    with runner.open(judged[0], names_a) as session:
         where = session.device
         if data is None:
             plan = plan_inputs(specs, session.run, shapes=shapes, seed=seed)
@@ -90,24 +97,70 @@ def verify(
             seconds = 0.0
             feeds = [("data", inputs) for inputs in given_inputs(specs, data, _DATA_ROWS, _DATA_RUNS)]
             results_a = [_outputs(session, inputs, names_a) for _, inputs in feeds]
-    runner.say("running the second model")
-    results_b = runner.results(b, feeds, names_b)
-    jumps = rounds_to_integers(a.ir)
     draws = 1 if seconds > _SLOW_SECONDS or a.serialized_size() > _LARGE_BYTES else 2
-    twins = [_twin(runner, a, feeds, results_a, names_a, seed + i, jumps) for i in range(draws)]
-    runs = [
-        Run(kind, results_a[i], results_b[i], tuple(twin[i] for twin in twins))
-        for i, (kind, _) in enumerate(feeds)
-    ]
-    limits = limits_for(coarsest_unit(a), jumps, rtol)
-    results = {channel.label: compare(channel, runs, limits) for channel in channels}
+    judge = _Judge(runner, seed, draws, rtol)
+    results = judge.differences(*judged, channels, feeds, results_a, jumps=jumps)
     # What is compared ahead of an output is extra: where it says nothing, nothing is missing.
     names = [value.name for value in a.ir.graph.outputs]
     skipped |= {name: why for name, why in results.items() if isinstance(why, str) and name in names}
+    if jumps:
+        smooth = judge.without_rounding(a, b, feeds[: len(KINDS)])
+        if isinstance(smooth, str):
+            skipped[f"all {SMOOTH}"] = smooth
+        else:
+            results |= {f"{name} {SMOOTH}": result for name, result in smooth.items()}
     found = {label: result for label, result in results.items() if not isinstance(result, str)}
     if not found:
         raise RuntimeUnavailableError(f"{a.name}: nothing can be compared: {_list(skipped)}")
-    return verdict(found, tuple(dict.fromkeys(kind for kind, _ in feeds)), len(runs), where, skipped)
+    return verdict(found, tuple(dict.fromkeys(kind for kind, _ in feeds)), len(feeds), where, skipped)
+
+
+@dataclass(frozen=True, slots=True)
+class _Judge:
+    """Compares two models on inputs that the first one has run on already."""
+
+    runner: _Runner
+    seed: int
+    draws: int
+    rtol: float | None
+
+    def differences(
+        self,
+        a: Model,
+        b: Model,
+        channels: Sequence[Channel],
+        feeds: Sequence[Feed],
+        results_a: Sequence[Arrays],
+        *,
+        jumps: bool,
+    ) -> dict[str, OutputDifference | str]:
+        """The difference of every channel, or a sentence where nothing can be said about it."""
+        names_a, names_b = _names(channels)
+        self.runner.say("running the second model")
+        results_b = self.runner.results(b, feeds, names_b)
+        seeds = range(self.seed, self.seed + self.draws)
+        twins = [_twin(self.runner, a, feeds, results_a, names_a, seed, jumps) for seed in seeds]
+        runs = [
+            Run(kind, results_a[i], results_b[i], tuple(twin[i] for twin in twins))
+            for i, (kind, _) in enumerate(feeds)
+        ]
+        limits = limits_for(coarsest_unit(a), jumps, self.rtol)
+        return {channel.label: compare(channel, runs, limits) for channel in channels}
+
+    def without_rounding(
+        self, a: Model, b: Model, feeds: Sequence[Feed]
+    ) -> dict[str, OutputDifference | str] | str:
+        """The same of both models without their rounding; a sentence where they have no such form."""
+        if not same_graph(a.ir, b.ir):
+            return "the two graphs differ, and so may what they leave to the limits of integers"
+        self.runner.say("comparing without rounding to integers")
+        try:
+            a, b = unrounded(a), unrounded(b)
+            channels, _ = _channels(a, b)
+            results_a = self.runner.results(a, feeds, _names(channels)[0])
+            return self.differences(a, b, channels, feeds, results_a, jumps=False)
+        except (Unroundable, RuntimeUnavailableError) as error:
+            return f"{error}; what is less than the noise of rounding is not seen"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +216,12 @@ def _outputs(session: Session, inputs: Arrays, names: Mapping[str, None]) -> Arr
             shapes = [np.asarray(array.shape) for array in parts]
             values[name] = np.concatenate([piece.ravel() for piece in (*shapes, *parts)])
     return values
+
+
+def _names(channels: Sequence[Channel]) -> tuple[dict[str, None], dict[str, None]]:
+    """The values to compute in either model."""
+    one, two = ({name: None for c in channels for name in c.names(side)} for side in (0, 1))
+    return one, two
 
 
 def _channels(a: Model, b: Model) -> tuple[list[Channel], dict[str, str]]:

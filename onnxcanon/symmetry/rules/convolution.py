@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.labels import UNIFORM, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
-from onnxcanon.symmetry.rules.registry import Op, Outputs, register
+from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 
 REASON = "image positions under a convolution"
 
@@ -128,14 +128,15 @@ def conv_transpose(t: Movement, op: Op) -> Outputs:
     return add_bias(t, y, op.x(2)) if op.has(2) else y
 
 
-@register("ConvInteger")
-def conv_integer(t: Movement, op: Op) -> Outputs:
-    """X int8 [N, C, *S], W int8 [M, C/group, *K], zero points (one; or per output channel) -> Y int32."""
-    x = t.stop(op.x(0))
+@register("DeformConv")
+def deformable_conv(t: Movement, op: Op) -> Outputs:
+    """X[N, C, *S], W[M, C/group, *K], offset[N, …], B[M], mask[N, …] -> Y[N, M, *S']: displaced positions."""
+    if op.attr("offset_group", 1) != 1:
+        raise Barrier("offsets for groups of channels")
+    for i in (2, 4):
+        if op.has(i):
+            t.fix_all(op.x(i), "offsets of image positions")
+    x = op.x(0)
+    t.fix(x, 0, "each picture has its own offsets")
     y = convolve(t, x, op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=False)
-    if op.has(2):
-        t.fix_all(op.x(2), "zero point of an activation")
-    if op.has(3):
-        zero_point = op.x(3)
-        y = add_bias(t, y, zero_point) if zero_point.rank == 1 and zero_point.shape[0] > 1 else y
-    return t.stop(y)
+    return add_bias(t, y, op.x(3)) if op.has(3) else y

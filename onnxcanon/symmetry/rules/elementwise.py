@@ -73,9 +73,9 @@ def even(t: Movement, op: Op) -> Outputs:
 
 
 @register(
-    "Acos", "Acosh", "BitwiseNot", "Ceil", "Celu", "Elu", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish",
-    "IsInf", "IsNaN", "Log", "Mish", "Not", "Reciprocal", "Selu", "Shrink", "Sigmoid", "Softplus", "Sqrt",
-    "Swish", "ThresholdedRelu", "ParametricSoftplus", "ScaledTanh",
+    "Acos", "Acosh", "BitCast", "BitwiseNot", "Ceil", "Celu", "Elu", "Exp", "Floor", "Gelu", "HardSigmoid",
+    "HardSwish", "IsInf", "IsNaN", "Log", "Mish", "Not", "Reciprocal", "Selu", "Shrink", "Sigmoid",
+    "Softplus", "Sqrt", "Swish", "ThresholdedRelu", "ParametricSoftplus", "ScaledTanh",
 )  # fmt: skip
 def other(t: Movement, op: Op) -> Outputs:
     """X -> Y, neither homogeneous nor of a parity."""
@@ -225,11 +225,9 @@ def pointwise_legacy(t: Movement, op: Op) -> Outputs:
     return x
 
 
-@register("Bernoulli", "RandomNormalLike", "RandomUniformLike", "EyeLike", "Shape", "Size", "ConstantOfShape")
+@register("ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Shape", "Size")
 def shape_only(t: Movement, op: Op) -> Outputs:
     """X -> a value that depends on the shape of X alone; only ConstantOfShape reads its entries."""
-    if op.kind == "Bernoulli":
-        raise Barrier("Bernoulli draws per position")
     if op.kind != "ConstantOfShape":
         op.x(0)
-    return None if op.kind == "EyeLike" else [None]
+    return [None]

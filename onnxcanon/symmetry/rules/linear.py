@@ -80,22 +80,3 @@ def fused_matmul(t: Movement, op: Op) -> Outputs:
     if op.attr("transB", 0):
         b = t.transpose(b, [*range(b.rank - 2), b.rank - 1, b.rank - 2])
     return product(t, a, b)
-
-
-@register("MatMulInteger")
-def matmul_integer(t: Movement, op: Op) -> Outputs:
-    """A int8 [M, K], B int8 [K, N], zero points (one, or per row of A / column of B) -> Y int32 [M, N]."""
-    a, b = t.stop(op.x(0)), op.x(1)
-    y = t.stop(product(t, a, b))
-    for i, axis in ((2, y.rank - 2), (3, y.rank - 1)):
-        if op.has(i):
-            zero_point = op.x(i)
-            if zero_point.rank == 1 and zero_point.shape[0] > 1:
-                t.bind(zero_point)
-                shape = [1] * y.rank
-                shape[axis] = zero_point.shape[0]
-                lined = t.reshape(zero_point, tuple(shape), zero_point.shape, tuple(shape))
-                y = t.elementwise([y, lined])
-            elif zero_point.shape not in ((), (1,)):
-                t.fix_all(zero_point, "zero points of an unusual shape")
-    return y

@@ -18,6 +18,7 @@ def transpose(t: Movement, op: Op) -> Outputs:
     return t.transpose(x, op.attr("perm") or list(reversed(range(x.rank))))
 
 
+@register("ExpandDims", domain="com.microsoft")
 @register("Flatten", "Reshape", "Squeeze", "Unsqueeze")
 def reshape(t: Movement, op: Op) -> Outputs:
     """X[s…] -> Y[t…], entries in row-major order."""

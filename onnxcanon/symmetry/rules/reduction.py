@@ -36,9 +36,14 @@ def reduce(t: Movement, op: Op) -> Outputs:
 @register("LogSoftmax", "Softmax")
 def softmax(t: Movement, op: Op) -> Outputs:
     """X -> softmax along an axis (over all axes from it on before opset 13): moves with its labels."""
-    x = t.stop(op.x(0))
+    x = op.x(0)
     axis = op.axis(1 if op.version < 13 else -1, x.rank)
-    axes = list(range(axis, x.rank)) if op.version < 13 else [axis]
+    return soft_maximum(t, x, list(range(axis, x.rank)) if op.version < 13 else [axis])
+
+
+def soft_maximum(t: Movement, x: Labelled, axes: list[int]) -> Labelled:
+    """Softmax over axes taken together."""
+    x = t.stop(x)
     for k in range(x.rank):
         if k not in axes:
             x.ids[k] = t.forget(x.ids[k], axes)
@@ -59,11 +64,11 @@ def argmax(t: Movement, op: Op) -> Outputs:
     return t.reduce(still, [axis], keepdims=bool(op.attr("keepdims", 1)))
 
 
-@register("CumSum", "Hardmax")
+@register("CumProd", "CumSum", "Hardmax")
 def ordered(t: Movement, op: Op) -> Outputs:
     """X -> Y of the same shape, reading an axis in order."""
     x = op.x(0)
-    if op.kind == "CumSum":
+    if op.kind != "Hardmax":
         static = op.data(1)
         axes = range(x.rank) if static is None else [int(static.item()) % x.rank]
     else:

@@ -62,6 +62,11 @@ class Op:
         """Operator name."""
         return self.node.op_type
 
+    @property
+    def domain(self) -> str:
+        """The operator's domain; that of the standard is empty."""
+        return "" if self.node.domain == "ai.onnx" else self.node.domain
+
     def has(self, i: int) -> bool:
         """Whether input i is given."""
         return i < len(self.node.inputs) and self.node.inputs[i] is not None

@@ -15,6 +15,59 @@ def construct(t: Movement, op: Op) -> Outputs:
     return Bundle([t.copy(v) for v in op.xs()])
 
 
+@register("SequenceEmpty")
+def empty(t: Movement, op: Op) -> Outputs:
+    """-> []."""
+    return Bundle([])
+
+
+def _position(op: Op, i: int, default: int) -> int:
+    """A position in a sequence, given as input i."""
+    if not op.has(i):
+        return default
+    position = op.data(i)
+    if position is None:
+        raise Barrier("a position chosen at run time")
+    return int(position.item())
+
+
+@register("SequenceInsert")
+def insert(t: Movement, op: Op) -> Outputs:
+    """[X1, X2, …], X, position -> the sequence with X before the position, or at the end."""
+    members = [t.copy(v) for v in op.bundle(0)]
+    at = _position(op, 2, len(members))
+    return Bundle([*members[:at], t.copy(op.x(1)), *members[at:]])
+
+
+@register("SequenceErase")
+def erase(t: Movement, op: Op) -> Outputs:
+    """[X1, X2, …], position -> the sequence without the one there, or the last."""
+    members = [t.copy(v) for v in op.bundle(0)]
+    del members[_position(op, 1, -1)]
+    return Bundle(members)
+
+
+@register("SequenceLength")
+def length(t: Movement, op: Op) -> Outputs:
+    """[X1, X2, …] -> how many."""
+    op.bundle(0)
+    return [None]
+
+
+@register("Optional", "OptionalGetElement")
+def optional(t: Movement, op: Op) -> Outputs:
+    """X -> X, which may be absent."""
+    return t.copy(op.x(0))
+
+
+@register("OptionalHasElement")
+def has_element(t: Movement, op: Op) -> Outputs:
+    """X -> whether it is there."""
+    if op.has(0):
+        op.x(0)
+    return [None]
+
+
 @register("SplitToSequence")
 def split_to_sequence(t: Movement, op: Op) -> Outputs:
     """X, sizes -> the parts along an axis; without sizes, its positions one by one."""

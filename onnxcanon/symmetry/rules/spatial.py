@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxcanon.symmetry.constraints import System
-from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, constant
+from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.convolution import still_positions
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
@@ -78,15 +78,59 @@ def _unscaled(op: Op, rank: int) -> set[int]:
     return set(range(rank)) - scaled
 
 
-@register("GridSample", "LRN", "Crop", "CenterCropPad", "MaxRoiPool", "RoiAlign")
+@register("Crop", "LRN")
 def by_position(t: Movement, op: Op) -> Outputs:
     """LRN reads neighbouring channels: nothing moves. Crop cuts image positions."""
     x = op.x(0)
     if op.kind == "Crop":
         return resized(t, x, op.out_shapes()[0], range(2, x.rank), "image positions under cropping")
-    if op.kind == "LRN":
-        return t.stop(t.gather_unknown(x, 1, "LRN sums over neighbouring channels"))
-    raise Barrier(f"{op.kind} has no rule")
+    return t.stop(t.gather_unknown(x, 1, "LRN sums over neighbouring channels"))
+
+
+@register("CenterCropPad")
+def center_crop_pad(t: Movement, op: Op) -> Outputs:
+    """X -> the middle of X, or X amid zeros, along the axes that change their size."""
+    before, after = op.in_shapes(0), op.out_shapes()
+    pairs = list(zip(*before, *after, strict=True))
+    changed = [k for k, (a, b, c, d) in enumerate(pairs) if a != c or b != d]
+    return resized(t, op.x(0), after[0], changed, "positions under cropping or padding")
+
+
+@register("GridSample")
+@register("GridSample", domain="com.microsoft")
+def grid_sample(t: Movement, op: Op) -> Outputs:
+    """X[N, C, *S], grid[N, *S', d] -> Y[N, C, *S']: linear in X, each channel alike."""
+    x = op.x(0)
+    t.fix(x, 0, "each picture has its own grid")
+    t.fix_all(op.x(1), "positions to sample at")
+    return resized(t, x, op.out_shapes()[0], [0, *range(2, x.rank)], "image positions under a grid")
+
+
+@register("MaxRoiPool", "RoiAlign")
+def regions(t: Movement, op: Op) -> Outputs:
+    """X[N, C, H, W], regions[R, 4 or 5], batch indices[R] -> Y[R, C, h, w]."""
+    x = op.x(0)
+    if op.kind == "MaxRoiPool" or op.attr("mode", "avg") != "avg":
+        x = t.stop(x, System.SIGN)
+    for i in range(1, len(op.node.inputs)):
+        t.fix_all(op.x(i), "regions of a picture")
+    return resized(t, x, op.out_shapes()[0], [0, 2, 3], "image positions under regions")
+
+
+@register("Col2Im")
+def columns_to_image(t: Movement, op: Op) -> Outputs:
+    """X[N, C · block, L] -> Y[N, C, *S]: a sum of the blocks where they lie."""
+    (a, b), shape = op.in_shapes(0), op.out_shapes()[0]
+    block = a[1] // shape[1]
+    x = t.reshape(op.x(0), (a[0], shape[1], block, a[2]), b, (b[0], shape[1], block, b[2]))
+    still = still_positions(t, t.bind(x), (2, 3), "image positions of a block")
+    out = constant(shape)
+    for k in (0, 1):
+        state, degree = still.ids[k], still.degrees[k]
+        grown = (*(slice(None),) * 2, *(0,) * 2, *(None,) * (len(shape) - 2))
+        out.ids[k] = state if isinstance(state, State) else state[grown]
+        out.degrees[k] = None if degree is None else degree[grown]
+    return out
 
 
 @register("DepthToSpace")

@@ -28,6 +28,7 @@ def unary(op: Op) -> Shapes:
 @rule("QuantizeLinear", "DequantizeLinear", "Trilu", both=True)
 @rule("SwiGLU")
 @rule("GroupNorm", contrib=True)
+@rule("Binarizer", "CategoryMapper", "Imputer", "LabelEncoder", "Normalizer", "Scaler", classical=True)
 def alike(op: Op) -> Shapes:
     """X[*S], ... -> Y[*S]."""
     return [op.shape(0)]

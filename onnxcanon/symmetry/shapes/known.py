@@ -20,6 +20,7 @@ Shape = tuple[int, ...]
 Array = npt.NDArray[Any]
 
 CONTRIB = "com.microsoft"
+CLASSICAL = "ai.onnx.ml"
 
 
 class Unresolved(Exception):
@@ -134,8 +135,11 @@ Rule = Callable[[Op], Shapes]
 _RULES: dict[tuple[str, str], Rule] = {}
 
 
-def rule(*op_types: str, contrib: bool = False, both: bool = False) -> Callable[[Rule], Rule]:
-    """Register a shape rule for operators of the standard, of onnxruntime's contrib domain, or of both.
+def rule(
+    *op_types: str, contrib: bool = False, both: bool = False, classical: bool = False
+) -> Callable[[Rule], Rule]:
+    """Register a shape rule for operators of the standard, of onnxruntime's contrib domain, or of both; or of
+    the standard's domain of classical machine learning.
 
     A contrib operator is also accepted in the standard domain (older onnxruntime releases wrote it there)
     unless the standard has an operator of that name.
@@ -143,6 +147,9 @@ def rule(*op_types: str, contrib: bool = False, both: bool = False) -> Callable[
 
     def register(function: Rule) -> Rule:
         for op_type in op_types:
+            if classical:
+                _RULES[CLASSICAL, op_type] = function
+                continue
             if contrib or both:
                 _RULES[CONTRIB, op_type] = function
             if contrib:

@@ -278,3 +278,18 @@ def center_crop_pad(op: Op) -> Shapes:
     for axis, dim in zip(axes, op.values(1), strict=True):
         result[norm_axis(axis, len(result))] = dim
     return [tuple(result)]
+
+
+@rule("ArrayFeatureExtractor", classical=True)
+def features(op: Op) -> Shapes:
+    """X[*S, n], positions[m] -> Y[*S, m], with at least two axes."""
+    shape, count = op.shape(0), size_of(op.shape(1))
+    return [(*(shape[:-1] or (1,)), count)]
+
+
+@rule("ExpandDims", contrib=True)
+def expand_dims(op: Op) -> Shapes:
+    """X[*S], axis[] -> Y[*S] with a new axis of size 1."""
+    shape = op.shape(0)
+    axis = norm_axis(int(op.values(1)[0]), len(shape) + 1)
+    return [(*shape[:axis], 1, *shape[axis:])]

@@ -4,9 +4,11 @@ from tests.fuzz.blocks import (  # noqa: F401 - imported for their registration
     branches,
     contraction,
     elementwise,
+    indexing,
     layers,
     movement,
     normalization,
+    quantized,
 )
 from tests.fuzz.blocks.registry import BLOCKS
 

@@ -1,0 +1,84 @@
+"""Sums of integers that do not depend on their order.
+
+Processors with AVX2 and no dot product of bytes (VNNI) add up two products of unsigned and signed bytes in
+16 bits, and saturate: which products meet depends on the order of the weights, and twins differ by percents.
+With unsigned weights onnxruntime adds up in 32 bits. So weights and their zero points both move by 128, which
+changes no result where nothing saturates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from onnxcanon.model import Model, load
+
+LARGEST = 1 << 28  # bytes of weights: the copy is held in memory
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Which inputs hold the weight, its zero point and that of the activation (None: always unsigned)."""
+
+    weight: int
+    zero: int
+    activation: int | None
+
+
+SLOTS = {
+    "ConvInteger": Slots(1, 3, 2),
+    "DynamicQuantizeMatMul": Slots(1, 3, None),
+    "MatMulInteger": Slots(1, 3, 2),
+    "MatMulIntegerToFloat": Slots(1, 5, 4),
+    "QGemm": Slots(3, 5, 2),
+    "QLinearConv": Slots(3, 5, 2),
+    "QLinearMatMul": Slots(3, 5, 2),
+}
+
+
+def unsaturated(model: Model) -> Model:
+    """The model with the signed weights of its unsigned activations as unsigned ones."""
+    nodes = [node for node in model.ir.graph if node.op_type in SLOTS]
+    if not nodes or model.serialized_size() > LARGEST:
+        return model
+    proto = model.to_proto()
+    constants = set(model.tensor_names())
+    dynamic = {o for n in proto.graph.node if n.op_type == "DynamicQuantizeLinear" for o in n.output}
+    made: dict[str, np.ndarray] = {}
+    for node in proto.graph.node:
+        slots = SLOTS.get(node.op_type)
+        if slots is not None and _unsigned(model, node, slots, constants, dynamic):
+            _turn(model, node, slots, constants, made)
+    proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in made.items())
+    return load(proto) if made else model
+
+
+def _unsigned(
+    model: Model, node: onnx.NodeProto, slots: Slots, constants: set[str], dynamic: set[str]
+) -> bool:
+    """Whether a node's activation is known to be unsigned."""
+    if slots.activation is None or node.input[0] in dynamic:
+        return True
+    name = node.input[slots.activation] if slots.activation < len(node.input) else ""
+    return name in constants and model.tensor(name).dtype == np.uint8
+
+
+def _turn(
+    model: Model, node: onnx.NodeProto, slots: Slots, constants: set[str], made: dict[str, np.ndarray]
+) -> None:
+    """Replace a signed weight and its zero point."""
+    weight = node.input[slots.weight]
+    zero = node.input[slots.zero] if slots.zero < len(node.input) else ""
+    if weight not in constants or (zero and zero not in constants):
+        return
+    if model.tensor(weight).dtype != np.int8:
+        return
+    node.input.extend([""] * (slots.zero + 1 - len(node.input)))
+    for slot, name in ((slots.weight, weight), (slots.zero, zero)):
+        array = model.tensor(name) if name else np.array(0, np.int8)
+        twin = f"{name or weight}.{'unsigned' if name else 'zero'}"
+        made[twin] = (array.astype(np.int16) + 128).astype(np.uint8)
+        node.input[slot] = twin
