@@ -1,0 +1,52 @@
+"""Rotary position embedding: pairs of inner dimensions of a head turn by angles that depend on the position.
+
+    y_j = cos(θ_j p) · x_j - sin(θ_j p) · x_j',   y_j' = sin(θ_j p) · x_j + cos(θ_j p) · x_j'
+
+The angles are data, so a pair stays where it is in its head; whole heads move. The turn is linear: what
+scales or flips both members of a pair comes out of it. Dimensions past the turned ones are left alone.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxcanon.symmetry.labels import FIXED, Labelled
+from onnxcanon.symmetry.movement import Movement
+from onnxcanon.symmetry.rules.attention import heads, merged
+from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
+
+
+def rotated(t: Movement, x: Labelled, width: int, *, interleaved: bool) -> Labelled:
+    """X[B, g, e, S, d] -> X with the first `width` of each head's d inner dimensions turned in pairs."""
+    inner = x.rank - 1
+    for axis in (0, inner - 1):
+        t.fix(x, axis, "turned by an angle of its position")
+    turned = t.take(x, inner, np.arange(width))
+    order = np.arange(width).reshape(-1, 2) if interleaved else np.arange(width).reshape(2, -1).T
+    for k in range(x.rank):
+        degree = turned.degrees[k]
+        if degree is not None and degree.shape[inner] > 1:
+            t.ledger.degree_equal(degree.take(order[:, 0], inner), degree.take(order[:, 1], inner))
+        others = range(inner) if k == inner else [inner]
+        turned.ids[k] = t.forget(turned.ids[k], [a for a in others if a != k])
+    t.pin(turned.ids[inner], "turned by an angle of its own")
+    turned.ids[inner] = FIXED
+    if width == x.shape[inner]:
+        return turned
+    return t.concat([turned, t.take(x, inner, np.arange(width, x.shape[inner]))], inner)
+
+
+@register("RotaryEmbedding")
+@register("RotaryEmbedding", domain="com.microsoft")
+def rotary_embedding(t: Movement, op: Op) -> Outputs:
+    """X[B, S, H·d] or X[B, H, S, d], cos[…, r/2], sin[…, r/2], positions -> X, r of each head's d turned."""
+    x = op.x(0)
+    width = 2 * op.in_shapes(2)[0][-1]  # sin, in either domain's order of inputs
+    count = x.shape[1] if x.rank == 4 else op.attr("num_heads", 0) or x.shape[-1] // width
+    size = x.shape[-1] if x.rank == 4 else x.shape[-1] // count
+    if x.rank not in (3, 4) or (x.rank == 3 and count * size != x.shape[-1]) or width > size:
+        raise Barrier("RotaryEmbedding whose angles do not fit its heads")
+    shapes = op.in_shapes(0)
+    turned = rotated(t, heads(t, x, shapes[1], count, 1), width, interleaved=bool(op.attr("interleaved", 0)))
+    b2, s2 = shapes[1][0], shapes[1][1 if x.rank == 3 else 2]
+    return merged(t, turned, (b2, count, 1, s2, size), shapes)
