@@ -26,8 +26,10 @@ def heads(t: Movement, x: Labelled, alt: Shape, groups: int, each: int) -> Label
     """X[B, S, H·d] or X[B, H, S, d] -> [B, groups, each, S, d] with H = groups · each."""
     if x.rank == 3:
         (b, s, n), (b2, s2, _) = x.shape, alt
-        inner = n // (groups * each)
-        x = t.reshape(x, (b, s, groups, each, inner), alt, (b2, s2, groups, each, inner))
+        count, inner = groups * each, n // (groups * each)
+        whole, other = (b, s, count, inner), (b2, s2, count, inner)
+        x = t.reshape(x, whole, alt, other)  # as graphs cut it that do more with a head
+        x = t.reshape(x, (b, s, groups, each, inner), other, (b2, s2, groups, each, inner))
         return t.transpose(x, (0, 2, 3, 1, 4))
     (b, _, s, d), (b2, _, s2, _) = x.shape, alt
     return t.reshape(x, (b, groups, each, s, d), alt, (b2, groups, each, s2, d))
@@ -43,6 +45,7 @@ def appended(t: Movement, op: Op, past: int, new: Labelled, *, dynamic: bool) ->
     if not op.has(past):
         return new
     values = [op.x(past), new]
+    t.bind_together(values, 4)
     first, second = op.in_shapes(past)
     if dynamic or first[2] != second[2]:
         for v in values:
@@ -57,6 +60,8 @@ def attend(
 
     `added` broadcast to the scores; `fixed` are axes of the scores whose positions a mask tells apart.
     """
+    q = t.copy(t.bind(q))
+    q.ids[4] = t.forget(q.ids[4], [2])  # the queries of a group meet the same keys
     scores = t.contract([q, k], [list("bgesd"), list("bgtd")], list("bgest"))
     for axis in fixed:
         t.fix(scores, axis, "positions under a mask")
@@ -73,7 +78,9 @@ def merged(t: Movement, y: Labelled, alt: Shape, out: tuple[Shape, Shape]) -> La
     if len(out[0]) == 3:
         y = t.transpose(y, (0, 3, 1, 2, 4))
         alt = tuple(alt[p] for p in (0, 3, 1, 2, 4))
-    return t.reshape(y, out[0], alt, out[1])
+    at = 2 if len(out[0]) == 3 else 1  # groups and their heads
+    whole, other = ((*s[:at], s[at] * s[at + 1], *s[at + 2 :]) for s in (y.shape, alt))
+    return t.reshape(t.reshape(y, whole, alt, other), out[0], other, out[1])
 
 
 def per_head(t: Movement, op: Op, i: int, groups: int, each: int) -> Labelled:

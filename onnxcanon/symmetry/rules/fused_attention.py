@@ -105,6 +105,8 @@ def _with_past(t: Movement, op: Op, k: Labelled, v: Labelled, *, dynamic: bool) 
     past = op.x(4)
     first, second = op.in_shapes(4)
     held = [t.squeeze(t.take(past, 0, np.array([i])), 0) for i in (0, 1)]
+    t.bind_together([held[0], k], 4)
+    t.bind_together([held[1], v], 4)
     if dynamic or first[3] != second[3]:
         for x in (*held, k, v):
             t.fix(x, 2, "appended to a cache whose length is dynamic")

@@ -191,6 +191,7 @@ def tensor_scatter(t: Movement, op: Op) -> Outputs:
     """cache[B, …, T, …], new[B, …, L, …], places[B] -> cache with the new rows written along an axis."""
     cache, new = op.x(0), op.x(1)
     axis = op.axis(-2, cache.rank)
+    t.bind_together([cache, new], cache.rank)
     for v in (cache, new):
         for k in {0, axis}:
             t.fix(v, k, "written at positions chosen at run time")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxcanon.symmetry.labels import FIXED, Labelled
+from onnxcanon.symmetry.labels import Labelled, State
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.attention import heads, merged
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
@@ -27,10 +27,11 @@ def rotated(t: Movement, x: Labelled, width: int, *, interleaved: bool) -> Label
         degree = turned.degrees[k]
         if degree is not None and degree.shape[inner] > 1:
             t.ledger.degree_equal(degree.take(order[:, 0], inner), degree.take(order[:, 1], inner))
-        others = range(inner) if k == inner else [inner]
-        turned.ids[k] = t.forget(turned.ids[k], [a for a in others if a != k])
-    t.pin(turned.ids[inner], "turned by an angle of its own")
-    turned.ids[inner] = FIXED
+        turned.ids[k] = t.forget(turned.ids[k], [0, inner - 1] if k == inner else [inner])
+    ids = turned.ids[inner]
+    if not isinstance(ids, State):  # a position goes to the same position, of any head
+        t.column(turned, inner)
+        t.ledger.column(ids, np.arange(width).reshape([-1 if k == inner else 1 for k in range(x.rank)]))
     if width == x.shape[inner]:
         return turned
     return t.concat([turned, t.take(x, inner, np.arange(width, x.shape[inner]))], inner)
