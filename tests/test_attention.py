@@ -382,6 +382,22 @@ def test_grouped_queries_normalized_by_head() -> None:
     free.is_that_of(b, final(b, y))
 
 
+def test_grouped_queries_normalized_by_head_before_the_operator() -> None:
+    b = building()
+    size = 16
+    qkv = queries(b, size)
+    for k, count in ((0, G * E), (1, G)):
+        y = b.op("Reshape", qkv[k], b.ints(0, S, count, size))
+        y = b.op("RMSNormalization", y, weight(b, size), axis=-1)
+        qkv[k] = b.op("Reshape", y, b.ints(0, S, count * size))
+    angles = [weight(b, S, size // 2), weight(b, S, size // 2)]
+    inputs = [*qkv, "", "", *lengths(b), *angles]
+    y = b.op("GroupQueryAttention", *inputs, outputs=3, keep=[0], do_rotary=1, **COUNTS)
+    # Gains scale by pairs against each other; signs: the keys' pairs, both gains, the values.
+    signs = G * size // 2 + 2 * size + G * size
+    Group(f(G) * (f(E) * f(size)) ** G, size // 2 + G * size, signs).keeps(b, final(b, y))
+
+
 # -- RotaryEmbedding ------------------------------------------------------------------------------------
 
 
@@ -424,6 +440,17 @@ def test_rotary_positions_whose_heads_follow_from_the_angles() -> None:
     qk = [turned(b, dense(b, "x", H * D), D, CONTRIB) for _ in range(2)]
     y = b.op("MultiHeadAttention", *qk, dense(b, "x", H * V), num_heads=H, domain=CONTRIB)
     Group(f(H) * f(V) ** H, H * (D // 2 + V)).keeps(b, final(b, y))
+
+
+def test_rotary_positions_without_the_number_of_heads_are_a_barrier() -> None:
+    b = building()
+    angles = [weight(b, S, D // 2), weight(b, S, D // 2)]
+    places = constant(b, np.zeros((B, S), np.int64))
+    x = dense(b, "x", 3 * D)
+    y = unrun(b, "RotaryEmbedding", x, places, *angles, shape=(B, S, 3 * D), rotary_embedding_dim=D)
+    found = symmetry(load(b.model([final(b, y)], dynamic=False)))
+    assert [x.reason for x in found.trace.barriers] == ["RotaryEmbedding without the number of heads"]
+    assert found.trivial
 
 
 # -- ai.onnx::Attention ---------------------------------------------------------------------------------

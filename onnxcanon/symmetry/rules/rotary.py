@@ -42,12 +42,24 @@ def rotated(t: Movement, x: Labelled, width: int, *, interleaved: bool) -> Label
 def rotary_embedding(t: Movement, op: Op) -> Outputs:
     """X[B, S, H·d] or X[B, H, S, d], cos[…, r/2], sin[…, r/2], positions -> X, r of each head's d turned."""
     x = op.x(0)
-    width = 2 * op.in_shapes(2)[0][-1]  # sin, in either domain's order of inputs
-    count = x.shape[1] if x.rank == 4 else op.attr("num_heads", 0) or x.shape[-1] // width
-    size = x.shape[-1] if x.rank == 4 else x.shape[-1] // count
-    if x.rank not in (3, 4) or (x.rank == 3 and count * size != x.shape[-1]) or width > size:
-        raise Barrier("RotaryEmbedding whose angles do not fit its heads")
+    count, size, width = _sizes(op, x.shape)
     shapes = op.in_shapes(0)
     turned = rotated(t, heads(t, x, shapes[1], count, 1), width, interleaved=bool(op.attr("interleaved", 0)))
     b2, s2 = shapes[1][0], shapes[1][1 if x.rank == 3 else 2]
     return merged(t, turned, (b2, count, 1, s2, size), shapes)
+
+
+def _sizes(op: Op, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Number of heads, their size, and how many dimensions of each turn, where the node says so plainly."""
+    width, given = 2 * op.in_shapes(2)[0][-1], op.attr("rotary_embedding_dim", 0)
+    stated = op.attr("num_heads", 0)
+    if len(shape) == 4:
+        count, size = shape[1], shape[3]
+    elif len(shape) == 3 and (stated or not given):
+        count = stated or shape[2] // width
+        size = shape[2] // count
+    else:
+        raise Barrier("RotaryEmbedding without the number of heads")
+    if width != (given or size) or width > size or (len(shape) == 3 and count * size != shape[2]):
+        raise Barrier("RotaryEmbedding whose angles do not fit its heads")
+    return count, size, width
