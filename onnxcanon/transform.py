@@ -6,8 +6,9 @@ axis may depend on the position along others (its context: the head, the expert)
 context's *target* position.
 
 File format ``onnxcanon-transform-1``: a zip archive of ``.npy`` arrays (no pickles). ``header.npy`` holds
-UTF-8 JSON ``{"format", "model", "parameters": [{"name", "shape", "index": [axes], "factor": [axes]}]}``; the
-arrays of parameter k are ``p{k}.index.{axis}.npy`` (int64) and ``p{k}.factor.{axis}.npy`` (float64).
+UTF-8 JSON ``{"format", "model", "parameters": [{"name", "shape", "index": [axes], "factor": [axes],
+"stack"}]}``; the arrays of parameter k are ``p{k}.index.{axis}.npy`` (int64) and ``p{k}.factor.{axis}.npy``
+(float64).
 """
 
 from __future__ import annotations
@@ -66,6 +67,17 @@ class Action:
             factor[axis] = factor[axis] * f if axis in factor else f
         return Action(self.shape, tidy_index(index), factor)
 
+    def member(self, k: int) -> tuple[int, Action]:
+        """Of an action on a stack: which member the k-th comes from, and the action on that."""
+        source = int(self.index[0].ravel()[k]) if 0 in self.index else k
+
+        def row(array: NDArray[Any]) -> NDArray[Any]:
+            return np.asarray(array[k if array.shape[0] > 1 else 0])
+
+        index = {a - 1: row(i) for a, i in self.index.items() if a > 0}
+        factor = {a - 1: row(f) for a, f in self.factor.items() if a > 0}
+        return source, Action(self.shape[1:], tidy_index(index), factor)
+
     def inverse(self) -> Action:
         """The action that undoes this one."""
         index: dict[int, Index] = {}
@@ -121,10 +133,14 @@ def tidy_index(index: Mapping[int, Index]) -> dict[int, Index]:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """One group element: an `Action` for each parameter it changes."""
+    """One group element: an `Action` for each parameter it changes.
+
+    An action may be one on a stack of parameters of one shape along a new axis 0; `stacks` names its members.
+    """
 
     actions: Mapping[str, Action]
     model: str = ""
+    stacks: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def apply(self, model: Model) -> Model:
         """The transformed model; parameters are computed one at a time when they are read or saved.
@@ -133,22 +149,30 @@ class Transform:
             TransformError: a parameter is absent or has another shape.
         """
         self.check(model)
-        new = {name: partial(_transformed, model, name, action) for name, action in self.actions.items()}
+        new = {
+            name: partial(_transformed, model, source, action)
+            for name, (source, action) in self.changes.items()
+        }
         return model.with_tensors(new)
 
     def check(self, model: Model) -> None:
         """Raise `TransformError` unless every parameter exists in the model with the recorded shape."""
         known = set(model.tensor_names())
-        for name, action in self.actions.items():
+        shapes = {
+            member: action.shape[1:] if name in self.stacks else action.shape
+            for name, action in self.actions.items()
+            for member in self.stacks.get(name, (name,))
+        }
+        for name, expected in shapes.items():
             if name not in known:
                 raise TransformError(
                     f"{model.name}: has no parameter '{name}'; the transform was made for another model"
                 )
             shape = tuple(model.tensor_info(name)[0])
-            if shape != action.shape:
+            if shape != expected:
                 raise TransformError(
                     f"{model.name}: parameter '{name}' has shape {list(shape)}, the transform expects "
-                    f"{list(action.shape)}; it was made for another model"
+                    f"{list(expected)}; it was made for another model"
                 )
 
     def then(self, later: Transform) -> Transform:
@@ -156,21 +180,46 @@ class Transform:
         actions = dict(self.actions)
         for name, action in later.actions.items():
             actions[name] = actions[name].then(action) if name in actions else action
-        return Transform({n: a for n, a in actions.items() if a.index or a.factor}, self.model or later.model)
+        self._check_stacks(later)
+        kept = {n: a for n, a in actions.items() if a.index or a.factor}
+        stacks = {n: m for n, m in {**self.stacks, **later.stacks}.items() if n in kept}
+        return Transform(kept, self.model or later.model, stacks)
+
+    def _check_stacks(self, later: Transform) -> None:
+        """Raise unless what both act on is stacked alike."""
+        for one, other in ((self, later), (later, self)):
+            for name, members in one.stacks.items():
+                for changed in other.actions:
+                    if changed != name and set(members) & set(other.stacks.get(changed, (changed,))):
+                        raise TransformError(
+                            f"two transforms exchange parameter '{members[0]}' with different others; "
+                            "apply them one after the other"
+                        )
 
     def inverse(self) -> Transform:
         """The transform that undoes this one."""
-        return Transform({name: action.inverse() for name, action in self.actions.items()}, self.model)
+        return Transform({n: a.inverse() for n, a in self.actions.items()}, self.model, self.stacks)
+
+    @property
+    def changes(self) -> dict[str, tuple[str, Action]]:
+        """For each parameter that changes: the one its entries come from, and the action on these."""
+        out = {name: (name, action) for name, action in self.actions.items() if name not in self.stacks}
+        for stack, members in self.stacks.items():
+            for k, name in enumerate(members):
+                source, action = self.actions[stack].member(k)
+                if source != k or action.index or action.factor:
+                    out[name] = members[source], action
+        return out
 
     @property
     def permuted(self) -> int:
         """How many parameters have entries that move."""
-        return sum(bool(a.index) for a in self.actions.values())
+        return sum(name != source or bool(a.index) for name, (source, a) in self.changes.items())
 
     @property
     def rescaled(self) -> int:
         """How many parameters have entries that are multiplied."""
-        return sum(any((f != 1).any() for f in a.factor.values()) for a in self.actions.values())
+        return sum(any((f != 1).any() for f in a.factor.values()) for _, a in self.changes.values())
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file described in the module's documentation, atomically."""
@@ -184,6 +233,7 @@ class Transform:
                     "shape": action.shape,
                     "index": sorted(action.index),
                     "factor": sorted(action.factor),
+                    **({"stack": self.stacks[name]} if name in self.stacks else {}),
                 }
             )
             arrays |= {f"p{k}.index.{a}": i for a, i in action.index.items()}
@@ -217,21 +267,31 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
             header = json.loads(_array(archive, "header", HEADER_LIMIT, np.dtype(np.uint8)).tobytes())
             if header["format"] != FORMAT:
                 raise ValueError(f"format '{header['format']}' is not {FORMAT}")
-            actions = {}
+            actions, stacks = {}, {}
             for k, entry in enumerate(header["parameters"]):
                 shape = tuple(int(n) for n in entry["shape"])
+                if "stack" in entry:
+                    stacks[str(entry["name"])] = _stack(entry["stack"], shape)
                 moved, scaled = (_axes(entry[kind], shape) for kind in ("index", "factor"))
                 index = {a: _index(archive, f"p{k}.index.{a}", shape, a) for a in moved}
                 by_context(index)
                 factor = {a: _factor(archive, f"p{k}.factor.{a}", shape) for a in scaled}
                 actions[str(entry["name"])] = Action(shape, index, factor)
-            return Transform(actions, str(header["model"]))
+            return Transform(actions, str(header["model"]), stacks)
     except FileNotFoundError as error:
         raise TransformError(f"{path}: no such file") from error
     except (OSError, EOFError, LookupError, RuntimeError, TransformError, TypeError, ValueError,
             zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         cause = " ".join(str(error).split())
         raise TransformError(f"{path}: not an onnxcanon transform ({cause})") from error
+
+
+def _stack(names: Sequence[object], shape: tuple[int, ...]) -> tuple[str, ...]:
+    """The members of a stack, one per position of its axis 0."""
+    members = tuple(map(str, names))
+    if not shape or shape[0] != len(members) or len(set(members)) < len(members):
+        raise ValueError(f"a stack of {len(members)} parameters has shape {list(shape)}")
+    return members
 
 
 def _axes(axes: Sequence[int], shape: tuple[int, ...]) -> list[int]:

@@ -16,6 +16,7 @@ from onnxcanon.symmetry.analysis import Symmetry, symmetry
 from onnxcanon.symmetry.reasons import Reasons
 from onnxcanon.transform import Transform
 from tests.examples import Array, contents
+from tests.fuzz.check import part
 from tests.shared import ABSENT, EXPORTS, MODELS, SHARED, SHIPPED, TRIVIAL, TWINS, document, each, label
 
 CONSTANT = "its weights are constants computed in the graph: inputs of a layer are interchangeable"
@@ -67,7 +68,7 @@ def half(element: Transform, rng: np.random.Generator) -> Transform:
     """The element on half of the parameters it moves."""
     names = sorted(element.actions)
     chosen = rng.permutation(names)[: max(1, len(names) // 2)] if len(names) > 1 else []
-    return Transform({name: element.actions[name] for name in chosen}, element.model)
+    return part(element, chosen)
 
 
 def noticed(name: str, model: Model, element: Transform, rng: np.random.Generator) -> bool:

@@ -45,7 +45,7 @@ def _square_terms(model: Model, symmetry: Symmetry) -> Iterator[Squares]:
         sites = sites_of(symmetry.scale.forms, degrees)
         if not sites:
             continue
-        squares = model.tensor(name).astype(np.float64) ** 2
+        squares = symmetry.read(model, name).astype(np.float64) ** 2
         shape = np.broadcast_shapes(*(s.shape for s in sites))
         rest = tuple(k for k in range(squares.ndim) if shape[k] == 1 and squares.shape[k] > 1)
         grouped = squares.sum(rest, keepdims=True)

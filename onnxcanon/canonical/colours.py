@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -87,7 +88,10 @@ class Colours:
         }
         entries = sum(prod(self.symmetry.trace.parameters[name].shape) for name in chosen)
         keep = entries <= KEPT
-        return [_Site(name, k, all_classes[name], model.tensor, keep) for name, k in chosen.items()]
+        return [
+            _Site(name, k, all_classes[name], partial(self.symmetry.read, model), keep)
+            for name, k in chosen.items()
+        ]
 
     def run(self) -> Ids:
         """The motion that sorts siblings by colour."""

@@ -41,7 +41,7 @@ def present(
         if home is None:
             continue
         name, axis = names[home[0]], home[1]
-        array = move(model.tensor(name), symmetry.indices(name, motion))
+        array = move(symmetry.read(model, name), symmetry.indices(name, motion))
         rows, slices = _rows(symmetry.classes[name][axis], array.astype(np.float64))
 
         def keys(_: Orbit, members: Ids, rows: _Lookup = rows, slices: NDArray[Any] = slices) -> NDArray[Any]:
@@ -154,7 +154,7 @@ def _power_sums(model: Model, symmetry: Symmetry) -> dict[tuple[str, int], NDArr
     for name, axes in symmetry.classes.items():
         if not axes:
             continue
-        squares = model.tensor(name).astype(np.float64) ** 2
+        squares = symmetry.read(model, name).astype(np.float64) ** 2
         for axis, rows in axes.items():
             rest = tuple(k for k, n in enumerate(rows.shape) if n == 1 and squares.shape[k] > 1)
             out[name, axis] = np.stack(

@@ -59,7 +59,7 @@ class Signs:
         positions: Ids,
         freedoms: Ids,
     ) -> bool:
-        array = self.model.tensor(name).astype(np.float64)
+        array = self.symmetry.read(self.model, name).astype(np.float64)
         top = np.abs(array).max()
         if not np.isfinite(top) or top == 0:
             return False

@@ -101,7 +101,7 @@ class Walk:
     def __init__(
         self, model: Model, symmetry: Symmetry, measure: Measure, late: NDArray[np.bool_] | None = None
     ) -> None:
-        self.model, self.measure = model, measure
+        self.model, self.symmetry, self.measure = model, symmetry, measure
         self.sites = {n: s for n, d in symmetry.degrees.items() if (s := sites_of(symmetry.scale.forms, d))}
         self.t = np.zeros(symmetry.scale.count)
         self.known = ~symmetry.acting[0]
@@ -111,7 +111,7 @@ class Walk:
 
     def _vector(self, name: str) -> Floats | None:
         """The squares [2, freedoms] of the entries of a vector that one freedom alone multiplies, divides."""
-        squares = self.model.tensor(name).astype(np.float64).ravel() ** 2
+        squares = self.symmetry.read(self.model, name).astype(np.float64).ravel() ** 2
         forms = self.sites[name][0].forms
         if len(self.sites[name]) > 1 or forms.shape[0] != len(squares):
             return None
@@ -153,7 +153,7 @@ class Walk:
         """
         out = np.full((2, len(self.t)), np.inf)
         for name, sites in self.sites.items():
-            array = self.model.tensor(name)
+            array = self.symmetry.read(self.model, name)
             lowest = last_bit(array.astype(np.float64)) - LAST_BIT[array.dtype.itemsize]
             for site in sites:
                 lowest = lowest + site.exponents(self.t)
@@ -171,7 +171,7 @@ class Walk:
         """The exponents of the largest entries each freedom multiplies and divides; -inf for none."""
         out = np.full((2, len(t)), -np.inf)
         for name, sites in self.sites.items():
-            values = np.abs(self.model.tensor(name).astype(np.float64))
+            values = np.abs(self.symmetry.read(self.model, name).astype(np.float64))
             for site in sites:
                 values = values * np.exp2(site.exponents(t))
             for site in sites:
@@ -208,7 +208,7 @@ class Walk:
         freedoms: Ids,
         signs: Ids,
     ) -> bool:
-        values = np.abs(self.model.tensor(name).astype(np.float64))
+        values = np.abs(self.symmetry.read(self.model, name).astype(np.float64))
         for s, h in zip(others, hidden, strict=True):
             values = values * np.exp2(s.exponents(self.t)) * ~h
         values = values * np.exp2(site.exponents(self.t * self.known))
@@ -246,7 +246,7 @@ def lossy_freedoms(model: Model, symmetry: Symmetry, t: Floats) -> NDArray[np.bo
     """The freedoms that act on an entry which the exponents t do not bring back exactly."""
     lossy = np.zeros(len(t), bool)
     for name, action in symmetry.action(None, t).actions.items():
-        array = model.tensor(name)
+        array = symmetry.read(model, name)
         moved = action(array)
         with np.errstate(invalid="ignore"):
             wrong = (action.inverse()(moved) != array) & np.isfinite(array)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.symmetry.constraints import Ids, System
+from onnxcanon.symmetry.constraints import NOWHERE, Ids, Place, System
+from onnxcanon.symmetry.facts import Home
 from onnxcanon.symmetry.gauge import Freedom, solve_degrees, used
 from onnxcanon.symmetry.group import Orbit, Solution
 from onnxcanon.symmetry.solve import solve
@@ -22,8 +25,9 @@ from onnxcanon.transform import Action, Factor, Index, Transform, by_context, mo
 class Symmetry:
     """The group: a tree of permutations of units, and bases of the scale and sign freedoms.
 
-    `classes[name][axis]` are the unit classes along an axis, int64, broadcasting against the parameter;
-    `degrees[name][axis]` the degree variables, or None.
+    A parameter's name may be that of a stack of matched parameters, `stacks[name]`, along a new axis 0;
+    `read` gives the entries of either. `classes[name][axis]` are the unit classes along an axis, int64,
+    broadcasting against the parameter; `degrees[name][axis]` the degree variables, or None.
     """
 
     model: str
@@ -33,6 +37,17 @@ class Symmetry:
     sign: Freedom
     classes: dict[str, dict[int, Ids]] = field(default_factory=dict)
     degrees: dict[str, dict[int, Ids]] = field(default_factory=dict)
+
+    @property
+    def stacks(self) -> dict[str, tuple[str, ...]]:
+        """The parameters that were stacked, by the name of the stack."""
+        return self.trace.stacks
+
+    def read(self, model: Model, name: str) -> NDArray[Any]:
+        """The entries of a parameter, or of a stack."""
+        if name not in self.stacks:
+            return model.tensor(name)
+        return np.stack([model.tensor(member) for member in self.stacks[name]])
 
     def __post_init__(self) -> None:
         for name, parameter in self.trace.parameters.items():
@@ -74,7 +89,7 @@ class Symmetry:
             action = Action(parameter.shape, tidy_index(index), factor)
             if action.index or action.factor:
                 actions[name] = action
-        return Transform(actions, self.model)
+        return Transform(actions, self.model, {n: m for n, m in self.stacks.items() if n in actions})
 
     def indices(self, name: str, motion: Ids) -> dict[int, Index]:
         """Source positions per axis: the position whose class `motion` carries here."""
@@ -110,12 +125,7 @@ class Symmetry:
     @cached_property
     def moving(self) -> NDArray[np.bool_]:
         """Which unit classes some element of the group moves."""
-        mask = np.zeros(self.solution.count, bool)
-        for orbit in self.solution.orbits:
-            mask[orbit.members] = True
-        for derived in self.solution.derived:
-            mask[derived.composites] = True
-        return mask
+        return self.solution.moving
 
     @cached_property
     def log10_orbit(self) -> float:
@@ -160,6 +170,25 @@ def _shrunk(rows: Ids, axis: int) -> Ids:
 def symmetry(model: Model, sizes: dict[str, int] | None = None) -> Symmetry:
     """Analyze a model: trace its graph, solve for permutations, scales and signs."""
     facts = trace(model, sizes)
+    units = [facts.ledger.new_units((group.count,)) for group in facts.branches]
+    solution = solve(facts.ledger, _homes(facts, units))
+    moving = solution.moving
+    for group, unit in zip(facts.branches, units, strict=True):
+        if moving[solution.classes[unit]].all():
+            facts.stack(group, unit)
     columns = [[d for d in p.degrees if d is not None] for p in facts.parameters.values()]
     scale, sign = (solve_degrees(facts.ledger, system, columns) for system in (System.SCALE, System.SIGN))
-    return Symmetry(model.name, facts, solve(facts.ledger), scale, sign)
+    return Symmetry(model.name, facts, solution, scale, sign)
+
+
+def _homes(facts: Trace, units: Sequence[Ids]) -> dict[Place, Home]:
+    """The places inside branches, their numbers made different between groups."""
+    homes: dict[Place, Home] = {}
+    start = 0
+    for group, unit in zip(facts.branches, units, strict=True):
+        facts.ledger.place = NOWHERE
+        facts.ledger.column(unit)
+        for place, (number, branch) in group.places.items():
+            homes[place] = (start + number, int(unit[branch]))
+        start += 1 + max(number for number, _ in group.places.values())
+    return homes

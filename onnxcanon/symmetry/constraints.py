@@ -23,6 +23,11 @@ from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
 
+Place = tuple[int, int]
+"""Where in the graph a fact was found: the number of a node (or parameter), and a slot of it or -1."""
+
+NOWHERE: Place = (-1, -1)
+
 ZERO = 0
 """The degree variable that is zero in both systems."""
 
@@ -54,6 +59,25 @@ class Relation:
     shape: tuple[int, ...]
     lines: tuple[tuple[int, ...], ...]
     key: tuple[int, ...] | None
+    place: Place
+
+
+def _paired(a: Ids, b: Ids) -> tuple[Ids, Ids]:
+    """The arrays broadcast against each other, without the repetitions where neither varies along an axis."""
+    a, b = _narrow(a, b.shape), _narrow(b, a.shape)
+    a, b = np.broadcast_arrays(a, b)
+    return a, b
+
+
+def _narrow(array: Ids, other: Sequence[int]) -> Ids:
+    """Without an axis along which neither the array nor the other one, of the given shape, varies."""
+    for axis in range(-1, -1 - array.ndim, -1):
+        single = -axis > len(other) or other[axis] == 1
+        if single and array.shape[axis] > 1:
+            first = array.take([0], axis)
+            if (first == array).all():
+                array = first
+    return array
 
 
 @dataclass(slots=True)
@@ -63,12 +87,13 @@ class Ledger:
     units: int = 0
     degrees: int = 1  # variable 0 is ZERO
     equals: list[tuple[Ids, Ids]] = field(default_factory=list)
-    pins: list[tuple[Ids, Cause]] = field(default_factory=list)
+    pins: list[tuple[Ids, Cause, Place]] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
-    columns: list[tuple[Ids, Ids]] = field(default_factory=list)
-    movements: list[tuple[Ids, Ids, Ids]] = field(default_factory=list)
+    columns: list[tuple[Ids, Ids, Place]] = field(default_factory=list)
+    movements: list[tuple[Ids, Ids, Ids, Place]] = field(default_factory=list)
     degree_pairs: list[tuple[Ids, Ids, int, System]] = field(default_factory=list)
     degree_sums: list[tuple[Ids, Ids, Ids, System]] = field(default_factory=list)
+    place: Place = NOWHERE  # of the facts that are found now
     _positions: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def new_units(self, shape: Sequence[int]) -> Ids:
@@ -97,12 +122,12 @@ class Ledger:
     def equal(self, a: Ids, b: Ids) -> None:
         """Broadcast `a` against `b`: each pair is one unit."""
         if a is not b:
-            a, b = np.broadcast_arrays(a, b)
+            a, b = _paired(a, b)
             self.equals.append((a.ravel(), b.ravel()))
 
     def pin(self, ids: Ids, cause: Cause) -> None:
         """None of the units may move."""
-        self.pins.append((ids.ravel(), cause))
+        self.pins.append((ids.ravel(), cause, self.place))
 
     def relate(
         self, parts: Sequence[Ids], lines: Sequence[Sequence[int]], key: tuple[int, ...] | None = None
@@ -110,27 +135,27 @@ class Ledger:
         """Broadcast the parts against each other; each entry is one row. `lines` as in `Relation`."""
         grids = np.broadcast_arrays(*parts)
         rows = np.stack([p.ravel() for p in grids], 1)
-        self.relations.append(Relation(rows, grids[0].shape, tuple(map(tuple, lines)), key))
+        self.relations.append(Relation(rows, grids[0].shape, tuple(map(tuple, lines)), key, self.place))
 
     def column(self, ids: Ids, code: Ids | None = None) -> None:
         """The units of each code form a set that maps onto itself."""
         flat = ids.ravel()
         codes = np.zeros(len(flat), np.int64) if code is None else np.broadcast_to(code, ids.shape).ravel()
-        self.columns.append((flat, codes))
+        self.columns.append((flat, codes, self.place))
 
     def movement(self, before: Ids, after: Ids, index: Ids) -> None:
         """`after` [r, m] is `before` [r, n] taken at `index` [m] (matters where labels repeat)."""
-        self.movements.append((before, after, index))
+        self.movements.append((before, after, index, self.place))
 
     def degree_equal(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
         """Broadcast: deg(a) = deg(b)."""
         if a is not b:
-            a, b = np.broadcast_arrays(a, b)
+            a, b = _paired(a, b)
             self.degree_pairs.append((a.ravel(), b.ravel(), 1, system))
 
     def degree_opposite(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
         """Broadcast: deg(a) = -deg(b)."""
-        a, b = np.broadcast_arrays(a, b)
+        a, b = _paired(a, b)
         self.degree_pairs.append((a.ravel(), b.ravel(), -1, system))
 
     def degree_zero(self, a: Ids | None, system: System = System.BOTH) -> None:

@@ -9,7 +9,7 @@ again and again, and the small rest is eliminated row by row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +46,11 @@ def solve_degrees(ledger: Ledger, system: System, parameters: Sequence[Sequence[
     `parameters` lists the degree columns of each parameter, axis by axis. Solutions that change no parameter
     (they act on values alone, or their actions on two axes of a parameter cancel) are divided out.
     """
-    whole = _solve(_equations(ledger, system))
-    idle = _idle(ledger, system, parameters)
-    return _quotient(whole, idle, parameters, modulo2=system == System.SIGN)
+    modulo2 = system == System.SIGN
+    united = _unite(_equations(ledger, system))
+    whole = _solve(united, modulo2=modulo2)
+    idle = _solve(_idle(united, parameters, modulo2=modulo2), modulo2=modulo2)
+    return _quotient(whole, idle, parameters, modulo2=modulo2)
 
 
 def _equations(ledger: Ledger, system: System) -> _Equations:
@@ -59,37 +61,47 @@ def _equations(ledger: Ledger, system: System) -> _Equations:
     return _Equations(ledger.degrees, pairs, joined, system == System.SIGN)  # type: ignore[arg-type]
 
 
-def _solve(equations: _Equations) -> Freedom:
-    n = equations.n
-    classes, signs, count, zeros = _unite(equations)
-    rest = _normal_sums(equations, classes, signs, zeros)
-    forms, free = _eliminate(rest, count, zeros, modulo2=equations.modulo2)
-    spread = csr_matrix((signs.astype(np.int64), (np.arange(n), classes)), (n, count))
+def _solve(united: _United, *, modulo2: bool) -> Freedom:
+    n = len(united.classes)
+    forms, free = _eliminate(
+        _normal_sums(united, modulo2=modulo2), united.count, united.zeros, modulo2=modulo2
+    )
+    spread = csr_matrix((united.signs, (np.arange(n), united.classes)), (n, united.count))
     total = (spread @ forms).tocsr()
-    if equations.modulo2:
+    if modulo2:
         total.data %= 2
     total.eliminate_zeros()
     return Freedom(total, free)
 
 
-def _idle(ledger: Ledger, system: System, parameters: Sequence[Sequence[Ids]]) -> Freedom:
+def _idle(united: _United, parameters: Sequence[Sequence[Ids]], *, modulo2: bool) -> _United:
     """The solutions that change no parameter: constant along every axis, the constants adding up to zero."""
-    equations = _equations(ledger, system)
-    sums: list[tuple[int, int, int]] = []
+    count = united.count + 1  # one more class stands for zero
+    pairs: list[tuple[Ids, Ids, Ids]] = []
+    sums: list[tuple[Ids, Ids]] = []
     for axes in parameters:
-        columns = [a.ravel() for a in axes]
+        columns = [np.unique(united.signed(a.ravel())) for a in axes]
+        pairs += [
+            (np.abs(c[1:]) - 1, np.full(len(c) - 1, abs(c[0]) - 1), np.sign(c[1:]) * np.sign(c[0]))
+            for c in columns
+        ]
+        total = count  # as signed: class count - 1
         for c in columns:
-            equations.pairs.append((c[1:], np.full(len(c) - 1, c[0]), np.ones(len(c) - 1, np.int64)))
-        total = ZERO
-        for c in columns:
-            fresh, equations.n = equations.n, equations.n + 1
-            sums.append((fresh, total, int(c[0])))
+            fresh, count = count + 1, count + 1
+            sums.append((np.array([fresh, total, abs(c[0])]) - 1, np.array([1, 1, np.sign(c[0])])))
             total = fresh
         if columns:
-            equations.pairs.append((np.array([total]), np.array([ZERO]), np.ones(1, np.int64)))
-    extra = np.array(sums, np.int64).reshape(-1, 3)
-    equations.sums = tuple(np.concatenate([s, extra[:, k]]) for k, s in enumerate(equations.sums))  # type: ignore[assignment]
-    return _solve(equations)
+            pairs.append((np.array([total - 1]), np.array([united.count]), np.ones(1, np.int64)))
+    terms = np.array([t for t, _ in sums], np.int64).reshape(-1, 3)
+    signs = np.array([s for _, s in sums], np.int64).reshape(-1, 3)
+    zeros = np.zeros(count, bool)
+    zeros[: united.count] = united.zeros
+    zeros[united.count] = True
+    grown = _United(
+        united.classes, united.signs, count, zeros,
+        np.concatenate([united.terms, terms]), np.concatenate([united.coefficients, signs]),
+    )  # fmt: skip
+    return grown.contracted(pairs, modulo2=modulo2)
 
 
 def _quotient(
@@ -136,56 +148,88 @@ def _pivots(rows: list[dict[int, int]], weight: NDArray[np.float64], modulo2: bo
     return sorted(done)
 
 
-def _unite(eq: _Equations) -> tuple[Ids, Ids, int, NDArray[np.bool_]]:
-    """Classes of equal or opposite variables: class and sign per variable, class count, which are zero.
+@dataclass(frozen=True, slots=True)
+class _United:
+    """Variables in classes of equal or opposite ones, and the sums left between these.
 
-    Sums with a zero term are pairs in disguise and are taken in until nothing changes.
+    Attributes:
+        classes: the class of each variable, int64 [variables].
+        signs: the variable is this sign times its class.
+        count: the number of classes.
+        zeros: which classes are zero, bool [count].
+        terms: rows t, a, b of sums of classes, int64 [sums, 3].
+        coefficients: their signs: c0·t = c1·a + c2·b.
     """
-    while True:
-        classes, signs, zeros = _components(eq)
-        t, a, b = eq.sums
-        ct, ca, cb = classes[t], classes[a], classes[b]
-        st, sa, sb = signs[t], signs[a], signs[b]
-        found: list[NDArray[np.bool_]] = []
 
-        def add(
-            mask: NDArray[np.bool_], x: Ids, y: Ids, s: int, found: list[NDArray[np.bool_]] = found
-        ) -> None:
-            if mask.any():
-                eq.pairs.append((x[mask], y[mask], np.full(int(mask.sum()), s, np.int64)))
-                found.append(mask)
+    classes: Ids
+    signs: Ids
+    count: int
+    zeros: NDArray[np.bool_]
+    terms: Ids
+    coefficients: Ids
 
-        origin = np.zeros(len(t), np.int64)
-        za, zb, zt = zeros[ca], zeros[cb], zeros[ct]
-        same_ab, opposite = ca == cb, sa * sb < 0
-        add(za, t, b, 1)
-        add(zb & ~za, t, a, 1)
-        add(zt & ~za & ~zb, a, b, -1)
-        open_ = ~(za | zb | zt)
-        add(open_ & same_ab & (opposite | eq.modulo2), t, origin, 1)
-        add(open_ & ~same_ab & (ct == ca) & ((st * sa > 0) | eq.modulo2), b, origin, 1)
-        add(open_ & ~same_ab & (ct == cb) & ((st * sb > 0) | eq.modulo2), a, origin, 1)
-        if not found:
-            return classes, signs, int(classes.max()) + 1, zeros
-        gone = np.logical_or.reduce(found)
-        eq.sums = (t[~gone], a[~gone], b[~gone])
+    def signed(self, variables: Ids) -> Ids:
+        """Classes of variables, counted from 1, with the sign."""
+        return (self.classes[variables] + 1) * self.signs[variables]
+
+    def contracted(self, pairs: Sequence[tuple[Ids, Ids, Ids]], *, modulo2: bool) -> _United:
+        """With pairs a = s·b of classes taken in, and the sums that thereby become pairs, until none does."""
+        out = self
+        found = list(pairs)
+        while found:
+            out = out._merged(found, modulo2=modulo2)
+            found, keep = _pairs_in_sums(out, modulo2=modulo2)
+            out = replace(out, terms=out.terms[keep], coefficients=out.coefficients[keep])
+        return out
+
+    def _merged(self, pairs: Sequence[tuple[Ids, Ids, Ids]], *, modulo2: bool) -> _United:
+        a, b, s = (np.concatenate([p[k] for p in pairs]) for k in range(3))
+        names, signs, zeros = _components(self.count, a, b, s, modulo2=modulo2)
+        np.logical_or.at(zeros, names, self.zeros)
+        return _United(
+            names[self.classes], self.signs * signs[self.classes], len(zeros), zeros,
+            names[self.terms], self.coefficients * signs[self.terms],
+        )  # fmt: skip
 
 
-def _components(eq: _Equations) -> tuple[Ids, Ids, NDArray[np.bool_]]:
-    n = eq.n
-    zero = np.zeros(0, np.int64)
-    a = np.concatenate([zero, *(p[0] for p in eq.pairs)])
-    b = np.concatenate([zero, *(p[1] for p in eq.pairs)])
-    s = np.concatenate([zero, *(p[2] for p in eq.pairs)])
-    if eq.modulo2:
+def _unite(eq: _Equations) -> _United:
+    """Classes of equal or opposite variables, with variable 0 zero."""
+    n = np.arange(eq.n)
+    zeros = n == ZERO
+    terms = np.stack(eq.sums, 1)
+    one = _United(n, np.ones(eq.n, np.int64), eq.n, zeros, terms, np.ones(terms.shape, np.int64))
+    none = np.zeros(0, np.int64)
+    return one.contracted([(none, none, none), *eq.pairs], modulo2=eq.modulo2)
+
+
+def _pairs_in_sums(u: _United, *, modulo2: bool) -> tuple[list[tuple[Ids, Ids, Ids]], NDArray[np.bool_]]:
+    """The sums that only say that two classes agree or that one is zero, as pairs; and which sums stay."""
+    (ct, ca, cb), (st, sa, sb) = u.terms.T, u.coefficients.T
+    origin = np.full(len(ct), np.flatnonzero(u.zeros)[0])
+    za, zb, zt = u.zeros[ca], u.zeros[cb], u.zeros[ct]
+    open_, same = ~(za | zb | zt), ca == cb
+    cases = [
+        (za, ct, cb, st * sb),
+        (zb & ~za, ct, ca, st * sa),
+        (zt & ~za & ~zb, ca, cb, -sa * sb),
+        (open_ & same & ((sa * sb < 0) | modulo2), ct, origin, st),
+        (open_ & ~same & (ct == ca) & ((st * sa > 0) | modulo2), cb, origin, sb),
+        (open_ & ~same & (ct == cb) & ((st * sb > 0) | modulo2), ca, origin, sa),
+    ]
+    found = [(x[mask], y[mask], s[mask]) for mask, x, y, s in cases if mask.any()]
+    gone = np.logical_or.reduce([mask for mask, *_ in cases])
+    return found, ~gone
+
+
+def _components(n: int, a: Ids, b: Ids, s: Ids, *, modulo2: bool) -> tuple[Ids, Ids, NDArray[np.bool_]]:
+    """Classes and signs of n variables under a = s·b, and which classes are their own opposite: zero."""
+    real = (a != b) | (s < 0)
+    a, b, s = a[real], b[real], s[real]
+    if modulo2:
         label = connected(n, [a], [b])
-        zeros = np.zeros(int(label.max()) + 1, bool)
-        zeros[label[0]] = True
-        return label, np.ones(n, np.int64), zeros
+        return label, np.ones(n, np.int64), np.zeros(int(label.max(initial=-1)) + 1, bool)
     flip = np.where(s < 0, n, 0)
-    left = np.concatenate([a, a + n, [0]])
-    right = np.concatenate([b + flip, b + n - flip, [n]])
-    doubled = connected(2 * n, [left], [right])
+    doubled = connected(2 * n, [a, a + n], [b + flip, b + n - flip])
     plus, minus = doubled[:n], doubled[n:]
     low = np.minimum(plus, minus)
     names, classes = np.unique(low, return_inverse=True)
@@ -194,14 +238,12 @@ def _components(eq: _Equations) -> tuple[Ids, Ids, NDArray[np.bool_]]:
     return classes.astype(np.int64), np.where(plus <= minus, 1, -1), zeros
 
 
-def _normal_sums(eq: _Equations, classes: Ids, signs: Ids, zeros: NDArray[np.bool_]) -> tuple[Ids, Ids]:
+def _normal_sums(u: _United, *, modulo2: bool) -> tuple[Ids, Ids]:
     """Remaining sums as rows over classes, 0 = c0·x0 + c1·x1 + c2·x2, without repetitions."""
-    terms = np.stack([classes[v] for v in eq.sums], 1)
-    coefficients = np.stack([signs[eq.sums[0]], -signs[eq.sums[1]], -signs[eq.sums[2]]], 1)
-    if eq.modulo2:
+    coefficients = u.coefficients * np.array([1, -1, -1])
+    if modulo2:
         coefficients = np.abs(coefficients)
-    lead = coefficients[:, :1]
-    rows = np.unique(np.concatenate([terms, coefficients * lead], 1), axis=0)
+    rows = np.unique(np.concatenate([u.terms, coefficients * coefficients[:, :1]], 1), axis=0)
     return rows[:, :3], rows[:, 3:]
 
 

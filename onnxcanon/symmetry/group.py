@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import lgamma, log
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxcanon.symmetry.constraints import Ids
 
@@ -79,6 +80,16 @@ class Solution:
     derived: list[Derived]
     rigid: Ids  # classes held because their structure is irregular
     defects: list[str]
+
+    @property
+    def moving(self) -> NDArray[np.bool_]:
+        """Which classes some element of the group moves, bool [count]."""
+        mask = np.zeros(self.count, bool)
+        for orbit in self.orbits:
+            mask[orbit.members] = True
+        for derived in self.derived:
+            mask[derived.composites] = True
+        return mask
 
     def extend(self, motion: Ids) -> Ids:
         """Complete a motion of classes (int64 [count]) on derived composites."""

@@ -6,6 +6,8 @@ multisets: exact, commutative, vectorized.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,7 @@ def mix(x: Words) -> Words:
     return x ^ (x >> np.uint64(31))
 
 
+@lru_cache(1 << 16)
 def salt(*words: int) -> np.uint64:
     """One word from several small integers."""
     out = np.zeros(1, np.uint64)

@@ -17,7 +17,8 @@ tensor shows, and the first rule that really uses it names the axes and their co
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -58,6 +59,22 @@ class Parameter:
     def __post_init__(self) -> None:
         self.ids = [None] * len(self.shape)
         self.degrees = [None] * len(self.shape)
+
+
+def stacked(members: Sequence[Parameter], units: Ids) -> Parameter:
+    """Parameters of one shape along a new axis 0, labelled by `units`: context of all their labels."""
+    first = members[0]
+    made = Parameter(" | ".join(p.name for p in members), (len(members), *first.shape), first.scalable)
+    made.ids[0] = units.reshape(-1, *[1] * len(first.shape))
+    for axis in range(len(first.shape)):
+        for target, source in (
+            (made.ids, [p.ids for p in members]),
+            (made.degrees, [p.degrees for p in members]),
+        ):
+            arrays = [a for store in source if (a := store[axis]) is not None]
+            if len(arrays) == len(members):
+                target[axis + 1] = np.stack(np.broadcast_arrays(*arrays))
+    return made
 
 
 @dataclass(frozen=True)
@@ -119,6 +136,14 @@ class Labels:
         self.shown: list[tuple[View, int]] = []
         self.first_use: dict[str, None] = {}  # parameters in the order in which they were labelled
 
+    @contextmanager
+    def slot(self, number: int) -> Iterator[None]:
+        """Facts found inside are about one input or output of the node."""
+        place = self.ledger.place
+        self.ledger.place = (place[0], number)
+        yield
+        self.ledger.place = place
+
     # -- parameters ---------------------------------------------------------------------------------
 
     def bind(
@@ -127,11 +152,13 @@ class Labels:
         axes: Iterable[int] | None = None,
         context: Mapping[int, Sequence[int]] | None = None,
         carried: Iterable[int] | None = None,
+        groups: int = 1,
     ) -> Labelled:
         """Label a parameter's axes at its first real use; a value that is bound already stays as it is.
 
-        `context` names for an axis the other axes on which its labels depend (batch-like ones); the degrees
-        of `carried` axes are zero because others that depend on them carry them (default: all contexts).
+        `context` names for an axis the other axes on which its labels depend (batch-like ones), which they do
+        by `groups` of equal size if there are several; the degrees of `carried` axes are zero because others
+        that depend on them carry them (default: all contexts).
         """
         view = value.view
         if view is None:
@@ -148,11 +175,14 @@ class Labels:
                 continue
             sources = (view.axes[c] for c in (context or {}).get(axis, ()))
             around = [source[0] for source in sources if source is not None]
-            ids = self._as_viewed(view, self._bind_axis(view, parameter.ids, shown[0], around, units=True))
+            bound = self._bind_axis(view, parameter.ids, shown[0], around, units=True, groups=groups)
+            ids = self._as_viewed(view, bound)
             degrees = None
             if parameter.scalable:
                 still = axis in carried or axis not in wanted
-                degrees = self._bind_axis(view, parameter.degrees, shown[0], around, units=False, zero=still)
+                degrees = self._bind_axis(
+                    view, parameter.degrees, shown[0], around, units=False, zero=still, groups=groups
+                )
                 degrees = self._as_viewed(view, degrees)
             if axis not in wanted:
                 self.pin(ids, "its positions have a meaning here")
@@ -188,6 +218,7 @@ class Labels:
         *,
         units: bool,
         zero: bool = False,
+        groups: int = 1,
     ) -> Ids:
         """Allocate what is missing of a parameter axis and return what the view shows of it, over the
         parameter's axes; `around` are the parameter axes it depends on."""
@@ -205,6 +236,11 @@ class Labels:
         if count:
             if zero:
                 bound[fresh] = ZERO
+            elif groups > 1 and count == bound.size and len(around) == 1:
+                each = bound.shape[around[0]] // groups
+                narrow = [groups if k == around[0] else n for k, n in enumerate(bound.shape)]
+                new = self.ledger.new_units(narrow) if units else self.ledger.new_degrees(narrow)
+                bound[...] = np.repeat(new, each, around[0])
             else:
                 bound[fresh] = self.ledger.new_units((count,)) if units else self.ledger.new_degrees((count,))
         return bound[chosen]
@@ -339,7 +375,20 @@ class Labels:
         self.column(value, axis)
         for k, outer in enumerate(value.ids):
             if k != axis and k not in own and ids.shape[k] > 1 and not isinstance(outer, State):
-                self.ledger.relate([ids, outer], [(axis,), (k,)])
+                self._relate_context(ids, axis, outer, k)
+
+    def _relate_context(self, ids: Ids, axis: int, outer: Ids, k: int) -> None:
+        """Labels and the positions of an axis they depend on; positions in a row that see the same labels, as
+        the outputs of one group do, are related through a unit of their own."""
+        lines = np.moveaxis(ids, k, 0).reshape(ids.shape[k], -1)
+        starts = np.flatnonzero(np.r_[True, (lines[1:] != lines[:-1]).any(1)])
+        if len(starts) == len(lines) or outer.size != len(lines):
+            self.ledger.relate([ids, outer], [(axis,), (k,)])
+            return
+        runs = self.ledger.new_units([len(starts) if j == k else 1 for j in range(ids.ndim)])
+        self.ledger.relate([ids.take(starts, k), runs], [(axis,), (k,)])
+        lengths = np.diff(np.r_[starts, len(lines)])
+        self.ledger.relate([outer, np.repeat(runs, lengths, k)], [(k,), ()])
 
     # -- elementwise --------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ one per pair, tied to their parts by a relation; splitting is the same relation 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
@@ -148,26 +148,42 @@ class Movement(Labels):
             inner = list(sizes) if a.shape[axis] > 1 else [1] * m
             return a.reshape([*a.shape[:axis], *inner, *a.shape[axis + 1 :]])
 
-        own = v.ids[axis]
-        parts: list[AxisState] = [own if isinstance(own, State) else FIXED for _ in range(m)]
-        if not isinstance(own, State):
-            whole = widened(own)
-            long = [k for k in range(m) if sizes[k] > 1]
-            fresh: dict[int, Ids] = {}
-            for k in long:
-                shape = [n if j <= axis + k or j >= axis + m else 1 for j, n in enumerate(whole.shape)]
-                fresh[k] = self.ledger.new_units(shape)
-                parts[k] = fresh[k]
-            lines = [tuple(range(axis, axis + m)), *((axis + k,) for k in long)]
-            self.ledger.relate([whole, *fresh.values()], lines, tuple(sizes))
-        parts = [UNIFORM if n == 1 else s for n, s in zip(sizes, parts, strict=True)]
-        wide = [s if isinstance(s, State) else widened(s) for s in v.ids]
+        parts, fresh = self._split_labels(v.ids[axis], axis, sizes, widened)
+        wide = [state if isinstance(state, State) else widened(state) for state in v.ids]
         out.ids = [*wide[:axis], *parts, *wide[axis + 1 :]]
         degrees = [None if d is None else widened(d) for d in v.degrees]
         out.degrees = [*degrees[:axis], *[None] * (m - 1), *degrees[axis:]]
-        for k in range(axis, axis + m):
+        for k in fresh:
             self.in_context(out, k, range(axis, axis + m))
         return out
+
+    def _split_labels(
+        self, own: AxisState, axis: int, sizes: Sequence[int], widened: Callable[[Ids], Ids]
+    ) -> tuple[list[AxisState], list[int]]:
+        """The states of the axes that an axis splits into, and which of them got fresh units. Axes along
+        which the labels repeat are positions; a single one along which they vary takes them over."""
+        parts: list[AxisState] = [own if isinstance(own, State) else FIXED for _ in sizes]
+        fresh: list[int] = []
+        if not isinstance(own, State):
+            whole = widened(own)
+            varying = []
+            for k, n in enumerate(sizes, axis):
+                first = whole.take([0], k)
+                if n > 1 and not (whole == first).all():
+                    varying.append(k)
+                else:
+                    whole = first
+            if len(varying) == 1:
+                parts[varying[0] - axis] = whole
+            elif varying:
+                for k in varying:
+                    shape = [n if j <= k or j >= axis + len(sizes) else 1 for j, n in enumerate(whole.shape)]
+                    parts[k - axis] = self.ledger.new_units(shape)
+                lines = [tuple(varying), *((k,) for k in varying)]
+                labels = [x for k in varying if not isinstance(x := parts[k - axis], State)]
+                self.ledger.relate([whole, *labels], lines, tuple(sizes[k - axis] for k in varying))
+                fresh = varying
+        return [UNIFORM if n == 1 else s for n, s in zip(sizes, parts, strict=True)], fresh
 
     def merge_axes(self, v: Labelled, start: int, count: int) -> Labelled:
         """X[…, p, q, …, …] -> X[…, p·q·…, …] (row-major)."""
@@ -184,6 +200,7 @@ class Movement(Labels):
             return a.reshape([*a.shape[:start], 1, *a.shape[stop:]])
 
         own = self._composite(v, start, stop)
+        several = sum(not isinstance(state, State) for state in v.ids[start:stop]) > 1
         ids = [s if isinstance(s, State) else joined(s) for s in (*v.ids[:start], *v.ids[stop:])]
         out.ids = [*ids[:start], own if isinstance(own, State) else joined(own), *ids[start:]]
         total: Ids | None = None
@@ -191,31 +208,24 @@ class Movement(Labels):
             total = self.ledger.degree_sum(total, d)
         degrees = [None if d is None else joined(d) for d in (*v.degrees[:start], *v.degrees[stop:])]
         out.degrees = [*degrees[:start], None if total is None else joined(total), *degrees[start:]]
-        self.in_context(out, start)
+        if several:
+            self.in_context(out, start)
         return out
 
     def _composite(self, v: Labelled, start: int, stop: int) -> AxisState:
-        """Fresh units for the pairs of a merged block, related to their parts."""
+        """The labels of a merged block: those of its one labelled axis, repeated along the others; or fresh
+        units for the combinations of several, related to these."""
         states = v.ids[start:stop]
-        if all(isinstance(s, State) for s in states):
+        labelled = [k for k in range(start, stop) if not isinstance(v.ids[k], State)]
+        if not labelled:
             return FIXED if any(s is FIXED for s in states) else UNIFORM
-        parts: list[Ids] = []
-        lines = [tuple(range(start, stop))]
-        for k in range(start, stop):
-            state = v.ids[k]
-            if state is not UNIFORM:
-                lines.append((k,))
-            if isinstance(state, State):
-                if state is FIXED:
-                    shape = [1] * v.rank
-                    shape[k] = v.shape[k]
-                    parts.append(self.ledger.positions(v.shape[k]).reshape(shape))
-            else:
-                parts.append(state)
+        parts = [x for k in labelled if not isinstance(x := v.ids[k], State)]
+        if len(parts) == 1:
+            return parts[0]
         whole = np.broadcast_shapes(*(p.shape for p in parts))
-        full = [v.shape[k] if start <= k < stop else n for k, n in enumerate(whole)]
-        fresh = self.ledger.new_units(full)
-        self.ledger.relate([fresh, *parts], lines, tuple(v.shape[start:stop]))
+        fresh = self.ledger.new_units(whole)
+        lines = [tuple(labelled), *((k,) for k in labelled)]
+        self.ledger.relate([fresh, *parts], lines, tuple(v.shape[k] for k in labelled))
         return fresh
 
     def reshape(self, v: Labelled, shape: Shape, before: Shape | None, after: Shape | None) -> Labelled:
@@ -306,19 +316,20 @@ class Movement(Labels):
             return FIXED if sum(v.shape[axis] for v in values) > 1 else UNIFORM
         rank = values[0].rank
         pieces: list[Ids] = []
-        for v in values:
+        for slot, v in enumerate(values):
             state = v.ids[axis]
             if isinstance(state, State):
                 shape = [1] * rank
                 shape[axis] = v.shape[axis]
                 state_ids = self.ledger.new_units(shape)
-                if state is FIXED or not v.zero:
-                    self.ledger.pin(state_ids, Cause(self.cause.node, "concatenated with a fixed axis"))
-                else:
+                with self.slot(slot):
+                    if state is FIXED or not (v.zero or v.shape[axis] == 1):
+                        self.ledger.pin(state_ids, Cause(self.cause.node, "concatenated with a fixed axis"))
                     self.ledger.column(state_ids)
                 pieces.append(state_ids)
             else:
-                self.column(v, axis)
+                with self.slot(slot):
+                    self.column(v, axis)
                 pieces.append(state)
         around = np.broadcast_shapes(
             *([1 if k == axis else n for k, n in enumerate(p.shape)] for p in pieces)
@@ -327,7 +338,14 @@ class Movement(Labels):
             np.broadcast_to(p, [p.shape[axis] if k == axis else n for k, n in enumerate(around)])
             for p in pieces
         ]
-        return np.concatenate(wide, axis)
+        joined = np.concatenate(wide, axis)
+        rows = np.moveaxis(joined, axis, -1).reshape(-1, joined.shape[axis])
+        ends = np.cumsum([p.shape[axis] for p in wide])
+        for slot, (p, end) in enumerate(zip(wide, ends, strict=True)):
+            with self.slot(slot):
+                taken = np.arange(end - p.shape[axis], end)
+                self.ledger.movement(rows, rows[:, taken], taken)
+        return joined
 
     def _beside(self, values: Sequence[Labelled], k: int, axis: int) -> AxisState:
         """Labels of another axis: kept apart part by part while that is cheap, united beyond."""

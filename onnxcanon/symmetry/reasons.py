@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.symmetry.analysis import Symmetry
-from onnxcanon.symmetry.constraints import Cause, Ids
+from onnxcanon.symmetry.constraints import Cause, Ids, Place
 from onnxcanon.symmetry.labels import FIXED
 from onnxcanon.symmetry.trace import node_name
 
@@ -59,7 +59,7 @@ class Reasons:
     # -- pins ---------------------------------------------------------------------------------------
 
     @cached_property
-    def _pins(self) -> list[tuple[Ids, Cause]]:
+    def _pins(self) -> list[tuple[Ids, Cause, Place]]:
         """The pins as they were made; those that name no node last, they explain least."""
         return sorted(self.ledger.pins, key=lambda pin: pin[1].node == "")
 

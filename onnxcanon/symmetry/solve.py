@@ -14,107 +14,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.symmetry.constraints import Ids, Ledger
-from onnxcanon.symmetry.group import Derived, Orbit, Solution
-from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
-from onnxcanon.symmetry.tables import (
-    Table,
-    connected,
-    occurrence_code,
-    occurrence_numbers,
-    unique_rows,
-    unite,
-)
+from onnxcanon.symmetry.certificate import Certificate, certify
+from onnxcanon.symmetry.constraints import Ids, Ledger, Place
+from onnxcanon.symmetry.exchange import exchanges, singled_out
+from onnxcanon.symmetry.facts import Facts, Home, gather
+from onnxcanon.symmetry.group import Derived, Solution
+from onnxcanon.symmetry.hashing import Words, mix, salt
+from onnxcanon.symmetry.tables import Table, connected, distinct_within, unique_rows
+from onnxcanon.symmetry.tree import Tree
 
 
-def solve(ledger: Ledger) -> Solution:
-    """Solve the ledger's facts about units."""
-    return _Solver(ledger).run()
+def solve(ledger: Ledger, homes: Mapping[Place, Home] | None = None) -> Solution:
+    """Solve the ledger's facts about units; `homes` holds the places that lie in interchangeable branches."""
+    facts = gather(ledger, homes or {})
+    solution = _Solver(facts).run()
+    certify(solution, facts)
+    return solution
 
 
 class _Solver:
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.classes, self.count = unite(ledger)
-        self.pinned = np.zeros(self.count, bool)
-        for ids, _ in ledger.pins:
-            self.pinned[self.classes[ids]] = True
-        self.tables: list[Table] = []
+    def __init__(self, facts: Facts) -> None:
+        self.facts, self.count = facts, facts.count
+        self.pinned = facts.pinned
+        self.tables: list[Table] = facts.tables
         self.derived: list[Derived] = []
-        self.rigid: list[Ids] = []
+        self.held: list[tuple[Ids, Words]] = []
 
     def run(self) -> Solution:
-        self.columns = self._columns()
-        self.facts = self.tables = self._tables()
-        colours = self._refine(self._start())
-        colours = self._drop_products(colours)
-        moving = ~self._fixed(colours) & ~self._is_derived()
-        orbits = self._decompose(np.flatnonzero(moving), colours)
-        solution = Solution(
-            self.classes, self.count, orbits, self.derived,
-            np.concatenate([np.zeros(0, np.int64), *self.rigid]), [],
-        )  # fmt: skip
-        self._certify(solution)
+        colours = self._refine(self.facts.start())
+        while True:
+            colours = self._drop_products(colours)
+            tree = Tree(self.tables, self.count, colours)
+            orbits = tree.decompose(np.flatnonzero(~self._fixed(colours) & ~self._is_derived()))
+            if not tree.stuck:
+                break
+            colours = self._hold(tree.stuck, colours)
+        solution = Solution(self.facts.classes, self.count, orbits, self.derived, np.zeros(0, np.int64), [])
+        if self.held:
+            self._exchange(solution)
         return solution
 
-    # -- facts over classes -------------------------------------------------------------------------
+    def _hold(self, stuck: list[Ids], colours: Words) -> Words:
+        """Hold the smallest set of alike units of every stuck component; the rest may then fall apart."""
+        held = colours
+        for members in stuck:
+            _, index, counts = np.unique(colours[members], return_inverse=True, return_counts=True)
+            smallest = np.argmin(np.where(counts > 1, counts, counts.max() + 1))
+            chosen = np.sort(members.ravel()[index.ravel() == smallest])
+            self.held.append((chosen, colours))
+            held = singled_out(held, chosen)
+        return self._refine(held)
 
-    def _columns(self) -> tuple[Ids, Words]:
-        """All column facts as (class, word) pairs; the word names the column and position code."""
-        index, words = [], []
-        for number, (ids, codes) in enumerate(self.ledger.columns):
-            index.append(self.classes[ids])
-            words.append(mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number)))
-        for number, (before, after, taken) in enumerate(self.ledger.movements):
-            cls, word = self.occurrences(self.classes[before], self.classes[after], taken, number)
-            index.append(cls)
-            words.append(word)
-        if not index:
-            return np.zeros(0, np.int64), np.zeros(0, np.uint64)
-        return np.concatenate(index), np.concatenate(words)
+    def _exchange(self, solution: Solution) -> None:
+        """Take in joint motions of what was held; what then does not move is irregular."""
+        follows = np.flatnonzero(self._is_derived())
+        held = [(units, self._grown(colours)) for units, colours in self.held]
+        check = Certificate(self.facts, self.derived, self.count)
+        solution.orbits = exchanges(held, solution.orbits, self._refine, follows, check)
+        units = np.concatenate([units for units, _ in self.held])
+        solution.rigid = units[~solution.moving[units]]
 
-    @staticmethod
-    def occurrences(before: Ids, after: Ids, taken: Ids, number: int) -> tuple[Ids, Words]:
-        """Where labels repeat along an axis the k-th occurrence maps to the k-th: classes whose occurrences a
-        movement reorders differently get different words."""
-        out_cls, out_word = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
-        for row_before, row_after in zip(before, after, strict=True):
-            which = occurrence_numbers(row_before)
-            if not which.any():
-                continue
-            later = occurrence_numbers(row_after)
-            words = mix(
-                which[taken].astype(np.uint64) * np.uint64(0x1F1F1F1F)
-                + later.astype(np.uint64)
-                + salt(2, number)
-            )
-            out_cls.append(row_after)
-            out_word.append(words)
-        return np.concatenate(out_cls), np.concatenate(out_word)
-
-    def _tables(self) -> list[Table]:
-        tables = []
-        seen: set[bytes] = set()
-        for number, relation in enumerate(self.ledger.relations):
-            rows = self.classes[relation.rows]
-            code = occurrence_code(rows, relation)
-            mark = rows.tobytes() + code.tobytes() + repr((rows.shape, relation.key is None)).encode()
-            if mark in seen:
-                continue
-            seen.add(mark)
-            rows, code = unique_rows(rows, code)
-            tables.append(Table(rows, code, number, relation.key is not None))
-        return tables
-
-    def _start(self) -> Words:
-        colours = np.full(self.count, 1, np.uint64)
-        add_at(colours, *self.columns)
-        pinned = np.flatnonzero(self.pinned)
-        colours[pinned] = mix(pinned.astype(np.uint64) + salt(3))
-        return colours
+    def _grown(self, colours: Words) -> Words:
+        """Colours that also cover classes made since."""
+        out = np.full(self.count, salt(8), np.uint64)
+        out[: len(colours)] = colours
+        return out
 
     def _refine(self, colours: Words) -> Words:
         """Weisfeiler-Leman on the rows until the number of colours is stable."""
@@ -153,40 +122,44 @@ class _Solver:
         itself becomes a unit its parts belong to.
         """
         self.tables = [t for t in self.tables if t.composite or not t.is_product()]
-        before = self.count
-        while self._derive_one(colours):
+        known = len(self.derived)
+        fixed = self._fixed(colours)
+        while self._derive(colours, fixed):
             pass
-        grown = np.full(self.count, salt(8), np.uint64)
-        grown[:before] = colours
-        return self._refine(grown) if self.derived else colours
+        return self._refine(self._grown(colours)) if len(self.derived) > known else colours
 
-    def _derive_one(self, colours: Words) -> bool:
-        """Take out the last table that allows it; what it held may have kept an earlier one."""
+    def _derive(self, colours: Words, fixed: NDArray[np.bool_]) -> bool:
+        """Take out what allows it, the last table first: what it held may have kept an earlier one."""
         uses = np.zeros(self.count, np.int64)
         for table in self.tables:
-            uses[np.unique(table.rows)] += 1
+            if not table.membership:
+                uses[np.unique(table.rows)] += 1
+        found = False
         for n, table in reversed(list(enumerate(self.tables))):
             if not table.composite or (uses[table.rows[:, 0]] > 1).any():
                 continue
-            blocks = self._blocks(table, colours)
+            blocks = self._blocks(table, colours, fixed)
             if blocks is not None:
+                found = True
                 self.derived.insert(0, Derived(table.rows[:, 0], table.rows[:, 1:], table.code))
-                self.tables[n : n + 1] = self._memberships(table, blocks)
-                return True
-        return False
+                uses[np.unique(table.rows)] -= 1
+                self.tables[n : n + 1] = more = self._memberships(table, blocks)
+                for extra in more:
+                    members = np.unique(extra.rows)
+                    uses[members[members < len(uses)]] += 1
+        return found
 
-    def _blocks(self, table: Table, colours: Words) -> Ids | None:
+    def _blocks(self, table: Table, colours: Words, fixed: NDArray[np.bool_]) -> Ids | None:
         """The block of each row, if the parts of every block form a full product with at least two factors in
         some block, or if there is one moving part; None otherwise."""
         whole, parts = table.rows[:, 0], table.rows[:, 1:]
-        fixed = self._fixed(colours)
         moving = [k for k in range(parts.shape[1]) if not fixed[parts[:, k]].all()]
         if not moving or len(np.unique(whole)) < len(whole) or self.pinned[whole].any():
             return None
         key = mix(table.code.astype(np.uint64))
         for k in range(parts.shape[1]):
             key = mix(key + colours[parts[:, k]])
-        if len(np.unique(np.stack([key, colours[whole]], 1), axis=0)) > len(np.unique(key)):
+        if len(np.unique(mix(key + mix(colours[whole])))) > len(np.unique(key)):
             return None
         if len(moving) == 1:  # a channel at several fixed positions; a mere bijection stays
             alone = len(np.unique(parts[:, moving])) == len(whole)
@@ -195,14 +168,11 @@ class _Solver:
         names, local = np.unique(parts[:, moving], return_inverse=True)
         local = local.reshape(len(parts), len(moving))
         block = connected(len(names), [local[:, 0]] * (len(moving) - 1), list(local[:, 1:].T))[local[:, 0]]
-        factors = False
-        for number in np.unique(block):
-            rows = parts[block == number]
-            sizes = [len(np.unique(rows[:, k])) for k in range(rows.shape[1])]
-            if np.prod(sizes, dtype=np.float64) * len(np.unique(table.code[block == number])) != len(rows):
-                return None
-            factors |= sum(sizes[k] > 1 for k in moving) > 1
-        return block if factors else None
+        _, block = np.unique(block, return_inverse=True)
+        sizes = np.stack([distinct_within(block, column) for column in (*parts.T, table.code)])
+        if (np.prod(sizes, 0, dtype=np.float64) != np.bincount(block)).any():
+            return None
+        return block if (np.sum(sizes[moving] > 1, 0) > 1).any() else None
 
     def _memberships(self, table: Table, blocks: Ids) -> list[Table]:
         """Tables that tie the parts of a local product to the unit of their block."""
@@ -215,127 +185,7 @@ class _Solver:
         out = []
         for k in range(1, table.rows.shape[1]):
             if not self.pinned[table.rows[:, k]].all():
-                rows = np.unique(np.stack([table.rows[:, k], units], 1), axis=0)
-                out.append(Table(rows, np.zeros(len(rows), np.int64), table.number, composite=False))
+                rows = np.stack([table.rows[:, k], units], 1)
+                rows, code = unique_rows(rows, np.zeros(len(rows), np.int64))
+                out.append(Table(rows, code, table.number, composite=False))
         return out
-
-    # -- the tree -----------------------------------------------------------------------------------
-
-    def _components(self, units: Ids) -> Ids:
-        """Component number of each unit; rows connect only their members among `units`."""
-        local = np.full(self.count, -1, np.int64)
-        local[units] = np.arange(len(units))
-        left, right = [], []
-        for table in self.tables:
-            at = local[table.rows]
-            some = (at >= 0).sum(1) >= 2
-            if not some.any() or table.product_within(at >= 0, some):
-                continue
-            at = at[some]
-            anchor = at.max(1)
-            for k in range(at.shape[1]):
-                ok = at[:, k] >= 0
-                left.append(anchor[ok])
-                right.append(at[ok, k])
-        return connected(len(units), left, right)
-
-    def _decompose(self, units: Ids, colours: Words) -> list[Orbit]:
-        """Orbits among units whose colours are shared (members as classes)."""
-        if not len(units):
-            return []
-        component = self._components(units)
-        order = np.lexsort((colours[units], component))
-        units, component = units[order], component[order]
-        starts = np.flatnonzero(np.r_[True, component[1:] != component[:-1]])
-        sizes = np.diff(np.r_[starts, len(units)])
-        marks = np.zeros(len(starts), np.uint64)
-        add_at(marks, np.repeat(np.arange(len(starts)), sizes), mix(colours[units]))
-        marks = mix(marks + sizes.astype(np.uint64))
-        orbits = []
-        for mark in np.unique(marks):
-            chosen = np.flatnonzero(marks == mark)
-            rows = starts[chosen][:, None] + np.arange(sizes[chosen[0]])
-            orbits.extend(self._orbit(units[rows], colours))
-        return orbits
-
-    def _orbit(self, members: Ids, colours: Words) -> list[Orbit]:
-        """One orbit from aligned components [k, s], each sorted by colour; nested where colours repeat."""
-        first = colours[members[0]]
-        if len(np.unique(first)) == members.shape[1]:
-            return [Orbit(members)] if len(members) > 1 else []
-        inner = [self._inside(row, colours) for row in members]
-        if any(i is None for i in inner) or len({repr(i[1]) for i in inner if i is not None}) > 1:
-            self.rigid.append(members.ravel())
-            return []
-        aligned = np.stack([i[0] for i in inner if i is not None])
-        children = self._children(inner[0])
-        if len(members) == 1:
-            return [_lift(c, aligned[0]) for c in children]
-        return [Orbit(aligned, children)]
-
-    def _inside(self, units: Ids, colours: Words) -> tuple[Ids, list[tuple[int, ...]], list[Orbit]] | None:
-        """Decompose one component: its units in canonical alignment, the shapes of its orbits, the orbits."""
-        _, index, counts = np.unique(colours[units], return_inverse=True, return_counts=True)
-        single = counts[index] == 1
-        rest = units[~single]
-        if not single.any() and len(np.unique(self._components(rest))) == 1:
-            return None
-        before = len(self.rigid)
-        orbits = self._decompose(rest, colours)
-        if len(self.rigid) > before:
-            return None
-        covered = [o.members.ravel() for o in orbits]
-        loose = np.setdiff1d(rest, np.concatenate([np.zeros(0, np.int64), *covered]))
-        if len(loose):
-            loose = loose[np.argsort(colours[loose], kind="stable")]
-        order = np.concatenate([units[single], loose, *covered])
-        shapes = [(len(units[single]), len(loose)), *(o.shape() for o in orbits)]
-        return order, shapes, orbits  # type: ignore[return-value]
-
-    def _children(self, inner: tuple[Ids, list[tuple[int, ...]], list[Orbit]] | None) -> list[Orbit]:
-        """The orbits inside a component with members as positions in its aligned columns."""
-        assert inner is not None
-        order, _, orbits = inner
-        place = {int(u): k for k, u in enumerate(order)}
-        return [_lower(o, place) for o in orbits]
-
-    # -- certificate --------------------------------------------------------------------------------
-
-    def _certify(self, solution: Solution) -> None:
-        """Check random elements against every fact; hold the orbits that fail."""
-        rng = np.random.default_rng(0)
-        if all(self._holds(solution.random(rng)) for _ in range(2)):
-            return
-        good = []
-        for orbit in solution.orbits:
-            alone = Solution(solution.classes, solution.count, [orbit], solution.derived, solution.rigid, [])
-            if all(self._holds(alone.random(rng)) for _ in range(2)):
-                good.append(orbit)
-            else:
-                solution.defects.append(f"an orbit of {orbit.size} components broke a fact and is held")
-        solution.orbits = good
-        if not all(self._holds(solution.random(rng)) for _ in range(2)):
-            solution.defects.append("orbits that hold one by one broke a fact together; all are held")
-            solution.orbits = []
-
-    def _holds(self, motion: Ids) -> bool:
-        """Whether a motion maps every column, row and pin to itself."""
-        if (motion[self.pinned] != np.flatnonzero(self.pinned)).any():
-            return False
-        index, words = self.columns
-        before, after = np.zeros(self.count, np.uint64), np.zeros(self.count, np.uint64)
-        add_at(before, index, words)
-        add_at(after, motion[index], words)
-        if not np.array_equal(before, after):
-            return False
-        return all(t.invariant(motion) for t in self.facts)
-
-
-def _lower(orbit: Orbit, place: dict[int, int]) -> Orbit:
-    """Members from classes to positions in a component; children already are positions in theirs."""
-    return Orbit(np.vectorize(place.__getitem__, otypes=[np.int64])(orbit.members), orbit.children)
-
-
-def _lift(orbit: Orbit, columns: Ids) -> Orbit:
-    """Members from positions in a component to classes."""
-    return Orbit(columns[orbit.members], orbit.children)

@@ -18,16 +18,19 @@ from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
 
 @dataclass(slots=True)
 class Table:
-    """A relation over classes: `rows` [n, arity], `code` [n] tells apart rows that repeat."""
+    """A relation over classes: `rows` [n, arity], `code` [n] tells apart rows that repeat. `composite`: the
+    first class of a row is made of the others; `membership`: it ties classes to the branch they are found
+    in."""
 
     rows: Ids
     code: Ids
     number: int
     composite: bool
+    membership: bool = False
 
-    def words(self, rows: Ids) -> Words:
-        """A hash of each row as it stands, uint64 [n]."""
-        total = self.code.astype(np.uint64) * np.uint64(0x51ED) + salt(4, self.number)
+    def words(self, which: Ids, rows: Ids) -> Words:
+        """A hash of each of the rows `which`, if their classes were `rows`; uint64 [n]."""
+        total = self.code[which].astype(np.uint64) * np.uint64(0x51ED) + salt(4, self.number)
         for k in range(rows.shape[1]):
             total = mix(total + rows[:, k].astype(np.uint64))
         return total
@@ -43,29 +46,46 @@ class Table:
 
     def is_product(self) -> bool:
         """Whether every combination of the columns' members is a row, for each code: then it says nothing."""
-        counts = [len(np.unique(self.rows[:, k])) for k in range(self.rows.shape[1])]
-        return float(np.prod(counts, dtype=np.float64)) * len(np.unique(self.code)) == len(self.rows)
+        counts = [_distinct(self.rows[:, k]) for k in range(self.rows.shape[1])]
+        return float(np.prod(counts, dtype=np.float64)) * _distinct(self.code) == len(self.rows)
 
-    def product_within(self, inside: NDArray[np.bool_], some: NDArray[np.bool_]) -> bool:
-        """Whether, for each combination of members outside, every combination of those inside is a row."""
-        which = inside[some][0]
-        if not (inside[some] == which).all():
+    def product_within(self, which: Ids, inside: NDArray[np.bool_]) -> bool:
+        """Whether, in the rows `which`, every combination of members inside is there for each combination of
+        those outside; `inside` is bool [rows, arity]."""
+        chosen = inside[0]
+        if not (inside == chosen).all():
             return False
-        rows = self.rows[some]
-        outside = np.concatenate([rows[:, ~which], self.code[some][:, None]], 1)
-        _, outer = np.unique(outside, axis=0, return_inverse=True)
-        outer = outer.reshape(-1).astype(np.int64)
+        rows = self.rows[which]
+        _, outer = np.unique(row_numbers(*rows[:, ~chosen].T, self.code[which]), return_inverse=True)
         size = np.bincount(outer)
         combinations = np.ones(len(size))
-        for k in np.flatnonzero(which):
-            pairs = np.unique(np.stack([outer, rows[:, k]], 1), axis=0)
-            combinations *= np.bincount(pairs[:, 0], minlength=len(size))
+        for k in np.flatnonzero(chosen):
+            combinations *= distinct_within(outer, rows[:, k])
+            if combinations.min(initial=1) > size.max(initial=0):
+                return False
         return bool((combinations == size).all())
 
-    def invariant(self, motion: Ids) -> bool:
-        """Whether a motion (int64 [classes]) maps the set of rows to itself."""
-        a, b = np.sort(self.words(self.rows)), np.sort(self.words(motion[self.rows]))
-        return bool(np.array_equal(a, b))
+
+class Index:
+    """Which rows, of arrays of classes stacked on each other, a class stands in."""
+
+    def __init__(self, arrays: Sequence[Ids], count: int) -> None:
+        flat = [np.zeros(0, np.int64), *(a.ravel() for a in arrays)]
+        owner = [np.zeros(0, np.int64), *(np.full(a.size, k) for k, a in enumerate(arrays))]
+        rows = [np.zeros(0, np.int64), *(np.repeat(np.arange(len(a)), a.shape[1]) for a in arrays)]
+        classes = np.concatenate(flat)
+        order = np.argsort(classes, kind="stable")
+        self.owner, self.row = np.concatenate(owner)[order], np.concatenate(rows)[order]
+        self.start = np.searchsorted(classes[order], np.arange(count + 1))
+
+    def of(self, classes: Ids) -> dict[int, Ids]:
+        """The rows of each array in which any of the classes stands."""
+        lengths = self.start[classes + 1] - self.start[classes]
+        ends = np.cumsum(lengths)
+        total = int(ends[-1]) if len(ends) else 0
+        at = np.repeat(self.start[classes] - (ends - lengths), lengths) + np.arange(total)
+        owner, row = self.owner[at], self.row[at]
+        return {int(k): np.unique(row[owner == k]) for k in np.unique(owner)}
 
 
 def unite(ledger: Ledger) -> tuple[Ids, int]:
@@ -106,31 +126,60 @@ def function_of(rows: Ids, lead: list[int]) -> Ids | None:
 
 
 def connected(n: int, left: Sequence[Ids], right: Sequence[Ids]) -> Ids:
-    """Connected components of n nodes under the given edges, numbered from 0."""
-    from scipy.sparse import coo_matrix
-    from scipy.sparse.csgraph import connected_components
+    """Connected components of n nodes under the given edges, numbered from 0 by their smallest member.
 
+    Roots of trees hook to the smaller root at the other end of an edge, trees are flattened, until no edge
+    joins two (Shiloach and Vishkin 1982): a few passes over whole arrays, without the overhead of a sparse
+    matrix.
+    """
     a = np.concatenate([np.zeros(0, np.int64), *left])
     b = np.concatenate([np.zeros(0, np.int64), *right])
-    graph = coo_matrix((np.ones(len(a), np.int8), (a, b)), shape=(n, n))
-    return connected_components(graph, directed=False)[1].astype(np.int64)  # type: ignore[no-any-return]
+    root = np.arange(n)
+    while True:
+        a, b = root[a], root[b]
+        open_ = a != b
+        if not open_.any():
+            break
+        a, b = a[open_], b[open_]
+        np.minimum.at(root, np.maximum(a, b), np.minimum(a, b))
+        while not np.array_equal(flat := root[root], root):
+            root = flat
+    first = root == np.arange(n)
+    return np.asarray((np.cumsum(first) - 1)[root], np.int64)
 
 
-def occurrence_numbers(row: Ids) -> Ids:
-    """For each position, how often its value stood before it in the row."""
-    order = np.argsort(row, kind="stable")
-    ranked = row[order]
-    start = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-    lengths = np.diff(np.r_[start, len(row)])
-    out = np.empty(len(row), np.int64)
-    out[order] = np.arange(len(row)) - np.repeat(start, lengths)
-    return out
+def row_numbers(*columns: Ids) -> Ids:
+    """A number for each row of a table given by its columns: equal rows have equal numbers, and numbers are
+    ordered as the rows are."""
+    total, span = np.zeros(len(columns[0]), np.int64), 1
+    for column in columns:
+        width = int(column.max(initial=0)) + 1
+        if column.min(initial=0) < 0 or width > 1 << 31:
+            _, column = np.unique(column, return_inverse=True)
+            width = int(column.max(initial=0)) + 1
+        if span > (1 << 62) // width:
+            _, total = np.unique(total, return_inverse=True)
+            span = int(total.max(initial=0)) + 1
+        total = total * width + column
+        span *= width
+    return total
 
 
 def unique_rows(rows: Ids, code: Ids) -> tuple[Ids, Ids]:
     """Rows and codes without repetitions."""
-    both = np.unique(np.concatenate([rows, code[:, None]], 1), axis=0)
-    return both[:, :-1], both[:, -1]
+    _, first = np.unique(row_numbers(*rows.T, code), return_index=True)
+    return rows[first], code[first]
+
+
+def distinct_within(block: Ids, values: Ids) -> Ids:
+    """How many different values each block 0 … n-1 of rows has, int64 [n]."""
+    _, first = np.unique(row_numbers(block, values), return_index=True)
+    return np.bincount(block[first], minlength=int(block.max(initial=-1)) + 1)
+
+
+def _distinct(values: Ids) -> int:
+    """How many different values there are."""
+    return len(np.unique(values))
 
 
 def occurrence_code(rows: Ids, relation: Relation) -> Ids:

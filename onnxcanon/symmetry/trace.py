@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.model import Model
-from onnxcanon.symmetry.constraints import Cause, Ledger
+from onnxcanon.symmetry.branches import Branches, Step, digest, find_branches, step
+from onnxcanon.symmetry.constraints import Cause, Ids, Ledger, Place
 from onnxcanon.symmetry.labels import (
     FIXED,
     UNIFORM,
@@ -23,6 +24,7 @@ from onnxcanon.symmetry.labels import (
     State,
     constant,
     parameter_value,
+    stacked,
 )
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules import RULES, UNKNOWN_SHAPE, Barrier, Op
@@ -59,6 +61,17 @@ class Trace:
     held: dict[str, str] = field(default_factory=dict)  # constants that are not ours to move, and why
     barriers: list[Obstacle] = field(default_factory=list)
     values: dict[str, Labelled] = field(default_factory=dict)
+    branches: list[Branches] = field(default_factory=list)  # candidates: the solve decides
+    stacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def stack(self, group: Branches, units: Ids) -> None:
+        """Replace matched parameters by stacks of them, int64 `units` [branches] along the new axis 0."""
+        for twins in group.parameters:
+            names = tuple(value.name or "" for value in twins)
+            made = stacked([self.parameters[name] for name in names], units)
+            self.stacks[made.name] = names
+            items = [(made.name, made) if n == names[0] else (n, p) for n, p in self.parameters.items()]
+            self.parameters = {n: p for n, p in items if n not in names[1:]}
 
 
 def node_name(node: ir.Node) -> str:
@@ -94,6 +107,7 @@ class Tracer:
         self.labels = Movement(Ledger())
         self.trace = Trace(self.labels.ledger)
         self.values: dict[ir.Value, Labelled | None] = {}
+        self.steps: list[Step] = []
 
     def run(self) -> Trace:
         """Trace all nodes and pin the graph's outputs."""
@@ -105,6 +119,7 @@ class Tracer:
             if labelled is not None:
                 self.labels.cause = Cause(f"graph output '{value.name}'", "")
                 self.labels.fix_all(labelled, f"graph output '{value.name}'")
+        self.trace.branches = self._branches()
         self._settle_parameters()
         known = self.trace.parameters
         self.trace.parameters = {n: known[n] for n in [*self.labels.first_use, *known] if n in known}
@@ -155,6 +170,8 @@ class Tracer:
             return
         name = node_name(node)
         self.labels.cause = Cause(name, "")
+        number = len(self.steps)
+        self.labels.ledger.place = (number, -1)
         inputs = [None if v is None else self.values.get(v) for v in node.inputs]
         domain = "" if node.domain == "ai.onnx" else node.domain
         rule = RULES.get((domain, node.op_type))
@@ -185,6 +202,51 @@ class Tracer:
             labelled = outputs[k] if k < len(outputs) else None
             shape = self.shapes.shapes(output)[0]
             self.values[output] = constant(shape) if labelled is None and shape is not None else labelled
+        self.steps.append(self._step(number, node, inputs, outputs, op))
+
+    def _step(
+        self,
+        number: int,
+        node: ir.Node,
+        inputs: list[Labelled | None],
+        outputs: list[Labelled | None],
+        op: Op,
+    ) -> Step:
+        """What the search for branches needs of a node."""
+        made = step(number, node, inputs, outputs)
+        if any(op.data(k) is None for k in made.free):
+            made.free = frozenset()
+        made.inputs += [v for v in captured(node) if v in self.values]
+        return made
+
+    def _branches(self) -> list[Branches]:
+        """Branches that may change places; the ledger's places of parameters are entered beside those of
+        nodes."""
+        found = find_branches(self.steps, self._leaf, self._is_parameter)
+        for group in found:
+            base = max((number for number, _ in group.places.values()), default=0) + 1
+            for number, twins in enumerate(group.parameters, base):
+                for k, value in enumerate(twins):
+                    group.places[self._parameter_place(value.name or "")] = (number, k)
+        return found
+
+    def _parameter_place(self, name: str) -> Place:
+        return (len(self.steps) + list(self.trace.parameters).index(name), -1)
+
+    def _is_parameter(self, value: ir.Value) -> bool:
+        return value.name in self.trace.parameters and self.values.get(value) is not None
+
+    def _leaf(self, value: ir.Value) -> bytes:
+        """A digest of a value no step computes: a parameter by shape and type, a known constant by value."""
+        first, second = self.shapes.data_pair(value)
+        if first is not None and second is not None and first.dtype != object:
+            return digest(
+                "data", str(first.dtype), first.shape, first.tobytes(), second.shape, second.tobytes()
+            )
+        if self._is_parameter(value):
+            parameter = self.trace.parameters[value.name or ""]
+            return digest("parameter", parameter.shape, str(self.model.tensor_info(parameter.name)[1]))
+        return digest("value", value.name or id(value))
 
     def _folded(self, node: ir.Node) -> bool:
         """Constants and shape arithmetic: known values carry no labels."""
@@ -225,7 +287,8 @@ class Tracer:
     def _settle_parameters(self) -> None:
         """Positions of bound axes that nothing reads stay where they are; each axis maps onto itself."""
         ledger = self.labels.ledger
-        for parameter in self.trace.parameters.values():
+        for number, parameter in enumerate(self.trace.parameters.values(), len(self.steps)):
+            ledger.place = (number, -1)
             for axis, ids in enumerate(parameter.ids):
                 if ids is None:
                     continue

@@ -108,21 +108,27 @@ def _algebra(case: Case, found: Symmetry, whole: Transform, rng: np.random.Gener
     composed = whole.then(whole.inverse()).apply(model)
     still = found.random(rng, scale=False, sign=False)
     again = still.inverse().apply(still.apply(model))
-    for name in whole.actions:
+    for name in whole.changes:
         want = model.tensor(name)
         for what, other in (("undoing it", back), ("composing it with its inverse", composed)):
             if not np.array_equal(want, other.tensor(name)):
                 return f"algebra: {what} does not give the model back"
-    for name in still.actions:
+    for name in still.changes:
         if model.tensor(name).tobytes() != again.tensor(name).tobytes():
             return "algebra: undoing a permutation does not give the bytes back"
     other = found.random(rng)
     two = other.apply(whole.apply(model))
     one = whole.then(other).apply(model)
-    for name in {*whole.actions, *other.actions}:
+    for name in {*whole.changes, *other.changes}:
         if not np.array_equal(two.tensor(name), one.tensor(name)):
             return "algebra: composing is not applying one after the other"
     return ""
+
+
+def part(whole: Transform, names: Sequence[str]) -> Transform:
+    """The transform on some of the parameters, or stacks of them, that it changes."""
+    stacks = {n: m for n, m in whole.stacks.items() if n in names}
+    return Transform({n: whole.actions[n] for n in names}, whole.model, stacks)
 
 
 def _control(case: Case, whole: Transform, before: list[list[Array]], rng: np.random.Generator) -> bool:
@@ -130,7 +136,7 @@ def _control(case: Case, whole: Transform, before: list[list[Array]], rng: np.ra
     names = sorted(whole.actions)
     for _ in range(3):
         chosen = rng.permutation(names)[: max(1, len(names) // 2)].tolist()
-        half = Transform({n: whole.actions[n] for n in chosen}, whole.model)
+        half = part(whole, chosen)
         try:
             if worst_difference(before, outputs_of(case, half.apply(load(case.proto)).to_proto())) > 1e-4:
                 return True

@@ -36,7 +36,7 @@ def convolve(
     for k in (0, 1):
         x.ids[k] = t.forget(x.ids[k], [1 - k])
         x.degrees[k] = t.degree_forget(x.degrees[k], [1 - k])
-    t.bind(w, (0, 1), {1: [0]} if groups > 1 else None, ())
+    t.bind(w, (0, 1), {1: [0]} if groups > 1 else None, (), groups)
     w = still_positions(t, w, range(2, w.rank), "kernel positions of a convolution")
     out = constant(shape)
     out.ids[0], out.degrees[0] = x.ids[0], x.degrees[0]

@@ -120,7 +120,8 @@ def split(t: Movement, op: Op) -> Outputs:
     for k in range(len(op.node.outputs)):
         a, b = op.out_shapes(k)
         if a[axis] == b[axis] and at[0] == at[1]:
-            outs.append(t.take(x, axis, np.arange(at[0], at[0] + a[axis])))
+            with t.slot(k):
+                outs.append(t.take(x, axis, np.arange(at[0], at[0] + a[axis])))
         else:
             outs.append(
                 resized_unknown(t, x, axis, a[axis], "split at positions that depend on a dynamic size")

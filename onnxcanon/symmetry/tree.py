@@ -1,0 +1,120 @@
+"""From colours to a tree of orbits: connected components, exchanged where they are alike.
+
+Components of equal colours may be exchanged: Sym(k) wreath the group of one component, which is found the
+same way inside it. A component without a unit of its own colour that does not fall apart is *stuck*: its
+structure is irregular, or regular in a way that this tree has no word for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxcanon.symmetry.constraints import Ids
+from onnxcanon.symmetry.group import Orbit
+from onnxcanon.symmetry.hashing import Words, add_at, mix
+from onnxcanon.symmetry.tables import Index, Table, connected
+
+Inside = tuple[Ids, list[tuple[object, ...]], list[Orbit]]
+
+
+class Tree:
+    """Orbits among classes under stable colours.
+
+    Attributes:
+        stuck: components [k, s] of equal colours in which no orbits were found.
+    """
+
+    def __init__(self, tables: list[Table], count: int, colours: Words) -> None:
+        self.tables, self.count, self.colours = tables, count, colours
+        self.stuck: list[Ids] = []
+        self.index = Index([t.rows for t in tables], count)
+        self.local = np.full(count, -1, np.int64)  # the place of each class among the units looked at
+
+    def _components(self, units: Ids) -> Ids:
+        """Component number of each unit; rows connect only their members among `units`."""
+        self.local[units] = np.arange(len(units))
+        left, right = [], []
+        for number, which in self.index.of(units).items():
+            table = self.tables[number]
+            at = self.local[table.rows[which]]
+            some = (at >= 0).sum(1) >= 2
+            if not some.any() or table.product_within(which[some], at[some] >= 0):
+                continue
+            at = at[some]
+            anchor = at.max(1)
+            for k in range(at.shape[1]):
+                ok = at[:, k] >= 0
+                left.append(anchor[ok])
+                right.append(at[ok, k])
+        self.local[units] = -1
+        return connected(len(units), left, right)
+
+    def decompose(self, units: Ids) -> list[Orbit]:
+        """Orbits among units whose colours are shared (members as classes)."""
+        if not len(units):
+            return []
+        component = self._components(units)
+        order = np.lexsort((self.colours[units], component))
+        units, component = units[order], component[order]
+        starts = np.flatnonzero(np.r_[True, component[1:] != component[:-1]])
+        sizes = np.diff(np.r_[starts, len(units)])
+        marks = np.zeros(len(starts), np.uint64)
+        add_at(marks, np.repeat(np.arange(len(starts)), sizes), mix(self.colours[units]))
+        marks = mix(marks + sizes.astype(np.uint64))
+        orbits = []
+        for mark in np.unique(marks):
+            chosen = np.flatnonzero(marks == mark)
+            rows = starts[chosen][:, None] + np.arange(sizes[chosen[0]])
+            orbits.extend(self._orbit(units[rows]))
+        return orbits
+
+    def _orbit(self, members: Ids) -> list[Orbit]:
+        """One orbit from aligned components [k, s], each sorted by colour; nested where colours repeat."""
+        first = self.colours[members[0]]
+        if len(np.unique(first)) == members.shape[1]:
+            return [Orbit(members)] if len(members) > 1 else []
+        inner = [self._inside(row) for row in members]
+        if any(i is None for i in inner) or len({repr(i[1]) for i in inner if i is not None}) > 1:
+            self.stuck.append(members)
+            return []
+        aligned = np.stack([i[0] for i in inner if i is not None])
+        children = self._children(inner[0])
+        if len(members) == 1:
+            return [_lift(c, aligned[0]) for c in children]
+        return [Orbit(aligned, children)]
+
+    def _inside(self, units: Ids) -> Inside | None:
+        """Decompose one component: its units in canonical alignment, the shapes of its orbits, the orbits."""
+        _, index, counts = np.unique(self.colours[units], return_inverse=True, return_counts=True)
+        single = counts[index] == 1
+        rest = units[~single]
+        if not single.any() and len(np.unique(self._components(rest))) == 1:
+            return None
+        before = len(self.stuck)
+        orbits = self.decompose(rest)
+        if len(self.stuck) > before:
+            return None
+        covered = [o.members.ravel() for o in orbits]
+        loose = np.setdiff1d(rest, np.concatenate([np.zeros(0, np.int64), *covered]))
+        if len(loose):
+            loose = loose[np.argsort(self.colours[loose], kind="stable")]
+        order = np.concatenate([units[single], loose, *covered])
+        shapes: list[tuple[object, ...]] = [(len(units[single]), len(loose)), *(o.shape() for o in orbits)]
+        return order, shapes, orbits
+
+    def _children(self, inner: Inside | None) -> list[Orbit]:
+        """The orbits inside a component with members as positions in its aligned columns."""
+        assert inner is not None
+        order, _, orbits = inner
+        place = {int(u): k for k, u in enumerate(order)}
+        return [_lower(o, place) for o in orbits]
+
+
+def _lower(orbit: Orbit, place: dict[int, int]) -> Orbit:
+    """Members from classes to positions in a component; children already are positions in theirs."""
+    return Orbit(np.vectorize(place.__getitem__, otypes=[np.int64])(orbit.members), orbit.children)
+
+
+def _lift(orbit: Orbit, columns: Ids) -> Orbit:
+    """Members from positions in a component to classes."""
+    return Orbit(columns[orbit.members], orbit.children)
