@@ -95,10 +95,12 @@ def ints(*values: int) -> Array:
     return np.array(values, np.int32)
 
 
-def unrun(b: Builder, kind: str, *inputs: str, shape: tuple[int, ...], **attributes: Any) -> str:
+def unrun(
+    b: Builder, kind: str, *inputs: str, shape: tuple[int, ...], domain: str = CONTRIB, **attributes: Any
+) -> str:
     """A node that onnxruntime has no kernel for on the CPU."""
     name = b.name("v")
-    b.nodes.append(helper.make_node(kind, list(inputs), [name], domain=CONTRIB, **attributes))
+    b.nodes.append(helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
     b.value[name] = np.zeros(shape, b.dtype)
     return name
 
@@ -478,6 +480,19 @@ def test_masks_of_the_standard(shape: tuple[int, ...], opset: int) -> None:
     b = building(opset)
     y = b.op("Attention", *four_axes(b), weight(b, *shape), softcap=2.0, is_causal=1)
     heads_of(D, V).keeps(b, joined(b, y))
+
+
+def test_a_mask_of_the_caller_that_tells_heads_apart_fixes_them() -> None:
+    b = building()
+    mask = given(b, "mask", normal(b, H, S, S))
+    y = b.op("Attention", *four_axes(b), mask)
+    Group(f(D) ** H * f(V) ** H, H * (D + V)).keeps(b, joined(b, y))
+
+
+def test_a_mask_shorter_than_its_keys() -> None:
+    b = building(24)
+    y = unrun(b, "Attention", *four_axes(b), weight(b, S, S - 1), shape=(B, H, S, V), domain="")
+    heads_of(D, V).is_that_of(b, joined(b, y))
 
 
 @pytest.mark.parametrize("opset", (23, 24))

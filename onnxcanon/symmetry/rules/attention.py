@@ -44,13 +44,17 @@ def appended(t: Movement, op: Op, past: int, new: Labelled, *, dynamic: bool) ->
     """past[B, G, P, d] (an input, if given), new[B, G, L, d] -> [B, G, P + L, d]; `dynamic`: L is."""
     if not op.has(past):
         return new
-    values = [op.x(past), new]
-    t.bind_together(values, 4)
     first, second = op.in_shapes(past)
-    if dynamic or first[2] != second[2]:
-        for v in values:
+    return lengthened(t, op.x(past), new, dynamic=dynamic or first[2] != second[2])
+
+
+def lengthened(t: Movement, past: Labelled, new: Labelled, *, dynamic: bool) -> Labelled:
+    """past[B, G, P, d], new[B, G, L, d] -> [B, G, P + L, d]; `dynamic`: P or L is."""
+    t.bind_together([past, new], 4)
+    if dynamic:
+        for v in (past, new):
             t.fix(v, 2, "appended to a cache whose length is dynamic")
-    return t.concat(values, 2)
+    return t.concat([past, new], 2)
 
 
 def attend(

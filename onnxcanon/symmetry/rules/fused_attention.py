@@ -20,6 +20,7 @@ from onnxcanon.symmetry.rules.attention import (
     attend,
     grouped,
     heads,
+    lengthened,
     merged,
     per_head,
 )
@@ -104,13 +105,10 @@ def _with_past(t: Movement, op: Op, k: Labelled, v: Labelled, *, dynamic: bool) 
         return k, v
     past = op.x(4)
     first, second = op.in_shapes(4)
-    held = [t.squeeze(t.take(past, 0, np.array([i])), 0) for i in (0, 1)]
-    t.bind_together([held[0], k], 4)
-    t.bind_together([held[1], v], 4)
-    if dynamic or first[3] != second[3]:
-        for x in (*held, k, v):
-            t.fix(x, 2, "appended to a cache whose length is dynamic")
-    return t.concat([held[0], k], 2), t.concat([held[1], v], 2)
+    dynamic = dynamic or first[3] != second[3]
+    held = (t.squeeze(t.take(past, 0, np.array([i])), 0) for i in (0, 1))
+    k, v = (lengthened(t, old, new, dynamic=dynamic) for old, new in zip(held, (k, v), strict=True))
+    return k, v
 
 
 @register("MultiHeadAttention", domain=CONTRIB)
