@@ -1,117 +1,31 @@
-"""Fused attention: for each operator and form the whole group is found, and its elements keep the function.
-
-H heads of d inner dimensions have H! · (d!)^H · (v!)^H permutations: whole heads, in each head one map for
-queries and keys and one for values and what reads them. A scale and a sign lie on each of these dimensions.
-"""
+"""Fused attention: for each form the whole group is found, and its elements keep the function."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import factorial as f
-from math import log10
-from typing import Any
 
 import numpy as np
 import pytest
-from onnx import helper
 
-from onnxcanon.model import load
-from onnxcanon.symmetry.analysis import symmetry
-from tests.fuzz.builder import CONTRIB, Array, Builder
-from tests.fuzz.check import check
-from tests.fuzz.graphs import Case
-
-B, S, C, H, D, V = 2, 3, 5, 2, 4, 3
-"""Samples, positions, channels, heads, inner dimensions of queries and keys, and of values."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """The number of permutations, of scale freedoms and of sign freedoms."""
-
-    permutations: int
-    scales: int
-    signs: int | None = None  # as many as scales
-
-    def is_that_of(self, b: Builder, *outputs: str) -> None:
-        """The analysis finds exactly this, without a barrier."""
-        found = symmetry(load(b.model(outputs, dynamic=False)))
-        assert [(x.operator, x.reason) for x in found.trace.barriers] == []
-        assert not found.solution.defects
-        assert found.log10_orbit == pytest.approx(log10(self.permutations), abs=1e-9)
-        signs = self.scales if self.signs is None else self.signs
-        assert tuple(int(acting.sum()) for acting in found.acting) == (self.scales, signs)
-
-    def keeps(self, b: Builder, *outputs: str) -> None:
-        """The same, and random elements keep what onnxruntime computes."""
-        self.is_that_of(b, *outputs)
-        feeds = [b.inputs, {n: other(b.rng, a) for n, a in b.inputs.items()}]
-        for dynamic in (False, True):
-            case = Case(b.model(outputs, dynamic=dynamic), feeds)
-            assert [check(case, seed).problem for seed in range(3)] == [""] * 3
-
-
-def other(rng: np.random.Generator, a: Array) -> Array:
-    """Another input of the same kind (integers, which are lengths and masks, stay)."""
-    return rng.normal(0, 1, a.shape).astype(a.dtype) if a.dtype.kind == "f" else a
-
-
-def building(opset: int = 23, dtype: Any = np.float32) -> Builder:
-    b = Builder(np.random.default_rng(7), dtype, opset)
-    given(b, "x", normal(b, B, S, C))
-    return b
-
-
-def normal(b: Builder, *shape: int) -> Array:
-    return b.rng.normal(0, 0.5, shape).astype(b.dtype)
-
-
-def given(b: Builder, name: str, array: Array) -> str:
-    """A graph input."""
-    b.inputs[name] = b.value[name] = array
-    return name
-
-
-def constant(b: Builder, array: Array) -> str:
-    name = b.name("w")
-    b.initializers[name] = b.value[name] = array
-    return name
-
-
-def weight(b: Builder, *shape: int) -> str:
-    return constant(b, normal(b, *shape))
-
-
-def dense(b: Builder, x: str, n: int) -> str:
-    return b.op("Add", b.op("MatMul", x, weight(b, b.shape(x)[-1], n)), weight(b, n))
-
-
-def final(b: Builder, y: str) -> str:
-    """What reads the result of an attention."""
-    return b.op("MatMul", y, weight(b, b.shape(y)[-1], 2))
-
-
-def ints(*values: int) -> Array:
-    return np.array(values, np.int32)
-
-
-def unrun(
-    b: Builder, kind: str, *inputs: str, shape: tuple[int, ...], domain: str = CONTRIB, **attributes: Any
-) -> str:
-    """A node that onnxruntime has no kernel for on the CPU."""
-    name = b.name("v")
-    b.nodes.append(helper.make_node(kind, list(inputs), [name], domain=domain, **attributes))
-    b.value[name] = np.zeros(shape, b.dtype)
-    return name
-
-
-def heads_of(d: int, v: int, count: int = H, scaled: int | None = None) -> Group:
-    """The group of an attention with independent heads; `scaled` of the d dimensions may scale."""
-    permutations = f(count) * f(d) ** count * f(v) ** count
-    return Group(permutations, count * ((d if scaled is None else scaled) + v))
-
-
-# -- com.microsoft::Attention ---------------------------------------------------------------------------
+from tests.fuzz.builder import CONTRIB, Builder
+from tests.groups import (
+    B,
+    C,
+    D,
+    Group,
+    H,
+    S,
+    V,
+    building,
+    dense,
+    final,
+    given,
+    heads_of,
+    ints,
+    normal,
+    unrun,
+    weight,
+)
 
 MASKS = {
     "no mask": None,
@@ -302,160 +216,7 @@ def test_half_precision_permutes_and_does_not_scale() -> None:
     Group(heads_of(D, V).permutations, 0).is_that_of(b, final(b, y))
 
 
-# -- com.microsoft::GroupQueryAttention -----------------------------------------------------------------
-
-G, E, W = 2, 2, 8
-"""Key/value heads, query heads of each, inner dimensions (of which onnxruntime wants multiples of 8)."""
-
-COUNTS = {"num_heads": G * E, "kv_num_heads": G, "domain": CONTRIB}
-
-
-def lengths(b: Builder, total: int = S) -> list[str]:
-    return [given(b, "last", ints(total - 1, total - 1)), constant(b, np.array(total, np.int32))]
-
-
-def queries(b: Builder, size: int = W) -> list[str]:
-    return [dense(b, "x", n * size) for n in (G * E, G, G)]
-
-
-def grouped(inner: int, scaled: int, size: int = W) -> Group:
-    """Groups, query heads in each; `inner` dimensions of queries and keys that move, `scaled` that scale."""
-    return Group(f(G) * (f(E) * f(inner) * f(size)) ** G, G * (scaled + size))
-
-
-def test_grouped_queries() -> None:
-    b = building()
-    y = b.op("GroupQueryAttention", *queries(b), "", "", *lengths(b), outputs=3, keep=[0], **COUNTS)
-    grouped(W, W).keeps(b, final(b, y))
-
-
-def test_grouped_queries_packed() -> None:
-    b = building()
-    x = dense(b, "x", (G * E + 2 * G) * W)
-    y = b.op("GroupQueryAttention", x, "", "", "", "", *lengths(b), outputs=3, keep=[0], **COUNTS)
-    grouped(W, W).keeps(b, final(b, y))
-
-
-@pytest.mark.parametrize("interleaved", (0, 1))
-@pytest.mark.parametrize("size", (16, 32))
-def test_grouped_queries_that_turn(size: int, interleaved: int) -> None:
-    b = building()
-    angles = [weight(b, S, 8), weight(b, S, 8)]  # 16 dimensions of each head turn
-    y = b.op(
-        "GroupQueryAttention", *queries(b, size), "", "", *lengths(b), *angles, outputs=3, keep=[0],
-        do_rotary=1, rotary_interleaved=interleaved, **COUNTS,
-    )  # fmt: skip
-    grouped(size - 16, 8 + size - 16, size).keeps(b, final(b, y))
-
-
-def test_grouped_queries_with_a_sink_and_a_bias_of_each_head() -> None:
-    b = building()
-    sink, bias = weight(b, G * E), weight(b, 1, G * E, S, S)
-    inputs = [*queries(b), "", "", *lengths(b), "", "", "", bias, sink]
-    y = b.op("GroupQueryAttention", *inputs, outputs=3, keep=[0], **COUNTS)
-    grouped(W, W).keeps(b, final(b, y))
-
-
-@pytest.mark.parametrize("buffer", (2, 9))
-def test_grouped_queries_with_a_cache(buffer: int) -> None:
-    """Query heads still change places within their group: the cache does not hold them."""
-    b = building()
-    given(b, "x", normal(b, B, 1, C))
-    past = [given(b, name, normal(b, B, G, buffer, W)) for name in ("past_k", "past_v")]
-    outs = b.ops("GroupQueryAttention", *queries(b), *past, *lengths(b), outputs=3, **COUNTS)
-    Group(f(E) ** G, 0).keeps(b, final(b, outs[0]), *outs[1:])
-
-
-def test_grouped_queries_with_a_present_of_unknown_length() -> None:
-    b = building()
-    given(b, "x", normal(b, B, 1, C))
-    past = [given(b, name, normal(b, B, G, 2, W)) for name in ("past_k", "past_v")]
-    total = given(b, "total", ints(S))
-    outs = b.ops("GroupQueryAttention", *queries(b), *past, lengths(b)[0], total, outputs=3, **COUNTS)
-    Group(f(E) ** G, 0).keeps(b, final(b, outs[0]), *outs[1:])
-
-
-def test_grouped_queries_normalized_by_head() -> None:
-    b = building()
-    inputs = [*queries(b), "", "", *lengths(b), *[""] * 7, weight(b, W), weight(b, W)]
-    y = unrun(b, "GroupQueryAttention", *inputs, shape=(B, S, G * E * W), num_heads=G * E, kv_num_heads=G)
-    # One gain for all heads: they permute alike. The keys have signs, and two gains; the queries follow.
-    free = Group(f(G) * f(E) ** G * f(W) * f(W) ** G, W + G * W, G * W + 2 * W + G * W)
-    free.is_that_of(b, final(b, y))
-
-
-def test_grouped_queries_normalized_by_head_before_the_operator() -> None:
-    b = building()
-    size = 16
-    qkv = queries(b, size)
-    for k, count in ((0, G * E), (1, G)):
-        y = b.op("Reshape", qkv[k], b.ints(0, S, count, size))
-        y = b.op("RMSNormalization", y, weight(b, size), axis=-1)
-        qkv[k] = b.op("Reshape", y, b.ints(0, S, count * size))
-    angles = [weight(b, S, size // 2), weight(b, S, size // 2)]
-    inputs = [*qkv, "", "", *lengths(b), *angles]
-    y = b.op("GroupQueryAttention", *inputs, outputs=3, keep=[0], do_rotary=1, **COUNTS)
-    # Gains scale by pairs against each other; signs: the keys' pairs, both gains, the values.
-    signs = G * size // 2 + 2 * size + G * size
-    Group(f(G) * (f(E) * f(size)) ** G, size // 2 + G * size, signs).keeps(b, final(b, y))
-
-
-# -- RotaryEmbedding ------------------------------------------------------------------------------------
-
-
-def turned(b: Builder, x: str, width: int, domain: str, **attributes: Any) -> str:
-    angles = [constant(b, trig(np.arange(S * width // 2).reshape(S, -1)).astype(b.dtype)) for trig in TURNS]
-    places = constant(b, np.tile(np.arange(S), (B, 1)).astype(np.int64))
-    inputs = [x, places, *angles] if domain else [x, *angles, places]
-    return b.op("RotaryEmbedding", *inputs, domain=domain, **attributes)
-
-
-TURNS = (np.cos, np.sin)
-
-
-@pytest.mark.parametrize("domain", ("", CONTRIB))
-@pytest.mark.parametrize("interleaved", (0, 1))
-@pytest.mark.parametrize("four", (False, True))
-@pytest.mark.parametrize("width", (8, 12))
-def test_rotary_positions(domain: str, interleaved: int, four: bool, width: int) -> None:
-    size = 12
-    b = building()
-    more = {"rotary_embedding_dim": width, "interleaved": interleaved, "num_heads": H}
-    qk = [dense(b, "x", H * size) for _ in range(2)]
-    v = dense(b, "x", H * size)
-    if four:
-        qkv = [b.op("Transpose", b.op("Reshape", y, b.ints(0, S, H, size)), perm=[0, 2, 1, 3])
-               for y in (*qk, v)]  # fmt: skip
-        qk = [turned(b, y, width, domain, **more) for y in qkv[:2]]
-        y = b.op("Attention", *qk, qkv[2])
-        y = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3]), b.ints(0, S, H * size))
-    else:
-        qk = [turned(b, y, width, domain, **more) for y in qk]
-        y = b.op("MultiHeadAttention", *qk, v, num_heads=H, domain=CONTRIB)
-    Group(f(H) * (f(size - width) * f(size)) ** H, H * (width // 2 + size - width + size)).keeps(
-        b, final(b, y)
-    )
-
-
-def test_rotary_positions_whose_heads_follow_from_the_angles() -> None:
-    b = building()
-    qk = [turned(b, dense(b, "x", H * D), D, CONTRIB) for _ in range(2)]
-    y = b.op("MultiHeadAttention", *qk, dense(b, "x", H * V), num_heads=H, domain=CONTRIB)
-    Group(f(H) * f(V) ** H, H * (D // 2 + V)).keeps(b, final(b, y))
-
-
-def test_rotary_positions_without_the_number_of_heads_are_a_barrier() -> None:
-    b = building()
-    angles = [weight(b, S, D // 2), weight(b, S, D // 2)]
-    places = constant(b, np.zeros((B, S), np.int64))
-    x = dense(b, "x", 3 * D)
-    y = unrun(b, "RotaryEmbedding", x, places, *angles, shape=(B, S, 3 * D), rotary_embedding_dim=D)
-    found = symmetry(load(b.model([final(b, y)], dynamic=False)))
-    assert [x.reason for x in found.trace.barriers] == ["RotaryEmbedding without the number of heads"]
-    assert found.trivial
-
-
-# -- ai.onnx::Attention ---------------------------------------------------------------------------------
+# -- ai.onnx::Attention ----------------------------------------------------------------------------------
 
 
 def four_axes(b: Builder, key: int = D, value: int = V) -> list[str]:
@@ -530,49 +291,3 @@ def test_keys_of_some_length_of_each_sample() -> None:
     )  # caches that only the graph holds
     y = b.op("Attention", q, k, v, "", "", "", used)
     heads_of(D, V).keeps(b, joined(b, y))
-
-
-# -- embeddings and normalizations ----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("segments", (False, True))
-@pytest.mark.parametrize("placed", (False, True))
-def test_embeddings_with_their_normalization(segments: bool, placed: bool) -> None:
-    b = building()
-    words = given(b, "words", ints(0, 3, 1, 4, 4, 2).reshape(B, S))
-    kinds = given(b, "kinds", ints(0, 1, 1, 0, 0, 1).reshape(B, S)) if segments else ""
-    mask = given(b, "mask", ints(1, 1, 0, 1, 0, 0).reshape(B, S))
-    places = [given(b, "places", ints(2, 1, 0, 0, 1, 3).reshape(B, S))] if placed else []
-    tables = [weight(b, 5, 6), weight(b, 4, 6), weight(b, 2, 6) if segments else ""]
-    y, index, total = b.ops(
-        "EmbedLayerNormalization", words, kinds, *tables, weight(b, 6), weight(b, 6), mask, *places,
-        outputs=3, domain=CONTRIB,
-    )  # fmt: skip
-    # A gain scales and flips; one sign flips the whole stream.
-    Group(f(6), 6, 7).keeps(b, b.op("Add", final(b, y), final(b, total)), index)
-
-
-@pytest.mark.parametrize("extra", (False, True))
-@pytest.mark.parametrize("shape", ((B, S, 6), (1, S, 6), (S, 6)))
-def test_normalization_of_a_sum(extra: bool, shape: tuple[int, ...]) -> None:
-    b = building()
-    inputs = [dense(b, "x", 6), weight(b, *shape), weight(b, 6), weight(b, 6)]
-    inputs += [weight(b, 6)] if extra else []
-    y, total = b.ops("SkipLayerNormalization", *inputs, outputs=4, keep=[0, 3], domain=CONTRIB)
-    Group(f(6), 6, 7).keeps(b, b.op("Add", final(b, y), final(b, total)))
-
-
-@pytest.mark.parametrize("extra", (False, True))
-def test_root_mean_square_of_a_sum(extra: bool) -> None:
-    b = building()
-    inputs = [dense(b, "x", 6), dense(b, "x", 6), weight(b, 6)] + ([weight(b, 6)] if extra else [])
-    y, total = b.ops("SkipSimplifiedLayerNormalization", *inputs, outputs=4, keep=[0, 3], domain=CONTRIB)
-    Group(f(6), 6, 12).keeps(b, b.op("Add", final(b, y), final(b, total)))
-
-
-@pytest.mark.parametrize("kind", ("FastGelu", "BiasGelu", "QuickGelu", "Gelu"))
-def test_gaussian_error_units(kind: str) -> None:
-    b = building()
-    bias = [weight(b, 6)] if kind in ("FastGelu", "BiasGelu") else []
-    y = b.op(kind, dense(b, "x", 6), *bias, domain=CONTRIB)
-    Group(f(6), 0).keeps(b, final(b, y))
