@@ -174,7 +174,7 @@ def symmetry(model: Model, sizes: dict[str, int] | None = None) -> Symmetry:
     solution = solve(facts.ledger, _homes(facts, units))
     moving = solution.moving
     for group, unit in zip(facts.branches, units, strict=True):
-        if moving[solution.classes[unit]].all():
+        if moving[solution.classes[unit]].any():
             facts.stack(group, unit)
     columns = [[d for d in p.degrees if d is not None] for p in facts.parameters.values()]
     scale, sign = (solve_degrees(facts.ledger, system, columns) for system in (System.SCALE, System.SIGN))

@@ -143,11 +143,36 @@ class _Solver:
                 found = True
                 self.derived.insert(0, Derived(table.rows[:, 0], table.rows[:, 1:], table.code))
                 uses[np.unique(table.rows)] -= 1
-                self.tables[n : n + 1] = more = self._memberships(table, blocks)
+                more = self._memberships(table, blocks)
+                self.tables[n : n + 1] = more
+                self._pass_on_branches(table)
                 for extra in more:
                     members = np.unique(extra.rows)
                     uses[members[members < len(uses)]] += 1
         return found
+
+    def _pass_on_branches(self, table: Table) -> None:
+        """What ties composites that are taken out to a branch ties their parts to it."""
+        row = np.full(self.count, -1, np.int64)
+        row[table.rows[:, 0]] = np.arange(len(table.rows))
+        for n, member in reversed(list(enumerate(self.tables))):
+            at = row[member.rows[:, 0]] if member.membership else np.zeros(0, np.int64)
+            chosen = at >= 0
+            if not chosen.any():
+                continue
+            branch, code = member.rows[chosen, 1], member.code[chosen]
+            parts = table.rows[at[chosen], 1:]
+            kept = Table(
+                member.rows[~chosen], member.code[~chosen], member.number, composite=False, membership=True
+            )
+            ties = [np.stack([p, branch], 1) for p in parts.T if not self.pinned[p].all()]
+            ties = [t for t in ties if len(unique_rows(t, t[:, 0])[0]) == len(np.unique(t[:, 0]))]
+            ties = ties or [np.concatenate([parts, branch[:, None]], 1)]
+            made = [
+                Table(*unique_rows(t, code), member.number, composite=False, membership=t.shape[1] == 2)
+                for t in ties
+            ]
+            self.tables[n : n + 1] = [t for t in (kept, *made) if len(t.rows)]
 
     def _blocks(self, table: Table, colours: Words, fixed: NDArray[np.bool_]) -> Ids | None:
         """The block of each row, if the parts of every block form a full product with at least two factors in
