@@ -396,7 +396,7 @@ class Labels:
         """Broadcasting pointwise combination X…, Y… -> Z. Degrees agree (sum) or add up (`product`)."""
         shape = np.broadcast_shapes(*(v.shape for v in values))
         rank = len(shape)
-        self._bind_together(values, rank)
+        self.bind_together(values, rank)
         out = constant(shape)
         for axis in range(rank):
             states = [self._padded(v, axis, rank) for v in values]
@@ -415,7 +415,7 @@ class Labels:
             out.zero = all(v.zero for v in values)
         return out
 
-    def _bind_together(self, values: Sequence[Labelled], rank: int) -> None:
+    def bind_together(self, values: Sequence[Labelled], rank: int) -> None:
         """Bind parameters with the contexts that the labels they meet already have."""
         context: dict[int, set[int]] = {}
         for v in values:

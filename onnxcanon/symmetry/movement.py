@@ -296,8 +296,7 @@ class Movement(Labels):
         values = [v for v in values if v.shape[axis] > 0]
         if len(values) == 1:
             return self.copy(values[0])
-        for v in values:
-            self.bind(v)
+        self.bind_together(values, values[0].rank)
         shape = list(values[0].shape)
         shape[axis] = sum(v.shape[axis] for v in values)
         out = constant(shape)

@@ -13,6 +13,7 @@ from __future__ import annotations
 from onnxcanon.symmetry.constraints import System
 from onnxcanon.symmetry.labels import Labelled
 from onnxcanon.symmetry.movement import Movement
+from onnxcanon.symmetry.rules.rearrangement import looked_up
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 
 
@@ -149,3 +150,13 @@ def skip_normalization(t: Movement, op: Op) -> Outputs:
     else:
         y = scaled(t, centred(t, total, axes), op.x(2), op.optional(3))
     return [y, None, None, total][: len(op.node.outputs)]
+
+
+@register("EmbedLayerNormalization", domain="com.microsoft")
+def embed_layer_normalization(t: Movement, op: Op) -> Outputs:
+    """ids[B, S], segments, words[V, C], positions[P, C], segment rows[2, C], gamma[C], beta[C], mask, places
+    -> normalize(rows of the tables, added) · gamma + beta, mask index[B], the sum[B, S, C]."""
+    shape = op.out_shapes()[0]
+    total = t.elementwise([looked_up(t, op.x(i), 0, shape) for i in (2, 3, 4) if op.has(i)])
+    y = scaled(t, centred(t, total, [2]), op.x(5), op.x(6))
+    return [y, None, total][: len(op.node.outputs)]

@@ -151,8 +151,7 @@ def gather(t: Movement, op: Op) -> Outputs:
     a, b = op.out_shapes()
     indices = op.data(1)
     if indices is None:
-        still = t.gather_unknown(x, axis, "its positions are chosen at run time (an embedding's rows)")
-        return _placed(t, still, axis, a)
+        return looked_up(t, x, axis, a)
     n = x.shape[axis]
     if op.in_shapes(0)[1][axis] != n and (indices < 0).any():
         still = t.gather_unknown(x, axis, "indexed from the end of a dynamic axis")
@@ -168,6 +167,12 @@ def gather(t: Movement, op: Op) -> Outputs:
     return t.reshape(y, a, (*b[:axis], flat.size, *b[axis + indices.ndim :]), b)
 
 
+def looked_up(t: Movement, x: Labelled, axis: int, shape: tuple[int, ...]) -> Labelled:
+    """X[…, n, …] -> Y[…, q…, …] of the given shape, positions of an axis being chosen at run time."""
+    still = t.gather_unknown(x, axis, "its positions are chosen at run time (an embedding's rows)")
+    return _placed(t, still, axis, shape)
+
+
 def _placed(t: Movement, still: Labelled, axis: int, shape: tuple[int, ...]) -> Labelled:
     """Replace an axis nothing depends on by the axes of run-time indices."""
     core = constant(tuple(1 if k == axis else n for k, n in enumerate(still.shape)))
@@ -181,6 +186,18 @@ def _placed(t: Movement, still: Labelled, axis: int, shape: tuple[int, ...]) -> 
     for k in new:
         core.ids[k] = UNIFORM if shape[k] == 1 else FIXED
     return core
+
+
+@register("TensorScatter")
+def tensor_scatter(t: Movement, op: Op) -> Outputs:
+    """cache[B, …, T, …], new[B, …, L, …], places[B] -> cache with the new rows written along an axis."""
+    cache, new = op.x(0), op.x(1)
+    axis = op.axis(-2, cache.rank)
+    t.bind_together([cache, new], cache.rank)
+    for v in (cache, new):
+        for k in {0, axis}:
+            t.fix(v, k, "written at positions chosen at run time")
+    return resized_unknown(t, t.concat([cache, new], axis), axis, cache.shape[axis], "written in part")
 
 
 @register("Pad")

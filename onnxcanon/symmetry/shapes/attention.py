@@ -76,7 +76,7 @@ def group_query_attention(op: Op) -> Shapes:
     """Q[B, S, H*d], K[B, S, G*d], V alike, past K[B, G, P, d], past V -> Y[B, S, H*d], present K, V.
 
     Packed: Q is QKV[B, S, (H+2G)*d]. The present is as long as the past buffer or as the sequence so far
-    (input 6), whichever is more.
+    (input 6), whichever is more; a sliding window stays as long as it is. A quantized past may be narrower.
     """
     batch, length, width = op.shape(0)
     heads, groups = op.attr("num_heads"), op.attr("kv_num_heads")
@@ -84,14 +84,17 @@ def group_query_attention(op: Op) -> Shapes:
     result = (batch, length, heads * head_size)
     past = op.shape(3)[2] if op.has(3) else 0
     total = op.inputs[6] if op.has(6) else None
-    if total is not None and total.data is not None:
+    if op.attr("sliding_window_cache", 0):
+        keys = past
+    elif total is not None and total.data is not None:
         keys = max(past, int(total.data.ravel()[0]))
     elif not op.has(3):
         keys = length
     else:
         return [result, None, None]
-    present = (batch, groups, keys, head_size)
-    return [result, present, present]
+    present = (batch, groups, keys)
+    sizes = [op.shape(i)[3] if op.has(i) else head_size for i in (3, 4)]
+    return [result, (*present, sizes[0]), (*present, sizes[1])]
 
 
 @rule("RotaryEmbedding", both=True)

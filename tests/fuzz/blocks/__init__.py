@@ -1,6 +1,7 @@
 """The blocks, one file per family; importing this package enters them all in the table."""
 
 from tests.fuzz.blocks import (  # noqa: F401 - imported for their registration
+    attention,
     branches,
     contraction,
     elementwise,
