@@ -6,7 +6,8 @@ it touches and leaves its outputs fixed; the barrier is recorded with its reason
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ import onnx_ir as ir
 
 from onnxcanon.model import Model
 from onnxcanon.symmetry.constraints import Cause, Ledger
+from onnxcanon.symmetry.graphs import captured, inlined, not_inlined, ordered, reads, subgraphs
 from onnxcanon.symmetry.labels import (
     FIXED,
     UNIFORM,
@@ -59,6 +61,9 @@ class Trace:
     held: dict[str, str] = field(default_factory=dict)  # constants that are not ours to move, and why
     barriers: list[Obstacle] = field(default_factory=list)
     values: dict[str, Labelled] = field(default_factory=dict)
+    names: dict[ir.Value, str] = field(default_factory=dict)  # what each value is called in this ledger
+    nodes: list[ir.Node] = field(default_factory=list)  # as they were met, nested ones included
+    sources: dict[ir.Value, ir.Value] = field(default_factory=dict)  # where inputs of a loop's body come from
 
 
 def node_name(node: ir.Node) -> str:
@@ -66,37 +71,23 @@ def node_name(node: ir.Node) -> str:
     return node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
 
 
-def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs among a node's attributes."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
-
-
-def captured(node: ir.Node) -> Iterator[ir.Value]:
-    """Every value read inside a node's subgraphs (outer ones among them)."""
-    for graph in subgraphs(node):
-        yield from graph.outputs
-        for inner in graph:
-            yield from (v for v in inner.inputs if v is not None)
-            yield from captured(inner)
-
-
 class Tracer:
     """One walk over one model."""
 
     def __init__(self, model: Model, sizes: dict[str, int] | None = None) -> None:
         self.model = model
-        self.graph = model.ir.graph
-        self.shapes: Shapes = probe(self.graph, model.tensor, sizes)
+        program = inlined(model.ir)
+        self.graph = program.graph
+        self.opaque = not_inlined(program, model.ir.functions)
+        self.shapes: Shapes = probe(self.graph, self._read, sizes)
         self.labels = Movement(Ledger())
         self.trace = Trace(self.labels.ledger)
         self.values: dict[ir.Value, Labelled | None] = {}
+        self.uses = Counter(key for node in self.graph.all_nodes() for key in self._keys(node))
 
     def run(self) -> Trace:
         """Trace all nodes and pin the graph's outputs."""
+        self._hold()
         self._inputs()
         for node in ordered(self.graph):
             self._node(node)
@@ -108,8 +99,52 @@ class Tracer:
         self._settle_parameters()
         known = self.trace.parameters
         self.trace.parameters = {n: known[n] for n in [*self.labels.first_use, *known] if n in known}
-        self.trace.values = {v.name: x for v, x in self.values.items() if x is not None and v.name}
+        self._name_values()
         return self.trace
+
+    def _read(self, value: ir.Value) -> np.ndarray:
+        """The entries of a constant."""
+        key = self.model.key(value)
+        if key is not None:
+            return self.model.tensor(key)
+        assert value.const_value is not None
+        return value.const_value.numpy()
+
+    def _keys(self, node: ir.Node) -> Iterator[str]:
+        """The constants that a node reads, nested nodes apart."""
+        for value in node.inputs:
+            key = None if value is None else self.model.key(value)
+            if key is not None:
+                yield key
+
+    def _hold(self) -> None:
+        """Constants of functions that are called and not seen through stay as they are."""
+        for identifier in self.opaque:
+            function = self.model.ir.functions[identifier]
+            for node in function.all_nodes():
+                for value in (*node.inputs, *node.outputs):
+                    key = None if value is None else self.model.key(value)
+                    if key is not None:
+                        self.trace.held[key] = f"in {'::'.join(identifier[:2])}, which is not seen through"
+
+    def _name_values(self) -> None:
+        """Names of values: those of the main graph have their own, equal ones elsewhere a number behind."""
+        known = [value for value, labelled in self.values.items() if labelled is not None and value.name]
+        names = self.trace.names
+        taken = set(self.model.tensor_names())
+        for value in sorted(known, key=lambda value: value.graph is not self.graph):
+            name = self.model.key(value)
+            if name is None:
+                name, again = value.name or "", 1
+                while name in taken:
+                    again += 1
+                    name = f"{value.name}#{again}"
+                taken.add(name)
+            names[value] = name
+        for value in known:
+            labelled = self.values[value]
+            if labelled is not None:
+                self.trace.values[names[value]] = labelled
 
     def _inputs(self) -> None:
         inputs = set(self.graph.inputs)
@@ -123,27 +158,30 @@ class Tracer:
                 shape = self.shapes.shapes(value)[0]
                 self.values[value] = None if shape is None else constant(shape)
 
-    def _constant(self, value: ir.Value, held: str) -> Labelled | None:
+    def _constant(self, value: ir.Value, held: str = "") -> Labelled | None:
         """The labelled form of a constant: a parameter, or data."""
-        if value.name is None:
-            return None
-        shape, dtype = self.model.tensor_info(value.name)
+        key = self.model.key(value)
+        if key is None:
+            known = self.shapes.shapes(value)[0]
+            return None if known is None else constant(known)
+        shape, dtype = self.model.tensor_info(key)
         size = int(np.prod(shape, dtype=np.int64))
         if dtype in INDEX_TYPES:
-            return self._data(value, shape, size)
+            return self._data(key, shape, size)
+        held = held or self.trace.held.get(key, "")
         if held:
-            self.trace.held[value.name] = held
+            self.trace.held[key] = held
             return constant(shape)
-        shared = len(list(value.uses())) > 1
-        if size <= 1 or (shared and self._uniform(value.name)):
-            array = self.model.tensor(value.name)
+        if size <= 1 or (self.uses[key] > 1 and self._uniform(key)):
+            array = self.model.tensor(key)
             return constant(shape, UNIFORM, zero=size > 0 and not np.any(array))
-        parameter = Parameter(value.name, shape, dtype in SCALABLE)
-        self.trace.parameters[value.name] = parameter
+        parameter = self.trace.parameters.get(key)  # a function's is there once per call
+        if parameter is None:
+            parameter = self.trace.parameters[key] = Parameter(key, shape, dtype in SCALABLE)
         return parameter_value(parameter)
 
-    def _data(self, value: ir.Value, shape: tuple[int, ...], size: int) -> Labelled:
-        uniform = 0 < size <= 1 << 20 and value.name is not None and self._uniform(value.name)
+    def _data(self, key: str, shape: tuple[int, ...], size: int) -> Labelled:
+        uniform = 0 < size <= 1 << 20 and self._uniform(key)
         return constant(shape, UNIFORM if uniform else FIXED)
 
     def _uniform(self, name: str) -> bool:
@@ -151,6 +189,7 @@ class Tracer:
         return len(flat) > 0 and bool((flat == flat[0]).all())
 
     def _node(self, node: ir.Node) -> None:
+        self.trace.nodes.append(node)
         if self._folded(node):
             return
         name = node_name(node)
@@ -158,7 +197,7 @@ class Tracer:
         inputs = [None if v is None else self.values.get(v) for v in node.inputs]
         domain = "" if node.domain == "ai.onnx" else node.domain
         rule = RULES.get((domain, node.op_type))
-        op = Op(node, inputs, self.shapes, self.model.opset(domain))
+        op = Op(node, inputs, self.shapes, node.version or self.model.opset(domain), self._body)
         outputs: list[Labelled | None] = []
         try:
             if rule is None or node.op_identifier() in self.model.ir.functions:
@@ -177,7 +216,11 @@ class Tracer:
             reason = str(error) if isinstance(error, Barrier) else "its operands do not fit together"
             op.claimed.clear()
             outputs = []
-            self._barrier(node, reason, [*inputs, *(self.values.get(v) for v in captured(node))])
+            self._barrier(node, reason, [*inputs, *map(self._labelled, captured(node))])
+        for graph in subgraphs(node):
+            if len(graph.inputs) == len(inputs):
+                pairs = zip(graph.inputs, node.inputs, strict=True)
+                self.trace.sources.update((formal, given) for formal, given in pairs if given is not None)
         for k, value in enumerate(inputs):
             if k not in op.claimed and value is not None:
                 self.labels.fix_all(value, f"read by {name} ({node.op_type})")
@@ -186,16 +229,34 @@ class Tracer:
             shape = self.shapes.shapes(output)[0]
             self.values[output] = constant(shape) if labelled is None and shape is not None else labelled
 
+    def _body(self, graph: ir.Graph, inputs: Sequence[Labelled | None]) -> list[Labelled | None]:
+        """Trace a subgraph, given its labelled inputs; returns its labelled outputs."""
+        cause = self.labels.cause
+        for value in graph.initializers.values():
+            self.values[value] = self._constant(value)
+        for value, labelled in zip(graph.inputs, inputs, strict=True):
+            self.values[value] = labelled
+        for node in ordered(graph):
+            self._node(node)
+        self.labels.cause = cause
+        return [self.values.get(value) for value in graph.outputs]
+
+    def _labelled(self, value: ir.Value) -> Labelled | None:
+        """The labelled form of a value, or of a constant inside a graph that was not traced."""
+        if value not in self.values and self.model.key(value) is not None:
+            self.values[value] = self._constant(value)
+        return self.values.get(value)
+
     def _folded(self, node: ir.Node) -> bool:
         """Constants and shape arithmetic: known values carry no labels."""
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            self.values[node.outputs[0]] = self._constant(node.outputs[0], "")
+            self.values[node.outputs[0]] = self._constant(node.outputs[0])
             return True
         if node not in self.shapes.folded_nodes():
             return False
-        for source in node.inputs:
-            known = None if source is None else self.values.get(source)
-            if known is not None and source is not None and self.shapes.is_known(source):
+        for source in reads(node):
+            known = self._labelled(source)
+            if known is not None and self.shapes.is_known(source):
                 self.labels.cause = Cause(node_name(node), "")
                 self.labels.fix_all(known, f"read by {node_name(node)} ({node.op_type})")
         for value in node.outputs:
@@ -246,29 +307,6 @@ def _carries(value: Labelled) -> bool:
     """Whether a value has labels, or is a parameter that would get them."""
     labelled = any(not isinstance(s, State) for s in value.ids)
     return labelled or value.view is not None or isinstance(value, Bundle)
-
-
-def ordered(graph: ir.Graph) -> list[ir.Node]:
-    """The nodes in a topological order, the file's own where it is one."""
-    nodes = list(graph)
-    ready = set(graph.inputs) | set(graph.initializers.values())
-    out: list[ir.Node] = []
-    rest = nodes
-    own = {v for n in nodes for v in n.outputs}
-    while rest:
-        later = []
-        for node in rest:
-            needs = [v for v in (*node.inputs, *captured(node)) if v is not None and v in own]
-            if all(v in ready for v in needs):
-                out.append(node)
-                ready.update(node.outputs)
-            else:
-                later.append(node)
-        if len(later) == len(rest):
-            out.extend(later)
-            break
-        rest = later
-    return out
 
 
 def trace(model: Model, sizes: dict[str, int] | None = None) -> Trace:

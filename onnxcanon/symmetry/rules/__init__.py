@@ -2,6 +2,7 @@
 
 from onnxcanon.symmetry.rules import (  # noqa: F401 - imported for their registration
     attention,
+    control,
     convolution,
     elementwise,
     linear,

@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.symmetry.graphs import ordered
 from onnxcanon.symmetry.shapes import (
     attention,
     contraction,
-    control,
     elementwise,
     generators,
     movement,
@@ -24,12 +24,12 @@ from onnxcanon.symmetry.shapes import (
     reduction,
     spatial,
 )
-from onnxcanon.symmetry.shapes.known import Array, Shape
+from onnxcanon.symmetry.shapes.known import Array, Shape, same
 from onnxcanon.symmetry.shapes.sizes import Sizes, Symbols, plans
-from onnxcanon.symmetry.shapes.walk import TensorReader, Walk, ordered, same
+from onnxcanon.symmetry.shapes.walk import TensorReader, Walk
 
 # Importing a family registers its rules.
-FAMILIES = (attention, contraction, control, elementwise, generators, movement, recurrent, reduction, spatial)
+FAMILIES = (attention, contraction, elementwise, generators, movement, recurrent, reduction, spatial)
 
 
 LARGER = 64
@@ -37,7 +37,7 @@ LARGER = 64
 
 
 class Shapes:
-    """Shapes and small values of the main graph under both probes.
+    """Shapes and small values of a graph, nested ones included, under both probes.
 
     Attributes:
         sizes: what each dynamic dimension was set to in either probe, by name.
@@ -96,7 +96,9 @@ class Shapes:
         """The nodes that only compute with shapes and constants: every output is known under both probes."""
         if self._folded is None:
             self._folded = frozenset(
-                node for node in self._graph if node.outputs and all(map(self.is_known, node.outputs))
+                node
+                for node in self._graph.all_nodes()
+                if node.outputs and all(map(self.is_known, node.outputs))
             )
         return self._folded
 
@@ -106,11 +108,11 @@ class Shapes:
 
 
 def probe(graph: ir.Graph, tensor: TensorReader, sizes: Mapping[str, int] | None = None) -> Shapes:
-    """The shapes, and where known the values, of everything the main graph computes, under two probes.
+    """The shapes, and where known the values, of everything a graph computes, under two probes.
 
     Args:
-        graph: the main graph.
-        tensor: reads an initializer by its name. Only integers and small floats are read.
+        graph: the main graph, local functions inlined.
+        tensor: reads an initializer. Only integers and small floats are read.
         sizes: dynamic dimensions that are not to be probed, by name, with the size they have.
     """
     symbols = Symbols(graph)
