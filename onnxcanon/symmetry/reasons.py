@@ -167,7 +167,7 @@ class Reasons:
         while node is not None and node.op_type in CONVERSIONS:
             node = next((user for user, _ in node.outputs[0].uses()), None)
         if node is None:
-            return "no node reads it"
+            return "no node of the main graph reads it"
         told = f"{node_name(node)} ({node.op_type})"
         if node.op_type in CONVOLUTIONS and axis >= 2:
             return f"kernel positions of {told}"

@@ -2,6 +2,7 @@
 
 from tests.fuzz.blocks import (  # noqa: F401 - imported for their registration
     contraction,
+    control,
     elementwise,
     layers,
     movement,
