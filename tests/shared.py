@@ -31,7 +31,6 @@ TRIVIAL = {
     "loop-polygraphy": HELD,
     "loop-shadows-outer-scope": ABSENT,
     "scan-gru-tiny": HELD,
-    "silero-vad-v5-if": "If",
     "sinet-portrait-segmentation": HELD,
     "tract-qlstm-scan": "QLinearConv",
     "ultraface-rfb-320": HELD,

@@ -106,6 +106,49 @@ def test_branches_of_different_shapes_are_a_barrier() -> None:
     assert may(analysis, "w1", 1) == ""
 
 
+def test_branches_that_accept_different_sizes_are_both_seen_through() -> None:
+    text = """g (float[2, s] x) => (float[2, 3] y) {
+        t = ReduceSum <keepdims = 0> (x)
+        c = Greater(t, zero)
+        h = If (c) <
+            then_branch = t () => (float[2, k] p) { a = MatMul(x, v) p = Relu(a) },
+            else_branch = e () => (float[2, k] q) {
+                r = Reshape(x, cut) m = ReduceMean <axes = [1], keepdims = 0> (r) b = MatMul(m, u) q = Tanh(b)
+            }
+        >
+        y = MatMul(h, w2)
+    }"""
+    constants = {"v": weights(1, 6), "u": weights(64, 6), "w2": weights(6, 3), "cut": np.array([2, -1, 64])}
+    example = case(text, {**constants, "zero": np.array(0, np.float32)})
+    example.feeds[:] = [{"x": np.abs(weights(2, 1))}, {"x": -np.abs(weights(2, 64))}]
+    analysis = found(example)
+    assert not analysis.barriers
+    assert may(analysis, "v", 1) == may(analysis, "u", 1) == may(analysis, "w2", 0) == "permute"
+
+
+def test_a_branch_chosen_by_a_size_that_the_model_does_not_accept_is_left_out() -> None:
+    text = """g (float[2, s, 4] x) => (float[2, 3] y) {
+        n = Shape <start = 1, end = 2> (x)
+        c = Less(n, many)
+        a = MatMul(x, w1)
+        h = If (c) <
+            then_branch = t () => (p) { p = ReduceMax <axes = [1], keepdims = 0> (a) },
+            else_branch = e () => (q) { q = Relu(a) }
+        >
+        r = Concat <axis = 0> (h, two)
+        z = MatMul(r, w2)
+        y = Slice(z, start, end, start)
+    }"""
+    constants = {"w1": weights(4, 6), "w2": weights(6, 3), "two": weights(2, 6), "many": np.array([100])}
+    example = case(text, {**constants, "start": np.array([0]), "end": np.array([2])})
+    assert may(found(example), "w1", 1) == "permute scale"
+    either = case(
+        text.replace("Concat <axis = 0> (h, two)", "Identity(h)"),
+        {**constants, "start": np.array([0]), "end": np.array([2])},
+    )
+    assert may(found(either), "w1", 1) == ""
+
+
 def test_constants_of_branches_are_parameters() -> None:
     example = branching("d = MatMul(a, v) p = Relu(d)", "q = Relu(a)", {})
     inner = example.proto.graph.node[4].attribute

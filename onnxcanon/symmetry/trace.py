@@ -79,7 +79,8 @@ class Tracer:
         program = inlined(model.ir)
         self.graph = program.graph
         self.opaque = not_inlined(program, model.ir.functions)
-        self.shapes: Shapes = probe(self.graph, self._read, sizes)
+        self.worlds = self._worlds(sizes)
+        self.shapes = self.worlds[0]
         self.labels = Movement(Ledger())
         self.trace = Trace(self.labels.ledger)
         self.values: dict[ir.Value, Labelled | None] = {}
@@ -88,6 +89,35 @@ class Tracer:
     def run(self) -> Trace:
         """Trace all nodes and pin the graph's outputs."""
         self._hold()
+        met: dict[ir.Value, Labelled | None] = {}
+        for shapes in self.worlds:
+            self.shapes, self.values = shapes, {}
+            self._world()
+            met = {**self.values, **{value: labelled for value, labelled in met.items() if labelled}}
+        self.values = met
+        self.trace.barriers = list(dict.fromkeys(self.trace.barriers))
+        self.trace.nodes = list(dict.fromkeys(self.trace.nodes))
+        self._settle_parameters()
+        known = self.trace.parameters
+        self.trace.parameters = {n: known[n] for n in [*self.labels.first_use, *known] if n in known}
+        self._name_values()
+        return self.trace
+
+    def _worlds(self, sizes: dict[str, int] | None) -> list[Shapes]:
+        """The shapes; once per branch where no sizes suit both branches of an `If` that chooses by the data.
+        The graph is then traced once per branch, and every fact of either trace holds."""
+        together = probe(self.graph, self._read, sizes)
+        if not any(together.contradictions):
+            return [together]
+        for node in self.graph:
+            if node.op_type == "If" and node.inputs[0] is not None and not together.is_known(node.inputs[0]):
+                apart = [probe(self.graph, self._read, sizes, {node: taken}) for taken in (True, False)]
+                if not any(any(shapes.contradictions) for shapes in apart):
+                    return apart
+        return [together]
+
+    def _world(self) -> None:
+        """Trace all nodes and pin the graph's outputs."""
         self._inputs()
         for node in ordered(self.graph):
             self._node(node)
@@ -96,11 +126,6 @@ class Tracer:
             if labelled is not None:
                 self.labels.cause = Cause(f"graph output '{value.name}'", "")
                 self.labels.fix_all(labelled, f"graph output '{value.name}'")
-        self._settle_parameters()
-        known = self.trace.parameters
-        self.trace.parameters = {n: known[n] for n in [*self.labels.first_use, *known] if n in known}
-        self._name_values()
-        return self.trace
 
     def _read(self, value: ir.Value) -> np.ndarray:
         """The entries of a constant."""

@@ -21,9 +21,9 @@ from onnxcanon.symmetry.rules.registry import UNKNOWN_SHAPE, Barrier, Op, Output
 @register("If")
 def if_(t: Movement, op: Op) -> Outputs:
     """condition[] -> the outputs of one branch; where it may be either, both transform alike."""
-    condition = op.data(0)
-    if condition is not None and condition.size == 1:
-        return op.body("then_branch" if condition.item() else "else_branch", ())
+    condition = op.condition()
+    if condition is not None:
+        return op.body("then_branch" if condition else "else_branch", ())
     branches = zip(op.body("then_branch", ()), op.body("else_branch", ()), strict=True)
     return [_either(t, op, k, *pair) if op.used(k) else None for k, pair in enumerate(branches)]
 

@@ -141,6 +141,10 @@ class Op:
         a, b = self._shapes.shapes(value)
         return None if b is None else a
 
+    def condition(self) -> bool | None:
+        """Which branch an `If` takes, where that is known."""
+        return self._shapes.condition(self.node)
+
     def graph(self, name: str) -> ir.Graph:
         """A subgraph."""
         attribute = self.node.attributes.get(name)

@@ -6,7 +6,7 @@ the first and is weakened until the body gives it back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -28,6 +28,7 @@ class Walker(Protocol):
 
     contradictions: int
     unknown: int
+    assumed: Mapping[ir.Node, bool]
 
     def body(self, graph: ir.Graph, inputs: Sequence[Known]) -> list[Known]:
         """What is known of a subgraph's outputs, given what is known of its inputs."""
@@ -38,11 +39,12 @@ class Walker(Protocol):
 
 def if_(op: Op, walk: Walker) -> list[Known]:
     """condition[] -> the outputs of the branch taken, or what both agree on."""
-    condition = op.known(0).data
-    if condition is None or condition.size != 1:
+    data = op.known(0).data
+    condition = walk.assumed.get(op.node, bool(data.item()) if data is not None and data.size == 1 else None)
+    if condition is None:
         branches = [walk.body(op.attr(name), ()) for name in ("then_branch", "else_branch")]
         return [_both(*pair) for pair in zip(*branches, strict=True)]
-    taken, other = ("then_branch", "else_branch") if condition.item() else ("else_branch", "then_branch")
+    taken, other = ("then_branch", "else_branch") if condition else ("else_branch", "then_branch")
     before = walk.contradictions, walk.unknown
     walk.body(op.attr(other), ())
     walk.contradictions, walk.unknown = before

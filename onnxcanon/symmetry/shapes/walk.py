@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -53,6 +53,7 @@ class Walk:
 
     Attributes:
         sizes: the size of every symbol.
+        assumed: which branch some `If` nodes take.
         contradictions: how many of the visited nodes refuse these sizes.
         unknown: how many of the values that they compute have no known shape.
     """
@@ -64,6 +65,7 @@ class Walk:
         tensor: TensorReader,
         symbols: Symbols,
         constants: Constants,
+        assumed: Mapping[ir.Node, bool],
         sizes: Sizes,
         base: Walk | None = None,
         give_up: int | None = None,
@@ -73,6 +75,7 @@ class Walk:
         self.unknown = 0
         self._tensor = tensor
         self._constants = constants
+        self.assumed = assumed
         self._base = base
         self._version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
         self._contrib_version = graph.opset_imports.get("com.microsoft", 1)
