@@ -77,8 +77,28 @@ class Model:
         return imports.get(domain, 0)
 
     def tensor_names(self) -> list[str]:
-        """Names of all constant tensors of the main graph: initializers, then outputs of Constant nodes."""
+        """Names of all constant tensors: initializers, then outputs of Constant nodes.
+
+        Those of the main graph come first, then those of nested graphs and local functions; such a tensor is
+        called by its own name where no other thing has it, else with the nodes that lead to it.
+        """
         return list(self._source.tensors)
+
+    def key(self, value: onnx_ir.Value) -> str | None:
+        """The name of the constant tensor that a value of the graph is; None if it is none.
+
+        Goes by the identity of the tensor, so it also knows values of a clone of the graph.
+        """
+        node = value.producer()
+        if node is None:
+            return None if value.const_value is None else self._source.keys.get(id(value.const_value))
+        if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+            return None
+        for attribute in node.attributes.values():
+            held = attribute.value if attribute.type == onnx_ir.AttributeType.TENSOR else attribute
+            if id(held) in self._source.keys:
+                return self._source.keys[id(held)]
+        return None
 
     def tensor_info(self, name: str) -> tuple[tuple[int, ...], DataType]:
         """Shape and type of a tensor, without reading it.

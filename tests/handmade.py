@@ -99,6 +99,51 @@ def rich_model() -> onnx.ModelProto:
     return made
 
 
+def nested_model() -> onnx.ModelProto:
+    """Constants in branches, in graphs within graphs, and in functions; some of equal names."""
+
+    def graph(*nodes: onnx.NodeProto, initializers: tuple[TensorProto, ...] = ()) -> onnx.GraphProto:
+        out = helper.make_tensor_value_info("o", TensorProto.FLOAT, None)
+        return helper.make_graph(
+            [*nodes, helper.make_node("Identity", ["x"], ["o"])], "g", [], [out], initializers
+        )
+
+    def constant(name: str, k: int) -> onnx.NodeProto:
+        return helper.make_node("Constant", [], [name], value=raw("", WEIGHT + k))
+
+    one = np.ones(1, np.float32)
+    inner = [
+        graph(initializers=(raw("taken", 3 * one), raw("alone", 4 * one))),
+        graph(initializers=(raw("taken", 5 * one),)),
+    ]
+    many = graph(
+        helper.make_node("Identity", ["x"], ["a"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("many", ["b"], ["c2"], domain="local", graphs=inner),
+    )
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"]),
+        helper.make_node(
+            "If", ["flag"], ["i"], then_branch=graph(constant("c", 1)), else_branch=graph(constant("c", 2))
+        ),
+        helper.make_node("If", ["flag"], ["j"], name="deep", then_branch=many, else_branch=graph()),
+        constant("taken", 6),
+    ]
+    imports = [helper.make_opsetid("", 21), helper.make_opsetid("local", 1)]
+    functions = [
+        helper.make_function(
+            "local", "F", ["a"], ["d"],
+            [constant("c", 8), helper.make_node("Constant", [], ["small"], value_float=0.25),
+             helper.make_node("Add", ["a", "c"], ["d"])],
+            imports[:1],
+        ),
+        helper.make_function("local", "F", ["a"], ["c"], [constant("c", 9)], imports[:1], overload="other"),
+    ]  # fmt: skip
+    main = graph_of([raw("w", WEIGHT)], nodes)
+    main.input.append(helper.make_tensor_value_info("flag", TensorProto.BOOL, []))
+    return helper.make_model(main, functions=functions, opset_imports=imports, ir_version=10)
+
+
 def write(folder: Path, proto: onnx.ModelProto, name: str = "m.onnx") -> Path:
     path = folder / name
     path.write_bytes(proto.SerializeToString())

@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 
 from onnxcanon.errors import ModelError
 from onnxcanon.files import wire
+from onnxcanon.files.admission import blocks
 from onnxcanon.model import Model, load
 from tests.handmade import WEIGHT, files, graph_of, raw, refer, refusal, rich_model, same, simple_model, write
 
@@ -424,10 +425,10 @@ def check_round_trip(path: Path, tmp_path: Path) -> None:
 
 
 def without_values(proto: onnx.ModelProto) -> onnx.ModelProto:
-    tensors = [*proto.graph.initializer]
-    tensors += [
-        a.t for n in proto.graph.node if n.op_type == "Constant" for a in n.attribute if a.HasField("t")
-    ]
+    nested = [block for root in (proto.graph, *proto.functions) for block in blocks(root)]
+    tensors = [t for block in nested for t in getattr(block, "initializer", ())]
+    constants = [n for block in nested for n in block.node if n.op_type == "Constant"]
+    tensors += [a.t for n in constants for a in n.attribute if a.HasField("t")]
     for tensor in tensors:
         for field in (
             "raw_data",

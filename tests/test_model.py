@@ -17,16 +17,28 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxcanon.errors import ModelError
 from onnxcanon.files import wire
 from onnxcanon.model import load
-from tests.handmade import WEIGHT, files, graph_of, raw, rich_model, same, simple_model, write, write_external
+from tests.handmade import (
+    WEIGHT,
+    files,
+    graph_of,
+    nested_model,
+    raw,
+    rich_model,
+    same,
+    simple_model,
+    write,
+    write_external,
+)
 
 # What is read
 
 
-def test_every_constant_of_the_main_graph_is_a_tensor(tmp_path: Path) -> None:
+def test_every_constant_is_a_tensor(tmp_path: Path) -> None:
     model = load(write(tmp_path, rich_model()))
     assert model.tensor_names() == [
         "w", "typed", "shape", "half", "brain", "eight", "four", "text", "scalar", "none",
         "c_tensor", "c_float", "c_floats", "c_int", "c_ints",
+        "If_6.else_branch/inner", "If_6.then_branch/inner",
     ]  # fmt: skip
     assert model.tensor_info("w") == ((16, 32), onnx_ir.DataType.FLOAT)
     assert model.tensor_info("four") == ((3, 1001), onnx_ir.DataType.INT4)
@@ -47,6 +59,31 @@ def test_every_constant_of_the_main_graph_is_a_tensor(tmp_path: Path) -> None:
     assert model.tensor("c_float") == 0.5
     assert model.tensor("c_int") == -3
     assert model.tensor("c_ints").tolist() == [-3, 4]
+
+
+def test_constants_of_nested_graphs_and_functions_are_tensors(tmp_path: Path) -> None:
+    model = load(write(tmp_path, nested_model()))
+    assert model.tensor_names() == [
+        "w", "taken",
+        "If_1.else_branch/c", "If_1.then_branch/c",
+        "deep.then_branch/many_2.graphs[0]/taken", "alone", "deep.then_branch/many_2.graphs[1]/taken",
+        "local::F/c", "small", "local::F:other/c",
+    ]  # fmt: skip
+    assert model.tensor("alone").tolist() == [4]
+    assert np.array_equal(model.tensor("local::F/c"), WEIGHT + 8)
+    assert np.array_equal(model.tensor("local::F:other/c"), WEIGHT + 9)
+    assert model.tensor("small") == np.float32(0.25)
+    assert model.serialized_size() == 6 * WEIGHT.nbytes + 4 * 4
+
+
+def test_a_tensor_is_known_by_its_value_in_a_clone_of_the_graph(tmp_path: Path) -> None:
+    model = load(write(tmp_path, nested_model()))
+    for graph in (model.ir, model.ir.clone()):
+        values = [value for g in graph.graphs() for value in g.initializers.values()]
+        nodes = [*graph.graph.all_nodes(), *(n for f in graph.functions.values() for n in f.all_nodes())]
+        values += [node.outputs[0] for node in nodes]
+        keys = [key for value in values if (key := model.key(value)) is not None]
+        assert sorted(keys) == sorted(model.tensor_names())
 
 
 def test_tensors_of_the_graph_are_those_of_the_file(tmp_path: Path) -> None:
@@ -208,6 +245,53 @@ def test_replacing_a_tensor_changes_only_that(
             assert read.tensor(other).tobytes() == model.tensor(other).tobytes()
     back = load(tmp_path / "out.onnx").with_tensors({name: model.tensor(name)}).to_proto()
     assert same(with_raw_data(back), with_raw_data(rich_model()))
+
+
+@pytest.mark.parametrize("store", [write, write_external])
+@pytest.mark.parametrize("name", load(nested_model()).tensor_names())
+def test_replacing_a_nested_tensor_changes_only_that(
+    tmp_path: Path, name: str, store: Callable[[Path, onnx.ModelProto], Path]
+) -> None:
+    model = load(store(tmp_path, nested_model()))
+    new = model.tensor(name) + 1
+    twin = model.with_tensors({name: lambda: new})
+    twin.save(tmp_path / "out.onnx")
+    for read in (load(tmp_path / "out.onnx"), load(twin.to_proto()), twin):
+        assert read.tensor_names() == model.tensor_names()
+        assert read.tensor(name).tobytes() == new.tobytes()
+        for other in set(model.tensor_names()) - {name}:
+            assert read.tensor(other).tobytes() == model.tensor(other).tobytes()
+    back = load(tmp_path / "out.onnx").with_tensors({name: model.tensor(name)})
+    if store is write:
+        back.save(tmp_path / "back.onnx")
+        assert (tmp_path / "back.onnx").read_bytes() == (tmp_path / "m.onnx").read_bytes()
+    assert same(back.to_proto(), nested_model())
+
+
+def test_a_field_in_two_parts_is_merged(tmp_path: Path) -> None:
+    proto = nested_model()
+    node = proto.graph.node[1]
+    assert node.attribute[0].name == "else_branch"
+    half = onnx.AttributeProto()
+    half.g.doc_string = "more"
+    content = node.attribute[0].SerializeToString() + half.SerializeToString()
+    rest = [a.SerializeToString() for a in node.attribute[1:]]
+    del node.attribute[:]
+    attributes = [piece for a in (content, *rest) for piece in wire.nest(wire.NODE_ATTRIBUTE, [a])]
+    whole = wire.nest(wire.GRAPH_NODE, [node.SerializeToString(), *attributes])
+    nodes = [n.SerializeToString() for n in proto.graph.node]
+    del proto.graph.node[:]
+    spelled = [wire.nest(wire.GRAPH_NODE, [n]) for n in nodes]
+    spelled[1] = whole
+    graph = wire.nest(wire.MODEL_GRAPH, [proto.graph.SerializeToString(), *(p for n in spelled for p in n)])
+    proto.ClearField("graph")
+    (tmp_path / "m.onnx").write_bytes(bytes(wire.join([proto.SerializeToString(), *graph])))
+    model = load(tmp_path / "m.onnx")
+    assert model.tensor_names() == load(nested_model()).tensor_names()
+    model.with_tensors({"alone": model.tensor("alone") + 1}).save(tmp_path / "out.onnx")
+    merged = onnx.load(tmp_path / "out.onnx").graph.node[1].attribute[0].g
+    assert merged.doc_string == "more"
+    assert len(merged.node) == 2
 
 
 def with_raw_data(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -51,7 +51,7 @@ DYNAMIC_OR_EXOTIC = {
 
 
 def probe_graph(graph: ir.Graph, sizes: dict[str, int] | None = None) -> Shapes:
-    return probe(graph, lambda name: graph.initializers[name].const_value.numpy(), sizes)
+    return probe(graph, lambda value: value.const_value.numpy(), sizes)
 
 
 def probe_text(text: str, sizes: dict[str, int] | None = None) -> tuple[Shapes, dict[str, ir.Value]]:
@@ -160,7 +160,7 @@ def node_case(case: Any, is_constant: Callable[[Any], bool]) -> tuple[ir.Graph, 
     for node in graph:
         for value in node.outputs:
             value.shape = None
-    return graph, probe(graph, constants.__getitem__)
+    return graph, probe(graph, lambda value: constants[value.name])
 
 
 def test_shapes_of_the_node_tests(node_cases: list[Any]) -> None:

@@ -1,7 +1,7 @@
 """Models that show how the cost of analysis grows: made here, of any size, without the weights.
 
-Weights are holes in a sparse file beside the model: analysis does not read them, and a stack of 96 layers takes no
-space. The graphs are spelled as exporters spell them::
+Weights are holes in a sparse file beside the model: analysis does not read them, and 96 layers take
+no space. The graphs are spelled as exporters spell them::
 
     python tools/synthetic.py transformer --layers 96 folder/model.onnx
 """
@@ -77,7 +77,7 @@ class Sketch:
 
 
 def transformer(path: Path, layers: int, width: int = 768, heads: int = 12, vocabulary: int = 1000) -> Path:
-    """A language model: pre-norm layers of attention and an MLP with GELU, spelled out, dynamic in batch and length."""
+    """A language model: pre-norm layers of attention and GELU, spelled out, dynamic in batch and length."""
     s = Sketch()
     x = s.op("Gather", s.weight("embedding", vocabulary, width), "ids", axis=0)
     for k in range(layers):
@@ -90,7 +90,9 @@ def transformer(path: Path, layers: int, width: int = 768, heads: int = 12, voca
 
 def norm(s: Sketch, name: str, x: str, width: int) -> str:
     """LayerNormalization."""
-    return s.op("LayerNormalization", x, s.weight(f"{name}.gain", width), s.weight(f"{name}.bias", width), axis=-1)
+    return s.op(
+        "LayerNormalization", x, s.weight(f"{name}.gain", width), s.weight(f"{name}.bias", width), axis=-1
+    )
 
 
 def linear(s: Sketch, name: str, x: str, n: int, m: int) -> str:

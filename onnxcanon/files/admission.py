@@ -6,7 +6,7 @@ hundred bytes that claims a hundred gigabytes is refused, not attempted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from math import prod
 
 import onnx
@@ -87,18 +87,6 @@ def blocks(root: Block) -> Iterator[Block]:
         for attribute in node.attribute:
             for graph in _graphs(attribute):
                 yield from blocks(graph)
-
-
-def tensors_in(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
-    """Every tensor held by the nodes: attributes, and the initializers and nodes of graphs nested in them."""
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
-            for graph in _graphs(attribute):
-                yield from graph.initializer
-                yield from tensors_in(graph.node)
 
 
 def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:

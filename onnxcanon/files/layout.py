@@ -14,10 +14,10 @@ import onnx
 import onnx_ir as ir
 
 from onnxcanon.files import wire
-from onnxcanon.files.admission import TYPED_DATA, tensors_in
+from onnxcanon.files.admission import TYPED_DATA
 from onnxcanon.files.source import Slot, Source, Tensor
 from onnxcanon.files.storage import DataFile
-from onnxcanon.files.wire import Field, Payload, Piece
+from onnxcanon.files.wire import Field, Path, Payload, Piece
 
 # What the data file decides anew. Other entries of an external reference are kept.
 _PLACE = ("location", "offset", "length", "checksum")
@@ -34,29 +34,38 @@ def lay_out(
         data: Takes the external tensors; None puts them into the model.
         moved: Initializers of this many bytes or more become external too; None: none do.
     """
-    changes: dict[Field, list[Piece]] = {}
-    within: dict[Field, Payload] = {}
+    changes: list[tuple[Path, list[Piece]]] = []
     for name, tensor in source.tensors.items():
-        external = tensor.slot is not None and tensor.slot.external
         if tensor.attribute:
-            if name in new and external:
-                within[tensor.part] = new[name]
-            elif name in new:
-                changes[tensor.part] = _constant(source, tensor, new[name])
+            if name in new:
+                changes.append((tensor.path, _numbers(source, tensor, new[name])))
             continue
-        outgrown = moved is not None and tensor.nbytes >= moved and tensor.dtype != ir.DataType.STRING
-        if not (external or outgrown or name in new):
-            continue
-        proto = onnx.TensorProto.FromString(wire.cut_raw_data(source.buffer, tensor.part)[0])
-        payload = new.get(name) or _unchanged(tensor)
-        if data is not None and (external or outgrown):
-            _refer(proto, data, payload, tensor.slot if name not in new else None)
-            changes[tensor.part] = wire.nest(tensor.part.tag, [proto.SerializeToString()])
-        else:
-            changes[tensor.part] = wire.nest(tensor.part.tag, _inline(proto, payload))
-    for part, slots in source.external.items():
-        changes[part] = _embedding(source, part, slots, within.get(part), data)
+        external = tensor.slot is not None and tensor.slot.external
+        outgrown = moved is not None and tensor.nbytes >= moved and _may_move(tensor)
+        if external or outgrown or name in new:
+            payload = new.get(name) or _unchanged(tensor)
+            slot = None if name in new else tensor.slot
+            place = data if external or outgrown else None
+            changes.append((tensor.path, _spelled(source, tensor.path[-1], payload, slot, place)))
+    for path, slot in source.external:
+        payload = Payload(len(slot.data), partial(getattr, slot, "data"))
+        changes.append((path, _spelled(source, path[-1], payload, slot, data)))
     return source.pieces(changes)
+
+
+def _may_move(tensor: Tensor) -> bool:
+    return tensor.dtype != ir.DataType.STRING and tensor.initializer
+
+
+def _spelled(
+    source: Source, part: Field, payload: Payload, slot: Slot | None, data: DataFile | None
+) -> list[Piece]:
+    """A tensor with these values, in the data file if there is one; `slot` is where they come from."""
+    proto = onnx.TensorProto.FromString(wire.cut_raw_data(source.buffer, part)[0])
+    if data is None:
+        return wire.nest(part.tag, _inline(proto, payload))
+    _refer(proto, data, payload, slot)
+    return wire.nest(part.tag, [proto.SerializeToString()])
 
 
 def _unchanged(tensor: Tensor) -> Payload:
@@ -91,22 +100,12 @@ def _strip(proto: onnx.TensorProto) -> None:
         proto.ClearField(name)
 
 
-def _constant(source: Source, tensor: Tensor, payload: Payload) -> list[Piece]:
-    """A Constant node with another value."""
-    node = onnx.NodeProto.FromString(bytes(source.buffer[tensor.part.body : tensor.part.end]))
-    attributes: list[Piece] = []
-    for attribute in node.attribute:
-        inner: list[Piece] = []
-        if attribute.name == tensor.attribute == "value":
-            proto = onnx.TensorProto()
-            proto.CopyFrom(attribute.t)
-            attribute.ClearField("t")
-            inner = wire.nest(wire.ATTRIBUTE_TENSOR, _inline(proto, payload))
-        elif attribute.name == tensor.attribute:
-            _set_numbers(attribute, np.frombuffer(payload.read(), tensor.dtype.numpy()))
-        attributes += wire.nest(wire.NODE_ATTRIBUTE, [attribute.SerializeToString(), *inner])
-    del node.attribute[:]
-    return wire.nest(tensor.part.tag, [node.SerializeToString(), *attributes])
+def _numbers(source: Source, tensor: Tensor, payload: Payload) -> list[Piece]:
+    """An attribute with other numbers."""
+    part = tensor.path[-1]
+    attribute = onnx.AttributeProto.FromString(bytes(source.buffer[part.body : part.end]))
+    _set_numbers(attribute, np.frombuffer(payload.read(), tensor.dtype.numpy()))
+    return wire.nest(part.tag, [attribute.SerializeToString()])
 
 
 def _set_numbers(attribute: onnx.AttributeProto, values: np.ndarray) -> None:
@@ -119,26 +118,3 @@ def _set_numbers(attribute: onnx.AttributeProto, values: np.ndarray) -> None:
             attribute.floats[:] = values.tolist()
         case "value_ints":
             attribute.ints[:] = values.tolist()
-
-
-def _embedding(
-    source: Source, part: Field, slots: list[Slot], new: Payload | None, data: DataFile | None
-) -> list[Piece]:
-    """A node or function with external tensors inside; `new` is the value of a Constant's, if it changes."""
-    content = bytes(source.buffer[part.body : part.end])
-    message: onnx.NodeProto | onnx.FunctionProto
-    if part.tag == wire.MODEL_FUNCTION:
-        message = function = onnx.FunctionProto.FromString(content)
-        nodes = list(function.node)
-    else:
-        message = onnx.NodeProto.FromString(content)
-        nodes = [message]
-    protos = [proto for proto in tensors_in(nodes) if proto.data_location == onnx.TensorProto.EXTERNAL]
-    for proto, slot in zip(protos, slots, strict=True):
-        payload = new or Payload(len(slot.data), partial(getattr, slot, "data"))
-        if data is not None:
-            _refer(proto, data, payload, None if new else slot)
-        else:
-            _strip(proto)
-            proto.raw_data = bytes(payload.read())
-    return wire.nest(part.tag, [message.SerializeToString()])

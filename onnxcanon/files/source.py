@@ -8,7 +8,7 @@ mapping. What onnx-ir does not know, or writes differently, is still in the byte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +17,10 @@ import onnx
 import onnx_ir as ir
 
 from onnxcanon.files import wire
-from onnxcanon.files.admission import admit, check_size, claim, tensors_in
+from onnxcanon.files.admission import admit, check_size, claim
 from onnxcanon.files.storage import DataFolder, Refusal, check_location, one_line
-from onnxcanon.files.wire import Field, Piece
+from onnxcanon.files.tensors import Finder, Found, Graphs, Scattered, keys
+from onnxcanon.files.wire import Field, Path, Piece
 
 # Smaller tensors stay in the skeleton: shape arithmetic reads them anyway, and a view would cost more.
 SMALLEST_CUT = 1024
@@ -39,13 +40,14 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A constant tensor of the main graph.
+    """A constant tensor of the model.
 
-    `part` is the initializer or the Constant node in the bytes; `attribute` is the node's attribute, empty
-    for an initializer; `slot` is there if the data is mapped.
+    `path` leads to the tensor in the bytes, or to the attribute of a Constant node that holds numbers, then
+    named by `attribute`; `slot` is there if the data is mapped.
     """
 
-    part: Field
+    path: Path
+    initializer: bool
     attribute: str
     shape: Shape
     dtype: ir.DataType
@@ -56,29 +58,21 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The bytes of a model, the fields they divide into, and what was found in them.
+    """The bytes of a model, and what was found in them.
 
-    `external` holds the external tensors that lie within nodes and functions, in the order of `tensors_in`.
+    `tensors` are the constants that nodes can refer to, by key; `keys` tells the key of onnx-ir's tensor (or
+    attribute of numbers) by its identity; `external` holds the other external tensors.
     """
 
     buffer: memoryview
-    model_fields: list[Field]
-    graph_fields: list[Field]
     graph: ir.Model
     tensors: dict[str, Tensor]
-    external: dict[Field, list[Slot]]
+    keys: dict[int, str]
+    external: list[tuple[Path, Slot]]
 
-    def pieces(self, changes: Mapping[Field, list[Piece]]) -> list[Piece]:
-        """The whole model again, with some fields of the model or its graph spelled anew."""
-        graph = self._spell(self.graph_fields, changes)
-        main = next(part for part in self.model_fields if part.tag == wire.MODEL_GRAPH)
-        return self._spell(self.model_fields, {**changes, main: wire.nest(wire.MODEL_GRAPH, graph)})
-
-    def _spell(self, parts: list[Field], changes: Mapping[Field, list[Piece]]) -> list[Piece]:
-        pieces: list[Piece] = []
-        for part in parts:
-            pieces += changes.get(part, [self.buffer[part.start : part.end]])
-        return pieces
+    def pieces(self, changes: Sequence[tuple[Path, list[Piece]]]) -> list[Piece]:
+        """The whole model again, with some fields spelled anew."""
+        return wire.splice(self.buffer, 0, len(self.buffer), changes)
 
 
 def open_source(buffer: memoryview, folder: DataFolder | None) -> Source:
@@ -88,68 +82,44 @@ def open_source(buffer: memoryview, folder: DataFolder | None) -> Source:
         Refusal: If it is no model, holds what we would lose, or a tensor's claims do not hold.
         wire.WireError: If the bytes are no protobuf message, or cut off.
     """
-    buffer, model_fields, graph_fields = _divide(buffer)
-    skeleton, raw = _skeleton(buffer, model_fields, graph_fields)
+    try:
+        finder = Finder(buffer)
+        skeleton, raw = _skeleton(finder)
+    except Scattered:
+        finder = Finder(memoryview(wire.parse(buffer).SerializeToString()))
+        skeleton, raw = _skeleton(finder)
     admit(skeleton)
     slots: list[Slot] = []
-    cut: list[Slot | None] = []
-    for proto, data in zip(skeleton.graph.initializer, raw, strict=True):
-        cut.append(_take_out(proto, data, folder, slots))
-    external: dict[Field, list[Slot]] = {}
-    for part, message in _with_parts(skeleton, model_fields, graph_fields):
-        nodes = [message] if isinstance(message, onnx.NodeProto) else message.node
-        for proto in tensors_in(nodes):
-            if proto.ByteSize() and (slot := _take_out(proto, None, folder, slots)):
-                external.setdefault(part, []).append(slot)
+    taken: dict[Path, Slot] = {}
+    found = list(finder.find(skeleton))
+    for one in found:
+        if isinstance(one.proto, onnx.TensorProto) and (one.proto.ByteSize() or one.initializer):
+            slot = _take_out(one.proto, raw.get(one.path[-1]), folder, slots)
+            if slot is not None:
+                taken[one.path] = slot
     graph = _deserialize(skeleton)
     _put_back(graph, slots)
-    tensors = _initializers(skeleton, graph_fields, graph, cut)
-    tensors |= _constants(skeleton, graph_fields, graph, external)
-    return Source(buffer, model_fields, graph_fields, graph, tensors, external)
+    tensors, keys = _constants(found, skeleton.graph, graph, taken)
+    known = {tensor.path for tensor in tensors.values()}
+    external = [(path, slot) for path, slot in taken.items() if slot.external and path not in known]
+    return Source(finder.buffer, graph, tensors, keys, external)
 
 
-def _divide(buffer: memoryview) -> tuple[memoryview, list[Field], list[Field]]:
-    model_fields = list(wire.fields(buffer, 0, len(buffer)))
-    graphs = [part for part in model_fields if part.tag == wire.MODEL_GRAPH]
-    if len(graphs) > 1:  # legal: protobuf merges them, so let it
-        return _divide(memoryview(wire.parse(buffer).SerializeToString()))
-    if not graphs:
-        raise Refusal("it is not an ONNX model: it has no graph", "name the .onnx file")
-    return buffer, model_fields, list(wire.fields(buffer, graphs[0].body, graphs[0].end))
-
-
-def _skeleton(
-    buffer: memoryview, model_fields: list[Field], graph_fields: list[Field]
-) -> tuple[onnx.ModelProto, list[memoryview | None]]:
-    """Parse the model without the raw data of large initializers; returns that beside (None: not large)."""
-    graph: list[Piece] = []
-    raw: list[memoryview | None] = []
-    for part in graph_fields:
-        if part.tag == wire.GRAPH_INITIALIZER:
-            rest, data = wire.cut_raw_data(buffer, part)
+def _skeleton(finder: Finder) -> tuple[onnx.ModelProto, dict[Field, memoryview]]:
+    """Parse the model without the raw data of large tensors; returns that beside."""
+    raw: dict[Field, memoryview] = {}
+    changes: list[tuple[Path, list[Piece]]] = []
+    for path in finder.paths():
+        part = path[-1]
+        if part.end - part.body >= SMALLEST_CUT:
+            rest, data = wire.cut_raw_data(finder.buffer, part)
             if data is not None and len(data) >= SMALLEST_CUT:
-                raw.append(data)
-                graph += wire.nest(part.tag, [rest])
-                continue
-            raw.append(None)
-        graph.append(buffer[part.start : part.end])
-    model: list[Piece] = []
-    for part in model_fields:
-        is_graph = part.tag == wire.MODEL_GRAPH
-        model += wire.nest(part.tag, graph) if is_graph else [buffer[part.start : part.end]]
-    return wire.parse(wire.join(model)), raw
-
-
-def _with_parts(
-    skeleton: onnx.ModelProto, model_fields: list[Field], graph_fields: list[Field]
-) -> Iterator[tuple[Field, onnx.NodeProto | onnx.FunctionProto]]:
-    """The nodes and functions of the model, each with the field it comes from."""
-    yield from zip(_tagged(graph_fields, wire.GRAPH_NODE), skeleton.graph.node, strict=True)
-    yield from zip(_tagged(model_fields, wire.MODEL_FUNCTION), skeleton.functions, strict=True)
-
-
-def _tagged(parts: list[Field], tag: int) -> list[Field]:
-    return [part for part in parts if part.tag == tag]
+                raw[part] = data
+                changes.append((path, wire.nest(part.tag, [rest])))
+    skeleton = wire.parse(wire.join(wire.splice(finder.buffer, 0, len(finder.buffer), changes)))
+    if not skeleton.HasField("graph"):
+        raise Refusal("it is not an ONNX model: it has no graph", "name the .onnx file")
+    return skeleton, raw
 
 
 def _take_out(
@@ -246,43 +216,52 @@ def _restored(tensor: ir.TensorProtocol, slots: list[Slot]) -> ir.TensorProtocol
     return restored
 
 
-def _initializers(
-    skeleton: onnx.ModelProto, graph_fields: list[Field], model: ir.Model, cut: list[Slot | None]
-) -> dict[str, Tensor]:
-    """The initializers by name; one without a name, which nothing can refer to, is only kept in the bytes."""
-    parts = _tagged(graph_fields, wire.GRAPH_INITIALIZER)
-    tensors: dict[str, Tensor] = {}
-    for part, proto, slot in zip(parts, skeleton.graph.initializer, cut, strict=True):
-        if proto.name in tensors or (slot and slot.external and not proto.name):
-            raise Refusal(f"two initializers are named '{proto.name}' or one has no name", "export it again")
-        if proto.name:
-            value = model.graph.initializers[proto.name].const_value
-            assert value is not None
-            tensors[proto.name] = Tensor(part, "", *claim(proto), value, slot)
-    return tensors
-
-
 def _constants(
-    skeleton: onnx.ModelProto, graph_fields: list[Field], model: ir.Model, external: dict[Field, list[Slot]]
-) -> dict[str, Tensor]:
-    """The outputs of Constant nodes that hold numbers (or a tensor of strings), by name."""
-    parts = _tagged(graph_fields, wire.GRAPH_NODE)
-    tensors = {}
-    for part, node in zip(parts, model.graph, strict=True):
-        if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or len(node.outputs) != 1:
-            continue
-        for attribute in node.attributes.values():
+    found: Sequence[Found], main: onnx.GraphProto, model: ir.Model, slots: Mapping[Path, Slot]
+) -> tuple[dict[str, Tensor], dict[int, str]]:
+    """Initializers and outputs of Constant nodes that hold numbers (or a tensor of strings), by key.
+
+    An initializer without a name, which nothing can refer to, is only kept in the bytes.
+    """
+    graphs = Graphs(model)
+    named: dict[tuple[object, ...], tuple[Found, Tensor, int]] = {}
+    for one in found:
+        slot = slots.get(one.path)
+        if one.initializer:
+            mark = (one.function, one.steps, one.name)
+            if mark in named or (slot and slot.external and not one.name):
+                raise Refusal(
+                    f"two initializers are named '{one.name}' or one has no name", "export it again"
+                )
+            made = graphs.initializer(one)
+            if made is not None and one.name:
+                tensor = Tensor(one.path, True, "", *claim(one.proto), made, slot)
+                named[mark] = one, tensor, id(made)
+        elif one.name and (attribute := graphs.attribute(one)) is not None:
             value = _constant_value(attribute)
-            name = node.outputs[0].name
-            if value is not None and name:
-                shape, dtype = tuple(value.shape.numpy()), value.dtype
-                slot = external.get(part, [None])[0]
-                tensors[name] = Tensor(part, attribute.name, shape, dtype, value.nbytes, value, slot)
-    return tensors
+            held = attribute.type == ir.AttributeType.TENSOR
+            if value is not None and held == isinstance(one.proto, onnx.TensorProto):
+                about = (
+                    "" if held else attribute.name,
+                    tuple(value.shape.numpy()),
+                    value.dtype,
+                    value.nbytes,
+                )
+                tensor = Tensor(one.path, False, *about, value, slot)
+                named[one.function, one.steps] = one, tensor, id(value if held else attribute)
+    values = {name for node in main.node for name in node.output} | {value.name for value in main.input}
+    listed = list(named.values())
+    tensors, identities = {}, {}
+    for key, (_, tensor, identity) in zip(keys([one for one, _, _ in listed], values), listed, strict=True):
+        tensors[key] = tensor
+        identities[identity] = key
+    return tensors, identities
 
 
 def _constant_value(attribute: ir.Attr) -> ir.TensorProtocol | None:
     value: ir.TensorProtocol | None = None
+    if attribute.is_ref():
+        return None
     match attribute.name, attribute.type:
         case "value", ir.AttributeType.TENSOR if attribute.value.dtype != ir.DataType.UNDEFINED:
             value = attribute.value

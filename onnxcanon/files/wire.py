@@ -9,7 +9,7 @@ included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -22,8 +22,12 @@ MODEL_GRAPH = 7 << 3 | 2
 MODEL_FUNCTION = 25 << 3 | 2
 GRAPH_NODE = 1 << 3 | 2
 GRAPH_INITIALIZER = 5 << 3 | 2
+FUNCTION_NODE = 7 << 3 | 2
 NODE_ATTRIBUTE = 5 << 3 | 2
 ATTRIBUTE_TENSOR = 5 << 3 | 2
+ATTRIBUTE_GRAPH = 6 << 3 | 2
+ATTRIBUTE_TENSORS = 10 << 3 | 2
+ATTRIBUTE_GRAPHS = 11 << 3 | 2
 TENSOR_RAW_DATA = 9 << 3 | 2
 
 
@@ -49,6 +53,7 @@ class Payload:
 
 
 Piece = bytes | memoryview | Payload
+Path = tuple[Field, ...]  # fields, each within the one before
 Message = TypeVar("Message", onnx.ModelProto, onnx.GraphProto, onnx.TensorProto)
 
 
@@ -123,6 +128,30 @@ def header(tag: int, length: int) -> bytes:
 def nest(tag: int, pieces: list[Piece]) -> list[Piece]:
     """Make the message that `pieces` spell a length-delimited field of the message around it."""
     return [header(tag, size(pieces)), *pieces]
+
+
+def splice(
+    buffer: memoryview, start: int, end: int, changes: Sequence[tuple[Path, list[Piece]]]
+) -> list[Piece]:
+    """The message in `buffer[start:end]` with some fields at any depth spelled anew, all else copied.
+
+    Args:
+        buffer: The bytes.
+        start: Where the message begins.
+        end: Where it ends.
+        changes: Per field the path to it from this message, and what to write in its place.
+    """
+    within: dict[Field, list[tuple[Path, list[Piece]]]] = {}
+    for path, pieces in changes:
+        within.setdefault(path[0], []).append((path[1:], pieces))
+    out: list[Piece] = []
+    for field in sorted(within, key=lambda field: field.start):
+        (rest, pieces), *_ = inner = within[field]
+        out.append(buffer[start : field.start])
+        out += pieces if not rest else nest(field.tag, splice(buffer, field.body, field.end, inner))
+        start = field.end
+    out.append(buffer[start:end])
+    return out
 
 
 def size(pieces: Iterable[Piece]) -> int:

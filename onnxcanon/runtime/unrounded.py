@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxcanon.model import Model, load
@@ -94,13 +95,18 @@ class Rewriter:
             return self._made[name]
         return self.model.tensor(name) if name in self._given else None
 
+    def _read(self, value: ir.Value) -> Array:
+        key = self.model.key(value)
+        assert key is not None  # only constants are read, and these are tensors of the model
+        return self.model.tensor(key)
+
     def rank(self, name: str) -> int:
         """How many axes a value has."""
         constant = self.constant(name)
         if constant is not None:
             return constant.ndim
         if self._shapes is None:
-            self._shapes = probe(self.model.ir.graph, self.model.tensor)
+            self._shapes = probe(self.model.ir.graph, self._read)
         for value in self._values():
             if value.name == name:
                 shape = self._shapes.shapes(value)[0]

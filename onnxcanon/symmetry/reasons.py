@@ -104,7 +104,7 @@ class Reasons:
 
     @cached_property
     def _nodes(self) -> dict[str, ir.Node]:
-        return {node_name(node): node for node in self.graph}
+        return {node_name(node): node for node in self.symmetry.trace.nodes}
 
     @cached_property
     def _barriers(self) -> dict[str, str]:
@@ -126,11 +126,14 @@ class Reasons:
             barrier = self._barriers.get(node_name(producer)) if producer else None
             if barrier is not None and producer is not None:
                 return f"an axis of the output of {node_name(producer)} ({barrier})"
-            if producer is None and value.is_graph_input():
+            source = self.symmetry.trace.sources.get(value)
+            if producer is None and source is None and value.is_graph_input():
                 return f"an axis of {'constant' if value.is_initializer() else 'graph input'} '{value.name}'"
-            inputs = producer.inputs if producer else ()
+            inputs = producer.inputs if producer else (source,)
             before = [v for v in inputs if v is not None and self._fixed_sizes(v)]
-            if producer is None or producer.op_type == "Constant":
+            if producer is None and source is not None:
+                made = made or f"an axis of '{value.name}', which a loop carries"
+            elif producer is None or producer.op_type == "Constant":
                 constant = constant or f"an axis of constant '{value.name}'"
             elif not before:
                 made = made or f"an axis of the output of {node_name(producer)} ({producer.op_type})"
@@ -140,8 +143,9 @@ class Reasons:
 
     def _fixed_sizes(self, value: ir.Value) -> set[int]:
         """The sizes of a value's fixed axes (a caller's constants count as fixed)."""
-        labelled = self.symmetry.trace.values.get(value.name or "")
-        if labelled is None or value.name in self.parameters:
+        name = self.symmetry.trace.names.get(value, "")
+        labelled = self.symmetry.trace.values.get(name)
+        if labelled is None or name in self.parameters:
             return set()
         return {n for n, state in zip(labelled.shape, labelled.ids, strict=True) if state is FIXED}
 
@@ -151,10 +155,11 @@ class Reasons:
     def _uses(self) -> dict[str, ir.Node]:
         """The first node that reads each parameter."""
         out: dict[str, ir.Node] = {}
-        for node in self.graph:
+        names = self.symmetry.trace.names
+        for node in self.symmetry.trace.nodes:
             for value in node.inputs:
-                if value is not None and value.name in self.parameters:
-                    out.setdefault(value.name, node)
+                if value is not None and names.get(value) in self.parameters:
+                    out.setdefault(names[value], node)
         return out
 
     def _unread(self, name: str, axis: int) -> str:

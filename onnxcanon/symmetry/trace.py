@@ -6,7 +6,8 @@ it touches and leaves its outputs fixed; the barrier is recorded with its reason
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,7 @@ import onnx_ir as ir
 from onnxcanon.model import Model
 from onnxcanon.symmetry.branches import Branches, Step, digest, find_branches, step
 from onnxcanon.symmetry.constraints import Cause, Ids, Ledger, Place
+from onnxcanon.symmetry.graphs import captured, inlined, not_inlined, ordered, reads, subgraphs
 from onnxcanon.symmetry.labels import (
     FIXED,
     UNIFORM,
@@ -61,13 +63,16 @@ class Trace:
     held: dict[str, str] = field(default_factory=dict)  # constants that are not ours to move, and why
     barriers: list[Obstacle] = field(default_factory=list)
     values: dict[str, Labelled] = field(default_factory=dict)
+    names: dict[ir.Value, str] = field(default_factory=dict)  # what each value is called in this ledger
+    nodes: list[ir.Node] = field(default_factory=list)  # as they were met, nested ones included
+    sources: dict[ir.Value, ir.Value] = field(default_factory=dict)  # where inputs of a loop's body come from
     branches: list[Branches] = field(default_factory=list)  # candidates: the solve decides
     stacks: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def stack(self, group: Branches, units: Ids) -> None:
         """Replace matched parameters by stacks of them, int64 `units` [branches] along the new axis 0."""
         for twins in group.parameters:
-            names = tuple(value.name or "" for value in twins)
+            names = tuple(self.names[value] for value in twins)
             made = stacked([self.parameters[name] for name in names], units)
             self.stacks[made.name] = names
             items = [(made.name, made) if n == names[0] else (n, p) for n, p in self.parameters.items()]
@@ -79,37 +84,56 @@ def node_name(node: ir.Node) -> str:
     return node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
 
 
-def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
-    """The graphs among a node's attributes."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
-
-
-def captured(node: ir.Node) -> Iterator[ir.Value]:
-    """Every value read inside a node's subgraphs (outer ones among them)."""
-    for graph in subgraphs(node):
-        yield from graph.outputs
-        for inner in graph:
-            yield from (v for v in inner.inputs if v is not None)
-            yield from captured(inner)
-
-
 class Tracer:
     """One walk over one model."""
 
     def __init__(self, model: Model, sizes: dict[str, int] | None = None) -> None:
         self.model = model
-        self.graph = model.ir.graph
-        self.shapes: Shapes = probe(self.graph, model.tensor, sizes)
+        program = inlined(model.ir)
+        self.graph = program.graph
+        self.opaque = not_inlined(program, model.ir.functions)
+        self.worlds = self._worlds(sizes)
+        self.shapes = self.worlds[0]
         self.labels = Movement(Ledger())
         self.trace = Trace(self.labels.ledger)
         self.values: dict[ir.Value, Labelled | None] = {}
         self.steps: list[Step] = []
+        self.depth = 0  # of nested graphs
+        self.constants: dict[str, ir.Value] = {}  # one value for each constant, which may have several
+        self.uses = Counter(key for node in self.graph.all_nodes() for key in self._keys(node))
 
     def run(self) -> Trace:
+        """Trace all nodes and pin the graph's outputs."""
+        self._hold()
+        met: dict[ir.Value, Labelled | None] = {}
+        for shapes in self.worlds:
+            self.shapes, self.values = shapes, {}
+            self._world()
+            met = {**self.values, **{value: labelled for value, labelled in met.items() if labelled}}
+        self.values = met
+        self.trace.branches = self._branches() if len(self.worlds) == 1 else []
+        self.trace.barriers = list(dict.fromkeys(self.trace.barriers))
+        self.trace.nodes = list(dict.fromkeys(self.trace.nodes))
+        self._settle_parameters()
+        known = self.trace.parameters
+        self.trace.parameters = {n: known[n] for n in [*self.labels.first_use, *known] if n in known}
+        self._name_values()
+        return self.trace
+
+    def _worlds(self, sizes: dict[str, int] | None) -> list[Shapes]:
+        """The shapes; once per branch where no sizes suit both branches of an `If` that chooses by the data.
+        The graph is then traced once per branch, and every fact of either trace holds."""
+        together = probe(self.graph, self._read, sizes)
+        if not any(together.contradictions):
+            return [together]
+        for node in self.graph:
+            if node.op_type == "If" and node.inputs[0] is not None and not together.is_known(node.inputs[0]):
+                apart = [probe(self.graph, self._read, sizes, {node: taken}) for taken in (True, False)]
+                if not any(any(shapes.contradictions) for shapes in apart):
+                    return apart
+        return [together]
+
+    def _world(self) -> None:
         """Trace all nodes and pin the graph's outputs."""
         self._inputs()
         for node in ordered(self.graph):
@@ -119,12 +143,50 @@ class Tracer:
             if labelled is not None:
                 self.labels.cause = Cause(f"graph output '{value.name}'", "")
                 self.labels.fix_all(labelled, f"graph output '{value.name}'")
-        self.trace.branches = self._branches()
-        self._settle_parameters()
-        known = self.trace.parameters
-        self.trace.parameters = {n: known[n] for n in [*self.labels.first_use, *known] if n in known}
-        self.trace.values = {v.name: x for v, x in self.values.items() if x is not None and v.name}
-        return self.trace
+
+    def _read(self, value: ir.Value) -> np.ndarray:
+        """The entries of a constant."""
+        key = self.model.key(value)
+        if key is not None:
+            return self.model.tensor(key)
+        assert value.const_value is not None
+        return value.const_value.numpy()
+
+    def _keys(self, node: ir.Node) -> Iterator[str]:
+        """The constants that a node reads, nested nodes apart."""
+        for value in node.inputs:
+            key = None if value is None else self.model.key(value)
+            if key is not None:
+                yield key
+
+    def _hold(self) -> None:
+        """Constants of functions that are called and not seen through stay as they are."""
+        for identifier in self.opaque:
+            function = self.model.ir.functions[identifier]
+            for node in function.all_nodes():
+                for value in (*node.inputs, *node.outputs):
+                    key = None if value is None else self.model.key(value)
+                    if key is not None:
+                        self.trace.held[key] = f"in {'::'.join(identifier[:2])}, which is not seen through"
+
+    def _name_values(self) -> None:
+        """Names of values: those of the main graph have their own, equal ones elsewhere a number behind."""
+        known = [value for value, labelled in self.values.items() if labelled is not None and value.name]
+        names = self.trace.names
+        taken = set(self.model.tensor_names())
+        for value in sorted(known, key=lambda value: value.graph is not self.graph):
+            name = self.model.key(value)
+            if name is None:
+                name, again = value.name or "", 1
+                while name in taken:
+                    again += 1
+                    name = f"{value.name}#{again}"
+                taken.add(name)
+            names[value] = name
+        for value in known:
+            labelled = self.values[value]
+            if labelled is not None:
+                self.trace.values[names[value]] = labelled
 
     def _inputs(self) -> None:
         inputs = set(self.graph.inputs)
@@ -138,27 +200,30 @@ class Tracer:
                 shape = self.shapes.shapes(value)[0]
                 self.values[value] = None if shape is None else constant(shape)
 
-    def _constant(self, value: ir.Value, held: str) -> Labelled | None:
+    def _constant(self, value: ir.Value, held: str = "") -> Labelled | None:
         """The labelled form of a constant: a parameter, or data."""
-        if value.name is None:
-            return None
-        shape, dtype = self.model.tensor_info(value.name)
+        key = self.model.key(value)
+        if key is None:
+            known = self.shapes.shapes(value)[0]
+            return None if known is None else constant(known)
+        shape, dtype = self.model.tensor_info(key)
         size = int(np.prod(shape, dtype=np.int64))
         if dtype in INDEX_TYPES:
-            return self._data(value, shape, size)
+            return self._data(key, shape, size)
+        held = held or self.trace.held.get(key, "")
         if held:
-            self.trace.held[value.name] = held
+            self.trace.held[key] = held
             return constant(shape)
-        shared = len(list(value.uses())) > 1
-        if size <= 1 or (shared and self._uniform(value.name)):
-            array = self.model.tensor(value.name)
+        if size <= 1 or (self.uses[key] > 1 and self._uniform(key)):
+            array = self.model.tensor(key)
             return constant(shape, UNIFORM, zero=size > 0 and not np.any(array))
-        parameter = Parameter(value.name, shape, dtype in SCALABLE)
-        self.trace.parameters[value.name] = parameter
+        parameter = self.trace.parameters.get(key)  # a function's is there once per call
+        if parameter is None:
+            parameter = self.trace.parameters[key] = Parameter(key, shape, dtype in SCALABLE)
         return parameter_value(parameter)
 
-    def _data(self, value: ir.Value, shape: tuple[int, ...], size: int) -> Labelled:
-        uniform = 0 < size <= 1 << 20 and value.name is not None and self._uniform(value.name)
+    def _data(self, key: str, shape: tuple[int, ...], size: int) -> Labelled:
+        uniform = 0 < size <= 1 << 20 and self._uniform(key)
         return constant(shape, UNIFORM if uniform else FIXED)
 
     def _uniform(self, name: str) -> bool:
@@ -166,16 +231,18 @@ class Tracer:
         return len(flat) > 0 and bool((flat == flat[0]).all())
 
     def _node(self, node: ir.Node) -> None:
+        self.trace.nodes.append(node)
         if self._folded(node):
             return
         name = node_name(node)
         self.labels.cause = Cause(name, "")
         number = len(self.steps)
-        self.labels.ledger.place = (number, -1)
+        if not self.depth:  # a body is part of its node
+            self.labels.ledger.place = (number, -1)
         inputs = [None if v is None else self.values.get(v) for v in node.inputs]
         domain = "" if node.domain == "ai.onnx" else node.domain
         rule = RULES.get((domain, node.op_type))
-        op = Op(node, inputs, self.shapes, self.model.opset(domain))
+        op = Op(node, inputs, self.shapes, node.version or self.model.opset(domain), self._body)
         outputs: list[Labelled | None] = []
         try:
             if rule is None or node.op_identifier() in self.model.ir.functions:
@@ -194,7 +261,11 @@ class Tracer:
             reason = str(error) if isinstance(error, Barrier) else "its operands do not fit together"
             op.claimed.clear()
             outputs = []
-            self._barrier(node, reason, [*inputs, *(self.values.get(v) for v in captured(node))])
+            self._barrier(node, reason, [*inputs, *map(self._labelled, captured(node))])
+        for graph in subgraphs(node):
+            if len(graph.inputs) == len(inputs):
+                pairs = zip(graph.inputs, node.inputs, strict=True)
+                self.trace.sources.update((formal, given) for formal, given in pairs if given is not None)
         for k, value in enumerate(inputs):
             if k not in op.claimed and value is not None:
                 self.labels.fix_all(value, f"read by {name} ({node.op_type})")
@@ -202,7 +273,8 @@ class Tracer:
             labelled = outputs[k] if k < len(outputs) else None
             shape = self.shapes.shapes(output)[0]
             self.values[output] = constant(shape) if labelled is None and shape is not None else labelled
-        self.steps.append(self._step(number, node, inputs, outputs, op))
+        if not self.depth:
+            self.steps.append(self._step(number, node, inputs, outputs, op))
 
     def _step(
         self,
@@ -217,7 +289,13 @@ class Tracer:
         if any(op.data(k) is None for k in made.free):
             made.free = frozenset()
         made.inputs += [v for v in captured(node) if v in self.values]
+        made.inputs = [None if v is None else self._same(v) for v in made.inputs]
         return made
+
+    def _same(self, value: ir.Value) -> ir.Value:
+        """The value, or of a constant with several (one for each call of a function) the first."""
+        key = self.model.key(value)
+        return value if key is None else self.constants.setdefault(key, value)
 
     def _branches(self) -> list[Branches]:
         """Branches that may change places; the ledger's places of parameters are entered beside those of
@@ -227,14 +305,17 @@ class Tracer:
             base = max((number for number, _ in group.places.values()), default=0) + 1
             for number, twins in enumerate(group.parameters, base):
                 for k, value in enumerate(twins):
-                    group.places[self._parameter_place(value.name or "")] = (number, k)
+                    group.places[self._parameter_place(self._name(value))] = (number, k)
         return found
 
     def _parameter_place(self, name: str) -> Place:
         return (len(self.steps) + list(self.trace.parameters).index(name), -1)
 
     def _is_parameter(self, value: ir.Value) -> bool:
-        return value.name in self.trace.parameters and self.values.get(value) is not None
+        return self._name(value) in self.trace.parameters
+
+    def _name(self, value: ir.Value) -> str:
+        return self.model.key(value) or ""
 
     def _leaf(self, value: ir.Value) -> bytes:
         """A digest of a value no step computes: a parameter by shape and type, a known constant by value."""
@@ -244,20 +325,42 @@ class Tracer:
                 "data", str(first.dtype), first.shape, first.tobytes(), second.shape, second.tobytes()
             )
         if self._is_parameter(value):
-            parameter = self.trace.parameters[value.name or ""]
+            parameter = self.trace.parameters[self._name(value)]
             return digest("parameter", parameter.shape, str(self.model.tensor_info(parameter.name)[1]))
         return digest("value", value.name or id(value))
+
+    def _body(self, graph: ir.Graph, inputs: Sequence[Labelled | None]) -> list[Labelled | None]:
+        """Trace a subgraph, given its labelled inputs; returns its labelled outputs."""
+        cause = self.labels.cause
+        self.depth += 1
+        try:
+            for value in graph.initializers.values():
+                self.values[value] = self._constant(value)
+            for value, labelled in zip(graph.inputs, inputs, strict=True):
+                self.values[value] = labelled
+            for node in ordered(graph):
+                self._node(node)
+        finally:
+            self.depth -= 1
+            self.labels.cause = cause
+        return [self.values.get(value) for value in graph.outputs]
+
+    def _labelled(self, value: ir.Value) -> Labelled | None:
+        """The labelled form of a value, or of a constant inside a graph that was not traced."""
+        if value not in self.values and self.model.key(value) is not None:
+            self.values[value] = self._constant(value)
+        return self.values.get(value)
 
     def _folded(self, node: ir.Node) -> bool:
         """Constants and shape arithmetic: known values carry no labels."""
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            self.values[node.outputs[0]] = self._constant(node.outputs[0], "")
+            self.values[node.outputs[0]] = self._constant(node.outputs[0])
             return True
         if node not in self.shapes.folded_nodes():
             return False
-        for source in node.inputs:
-            known = None if source is None else self.values.get(source)
-            if known is not None and source is not None and self.shapes.is_known(source):
+        for source in reads(node):
+            known = self._labelled(source)
+            if known is not None and self.shapes.is_known(source):
                 self.labels.cause = Cause(node_name(node), "")
                 self.labels.fix_all(known, f"read by {node_name(node)} ({node.op_type})")
         for value in node.outputs:
@@ -309,29 +412,6 @@ def _carries(value: Labelled) -> bool:
     """Whether a value has labels, or is a parameter that would get them."""
     labelled = any(not isinstance(s, State) for s in value.ids)
     return labelled or value.view is not None or isinstance(value, Bundle)
-
-
-def ordered(graph: ir.Graph) -> list[ir.Node]:
-    """The nodes in a topological order, the file's own where it is one."""
-    nodes = list(graph)
-    ready = set(graph.inputs) | set(graph.initializers.values())
-    out: list[ir.Node] = []
-    rest = nodes
-    own = {v for n in nodes for v in n.outputs}
-    while rest:
-        later = []
-        for node in rest:
-            needs = [v for v in (*node.inputs, *captured(node)) if v is not None and v in own]
-            if all(v in ready for v in needs):
-                out.append(node)
-                ready.update(node.outputs)
-            else:
-                later.append(node)
-        if len(later) == len(rest):
-            out.extend(later)
-            break
-        rest = later
-    return out
 
 
 def trace(model: Model, sizes: dict[str, int] | None = None) -> Trace:

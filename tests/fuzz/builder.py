@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -43,22 +43,48 @@ def run(proto: onnx.ModelProto, feeds: Feeds) -> list[Array]:
 
 
 @lru_cache(4096)
-def _single(node: bytes, dtypes: tuple[str, ...], opset: int) -> ort.InferenceSession:
+def _single(
+    node: bytes, dtypes: tuple[tuple[str, str], ...], opset: int, functions: tuple[bytes, ...]
+) -> ort.InferenceSession:
+    """Runs one node; `dtypes` names its inputs and what its subgraphs capture."""
     made = onnx.NodeProto.FromString(node)
     inputs = [
         helper.make_tensor_value_info(n, helper.np_dtype_to_tensor_dtype(np.dtype(d)), None)
-        for n, d in zip((n for n in made.input if n), dtypes, strict=True)
+        for n, d in dtypes
     ]
     outputs = [onnx.ValueInfoProto(name=n) for n in made.output if n]
     graph = helper.make_graph([made], "single", inputs, outputs)
-    return session(model_of(graph, opset).SerializeToString())
+    known = [onnx.FunctionProto.FromString(f) for f in functions]
+    return session(model_of(graph, opset, known).SerializeToString())
 
 
-def model_of(graph: onnx.GraphProto, opset: int) -> onnx.ModelProto:
+def model_of(
+    graph: onnx.GraphProto, opset: int, functions: Sequence[onnx.FunctionProto] = ()
+) -> onnx.ModelProto:
     imports = [helper.make_opsetid("", opset)]
-    if any(n.domain == CONTRIB for n in graph.node):
-        imports.append(helper.make_opsetid(CONTRIB, 1))
-    return helper.make_model(graph, opset_imports=imports, ir_version=10)
+    domains = {n.domain for block in (graph, *functions) for n in nodes_in(block)} - {""}
+    imports += [helper.make_opsetid(domain, 1) for domain in sorted(domains)]
+    return helper.make_model(graph, opset_imports=imports, ir_version=10, functions=functions)
+
+
+def nodes_in(block: onnx.GraphProto | onnx.FunctionProto) -> Iterator[onnx.NodeProto]:
+    """All nodes, those of graphs within nodes included."""
+    for node in block.node:
+        yield node
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from nodes_in(attribute.g)
+
+
+def captures(graph: onnx.GraphProto) -> list[str]:
+    """The outer values that a subgraph reads."""
+    own = {i.name for i in graph.input} | {t.name for t in graph.initializer}
+    read: dict[str, None] = {}
+    for node in graph.node:
+        inner = [n for a in node.attribute if a.HasField("g") for n in captures(a.g)]
+        read |= dict.fromkeys(n for n in (*node.input, *inner) if n and n not in own)
+        own |= set(node.output)
+    return list(read)
 
 
 # -- building ---------------------------------------------------------------------------------------------
@@ -77,6 +103,7 @@ class Builder:
     value: dict[str, Array] = field(default_factory=dict)
     pool: list[str] = field(default_factory=list)
     names: int = 0
+    functions: list[onnx.FunctionProto] = field(default_factory=list)
 
     # choices
 
@@ -241,6 +268,7 @@ class Builder:
         """Append a node and run it; `keep` names the outputs that are wanted, the others stay empty."""
         attributes = {k: v for k, v in attributes.items() if v is not None}
         wanted = range(outputs) if keep is None else keep
+        domain = attributes.get("domain", CONTRIB) != CONTRIB
         unique = list(dict.fromkeys(n for n in inputs if n))
         short = {n: f"i{k}" for k, n in enumerate(unique)}
         shadow = helper.make_node(
@@ -249,10 +277,15 @@ class Builder:
             [f"o{k}" if k in wanted else "" for k in range(outputs)],
             **attributes,
         )
-        arrays = [self.value[n] for n in unique]
+        graphs = [a for a in attributes.values() if isinstance(a, onnx.GraphProto)]
+        feeds = {short[n]: self.value[n] for n in unique}
+        feeds |= {n: self.value[n] for g in graphs for n in captures(g)}
         try:
-            single = _single(shadow.SerializeToString(), tuple(str(a.dtype) for a in arrays), self.opset)
-            results = single.run(None, {short[n]: a for n, a in zip(unique, arrays, strict=True)})
+            dtypes = tuple((n, str(a.dtype)) for n, a in feeds.items())
+            known = self.functions if graphs or domain else []
+            functions = tuple(f.SerializeToString() for f in known)
+            single = _single(shadow.SerializeToString(), dtypes, self.opset, functions)
+            results = single.run(None, feeds)
         except Exception as error:
             raise Rejected(f"{kind}: {error}") from error
         for r in results:
@@ -281,7 +314,7 @@ class Builder:
 
     def attempt(self, block: Callable[[Builder, str], str | list[str]], x: str) -> list[str]:
         """Run a block; what it added is taken back when it is rejected."""
-        marks = len(self.nodes), set(self.initializers), set(self.value)
+        marks = len(self.nodes), set(self.initializers), set(self.value), len(self.functions)
         try:
             made = block(self, x)
             made = [made] if isinstance(made, str) else made
@@ -289,7 +322,7 @@ class Builder:
                 raise Rejected("rank")
             return [self.tame(m) for m in made]
         except Rejected:
-            del self.nodes[marks[0] :]
+            del self.nodes[marks[0] :], self.functions[marks[3] :]
             self.initializers = {n: a for n, a in self.initializers.items() if n in marks[1]}
             self.value = {n: a for n, a in self.value.items() if n in marks[2]}
             return []
@@ -306,4 +339,30 @@ class Builder:
         inputs = [info(n, ["batch", *a.shape[1:]] if dynamic else a.shape) for n, a in self.inputs.items()]
         outs = [info(n, [None] * self.value[n].ndim if dynamic else self.shape(n)) for n in outputs]
         tensors = [numpy_helper.from_array(a, n) for n, a in self.initializers.items()]
-        return model_of(helper.make_graph(self.nodes, "fuzzed", inputs, outs, tensors), self.opset)
+        graph = helper.make_graph(self.nodes, "fuzzed", inputs, outs, tensors)
+        return model_of(graph, self.opset, self.functions)
+
+    # bodies
+
+    def inside(self, given: Feeds, captured: bool = True) -> Builder:
+        """A builder for a body with these inputs, which may also read what is known outside."""
+        body = Builder(self.rng, self.dtype, self.opset, names=self.names, functions=self.functions)
+        if captured:
+            body.initializers, body.value = dict(self.initializers), dict(self.value)
+        body.value |= given
+        body.pool = list(given)
+        return body
+
+    def closed(self, body: Builder, given: Iterable[str], outputs: Iterable[str]) -> onnx.GraphProto:
+        """The body as a graph."""
+
+        def info(name: str) -> onnx.ValueInfoProto:
+            array = body.value[name]
+            kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+            return helper.make_tensor_value_info(name, kind, [None] * array.ndim)
+
+        self.names = body.names
+        own = {n: a for n, a in body.initializers.items() if n not in self.initializers}
+        tensors = [numpy_helper.from_array(a, n) for n, a in own.items()]
+        made, ends = [info(n) for n in given], [info(n) for n in outputs]
+        return helper.make_graph(body.nodes, self.name("body"), made, ends, tensors)

@@ -14,7 +14,7 @@ from onnxcanon.runtime.unrounded import unrounded
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
 from onnxcanon.symmetry.trace import OTHER_SHAPE
 from onnxcanon.transform import Transform
-from tests.fuzz.builder import TOLERANCE, Array
+from tests.fuzz.builder import TOLERANCE, Array, nodes_in
 from tests.fuzz.graphs import Case, outputs_of, tensors
 
 JUMPING = ("QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul")
@@ -104,7 +104,8 @@ def _in_double(case: Case) -> bool:
         "LayerNormalization",
         "RMSNormalization",
     }  # stage one is in single precision
-    return "float64" in kinds and not any(n.op_type in single for n in case.proto.graph.node)
+    nodes = [n for block in (case.proto.graph, *case.proto.functions) for n in nodes_in(block)]
+    return "float64" in kinds and not any(n.op_type in single for n in nodes)
 
 
 def _report(found: Symmetry) -> Report:

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from tests.fuzz.builder import Array, Feeds, model_of, run
+from tests.fuzz.builder import Array, Feeds, captures, model_of, run
 from tests.fuzz.check import check
 from tests.fuzz.graphs import Case, tensors
 
@@ -101,13 +101,15 @@ def _pruned(case: Case, outputs: Sequence[str]) -> Case:
         if needed & set(node.output):
             nodes.append(node)
             needed |= set(node.input)
+            needed |= {n for a in node.attribute if a.HasField("g") for n in captures(a.g)}
     graph = case.proto.graph
     small = helper.make_graph(
         nodes[::-1], graph.name, [i for i in graph.input if i.name in needed],
         [o for o in graph.output if o.name in outputs], [t for t in graph.initializer if t.name in needed],
     )  # fmt: skip
     feeds = [{n: a for n, a in f.items() if n in needed} for f in case.feeds]
-    return Case(model_of(small, case.proto.opset_import[0].version), feeds)
+    functions = list(case.proto.functions)
+    return Case(model_of(small, case.proto.opset_import[0].version, functions), feeds)
 
 
 def describe(case: Case) -> str:
@@ -126,7 +128,8 @@ def describe(case: Case) -> str:
         values = {}
     for node in case.proto.graph.node:
         attributes = ", ".join(
-            f"{a.name}={'…' if a.name == 'value' else helper.get_attribute_value(a)}" for a in node.attribute
+            f"{a.name}={'…' if a.name == 'value' else helper.get_attribute_value(a)}".replace("\n", " ")
+            for a in node.attribute
         )
         shapes = [list(values[o].shape) if o in values else "?" for o in node.output if o]
         lines.append(

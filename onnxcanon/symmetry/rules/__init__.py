@@ -2,11 +2,12 @@
 
 from onnxcanon.symmetry.rules import (  # noqa: F401 - imported for their registration
     attention,
+    control,
     convolution,
     elementwise,
     fused,
-    indexing,
     fused_attention,
+    indexing,
     linear,
     meanings,
     normalization,

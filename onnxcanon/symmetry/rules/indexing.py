@@ -124,15 +124,6 @@ def overwritten(t: Movement, x: Labelled, updates: Labelled, axis: int, index: A
     return t.take(joined, axis, np.argsort(np.concatenate([rest, index])))
 
 
-@register("TensorScatter")
-def tensor_scatter(t: Movement, op: Op) -> Outputs:
-    """cache[B, …, S, …], update[B, …, s, …], where to write[B] -> the cache, written along `axis`."""
-    x, update = op.x(0), op.x(1)
-    axes = [0, op.axis(-2, x.rank)]
-    y = t.elementwise([held(t, v, axes) for v in (x, update)])
-    return widened(y, x.shape)
-
-
 @register("Compress")
 @register("Compress", domain=CONTRIB)
 def compress(t: Movement, op: Op) -> Outputs:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Outputs = Labelled | Sequence[Labelled | None] | None
 Rule = Callable[[Movement, "Op"], Outputs]
+Body = Callable[["ir.Graph", Sequence[Labelled | None]], list[Labelled | None]]
+"""Traces a subgraph, given its labelled inputs."""
 
 UNKNOWN_SHAPE = "an input has no known shape"
 
@@ -46,16 +48,23 @@ class Barrier(Exception):
 
 
 class Op:
-    """What a rule sees of one node: labelled inputs, static data, shapes under both probes, attributes."""
+    """What a rule sees of one node: labelled inputs, static data, shapes under both probes, attributes, and
+    what its subgraphs make of inputs that it labels."""
 
     def __init__(
-        self, node: ir.Node, inputs: Sequence[Labelled | None], shapes: Shapes, version: int
+        self,
+        node: ir.Node,
+        inputs: Sequence[Labelled | None],
+        shapes: Shapes,
+        version: int,
+        body: Body | None = None,
     ) -> None:
         self.node = node
         self.inputs = inputs
         self.version = version
         self.claimed: set[int] = set()
         self._shapes = shapes
+        self._body = body
 
     @property
     def kind(self) -> str:
@@ -131,6 +140,28 @@ class Op:
         if a is None or b is None:
             raise Barrier("the output has no known shape")
         return a, b
+
+    def shape_of(self, value: ir.Value) -> tuple[int, ...] | None:
+        """Shape of any value under the first probe, where it is known under both."""
+        a, b = self._shapes.shapes(value)
+        return None if b is None else a
+
+    def condition(self) -> bool | None:
+        """Which branch an `If` takes, where that is known."""
+        return self._shapes.condition(self.node)
+
+    def graph(self, name: str) -> ir.Graph:
+        """A subgraph."""
+        attribute = self.node.attributes.get(name)
+        if attribute is None:
+            raise Barrier(f"it has no graph '{name}'")
+        return attribute.as_graph()
+
+    def body(self, name: str, inputs: Sequence[Labelled | None]) -> list[Labelled | None]:
+        """The labelled outputs of a subgraph, given its labelled inputs."""
+        if self._body is None:
+            raise Barrier("its graphs are not traced")
+        return self._body(self.graph(name), inputs)
 
     def attr(self, name: str, default: Any = None) -> Any:
         """An attribute's value, or the default."""

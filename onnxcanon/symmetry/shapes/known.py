@@ -57,6 +57,19 @@ class KnownSequence(Known):
 UNKNOWN = Known(None)
 
 
+def same(first: Known, second: Known) -> bool:
+    """Whether two values are known to be the same, or to have the same shape and not known otherwise."""
+    if first is second:
+        return True
+    if first.shape != second.shape or type(first) is not type(second):
+        return False
+    if isinstance(first, KnownSequence) and isinstance(second, KnownSequence):
+        return len(first.items) == len(second.items) and all(map(same, first.items, second.items))
+    if first.data is None or second.data is None:
+        return first.data is second.data
+    return first.data.dtype == second.data.dtype and bool(np.array_equal(first.data, second.data))
+
+
 class Op:
     """One node under one probe: inputs, attributes and opset version, as a rule needs them."""
 

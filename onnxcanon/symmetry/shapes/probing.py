@@ -13,10 +13,10 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.symmetry.graphs import ordered
 from onnxcanon.symmetry.shapes import (
     attention,
     contraction,
-    control,
     elementwise,
     generators,
     movement,
@@ -24,12 +24,12 @@ from onnxcanon.symmetry.shapes import (
     reduction,
     spatial,
 )
-from onnxcanon.symmetry.shapes.known import Array, Shape
+from onnxcanon.symmetry.shapes.known import Array, Shape, same
 from onnxcanon.symmetry.shapes.sizes import Sizes, Symbols, plans
-from onnxcanon.symmetry.shapes.walk import TensorReader, Walk, ordered, same
+from onnxcanon.symmetry.shapes.walk import TensorReader, Walk
 
 # Importing a family registers its rules.
-FAMILIES = (attention, contraction, control, elementwise, generators, movement, recurrent, reduction, spatial)
+FAMILIES = (attention, contraction, elementwise, generators, movement, recurrent, reduction, spatial)
 
 
 LARGER = 64
@@ -37,7 +37,7 @@ LARGER = 64
 
 
 class Shapes:
-    """Shapes and small values of the main graph under both probes.
+    """Shapes and small values of a graph, nested ones included, under both probes.
 
     Attributes:
         sizes: what each dynamic dimension was set to in either probe, by name.
@@ -55,6 +55,7 @@ class Shapes:
         stuck: Sequence[str] = (),
         witness: Walk | None = None,
         large: Walk | None = None,
+        accepted: Walk | None = None,
     ) -> None:
         self.sizes: tuple[Sizes, Sizes] = (first.sizes, second.sizes)
         self.stuck = tuple(stuck)
@@ -64,6 +65,7 @@ class Shapes:
         self._second = second
         self._witness = witness
         self._large = large
+        self._accepted = accepted
         self._folded: frozenset[ir.Node] | None = None
 
     def shapes(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
@@ -92,11 +94,24 @@ class Shapes:
             static = far.data is None or same(first, far)
         return first.data if static and not first.private else None
 
+    def condition(self, node: ir.Node) -> bool | None:
+        """Which branch an `If` takes under all sizes that the model accepts; None where it may be either."""
+        value = node.inputs[0]
+        if node in self._first.assumed:
+            return self._first.assumed[node]
+        first = None if value is None else self._first.get(value)
+        if value is None or first is None or first.data is None or first.data.size != 1 or first.private:
+            return None
+        others = [w.get(value) for w in (self._second, self._witness, self._accepted) if w is not None]
+        return bool(first.data.item()) if all(same(first, other) for other in others) else None
+
     def folded_nodes(self) -> frozenset[ir.Node]:
         """The nodes that only compute with shapes and constants: every output is known under both probes."""
         if self._folded is None:
             self._folded = frozenset(
-                node for node in self._graph if node.outputs and all(map(self.is_known, node.outputs))
+                node
+                for node in self._graph.all_nodes()
+                if node.outputs and all(map(self.is_known, node.outputs))
             )
         return self._folded
 
@@ -105,17 +120,23 @@ class Shapes:
         return all(data is not None for data in self.data_pair(value))
 
 
-def probe(graph: ir.Graph, tensor: TensorReader, sizes: Mapping[str, int] | None = None) -> Shapes:
-    """The shapes, and where known the values, of everything the main graph computes, under two probes.
+def probe(
+    graph: ir.Graph,
+    tensor: TensorReader,
+    sizes: Mapping[str, int] | None = None,
+    assumed: Mapping[ir.Node, bool] | None = None,
+) -> Shapes:
+    """The shapes, and where known the values, of everything a graph computes, under two probes.
 
     Args:
-        graph: the main graph.
-        tensor: reads an initializer by its name. Only integers and small floats are read.
+        graph: the main graph, local functions inlined.
+        tensor: reads an initializer. Only integers and small floats are read.
         sizes: dynamic dimensions that are not to be probed, by name, with the size they have.
+        assumed: which branch some `If` nodes are to take.
     """
     symbols = Symbols(graph)
     given = sizes or {}
-    walk = partial(Walk, graph, ordered(graph), tensor, symbols, {})
+    walk = partial(Walk, graph, ordered(graph), tensor, symbols, {}, assumed or {})
     with np.errstate(all="ignore"):
         first = _search(walk, (symbols.choose(plan, given) for plan in plans(0)), None)
         second = _search(walk, (symbols.choose(plan, given) for plan in plans(1)), first)
@@ -123,7 +144,22 @@ def probe(graph: ir.Graph, tensor: TensorReader, sizes: Mapping[str, int] | None
         witness = walk(symbols.choose(next(plans(1)), given), first) if stuck else None
         grown = {key: first.sizes[key] * (1 if key in given else LARGER) for key in first.sizes}
         large = walk(grown, first) if grown != first.sizes else None
-    return Shapes(graph, first, second, stuck, witness, large)
+        accepted = _accepted(walk, first, large)
+    return Shapes(graph, first, second, stuck, witness, large, accepted)
+
+
+def _accepted(walk: Callable[..., Walk], first: Walk, large: Walk | None) -> Walk | None:
+    """A walk with those sizes large that the model accepts so: where an `If` chooses by a size, its branches
+    may be of different ranks, and no one means the one that contradicts what follows."""
+    if large is None or large.contradictions <= first.contradictions:
+        return large
+    best: Walk | None = None
+    sizes = dict(first.sizes)
+    for key, size in large.sizes.items():
+        found = walk({**sizes, key: size}, first) if size != sizes[key] else None
+        if found is not None and found.contradictions <= first.contradictions:
+            best, sizes = found, dict(found.sizes)
+    return best
 
 
 def _search(walk: Callable[..., Walk], choices: Iterable[Sizes], base: Walk | None) -> Walk:

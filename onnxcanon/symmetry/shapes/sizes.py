@@ -46,7 +46,10 @@ def plans(probe: int) -> Iterator[Plan]:
         base,
         replace(base, other=base.other[:1]),
         replace(base, other=(1, *base.other)),  # one step of a decoder
-        *(replace(base, other=(pair[probe],)) for pair in ((64, 96), (512, 576), (16_000, 24_000), (1, 1))),
+        *(
+            replace(base, other=(pair[probe],))
+            for pair in ((64, 96), (512, 576), (256, 288), (16_000, 24_000), (1, 1))
+        ),
         *(replace(base, image=pair[probe]) for pair in _IMAGES),
         replace(base, channel=1),
     ]
@@ -148,6 +151,8 @@ def kind(name: str, axis: int, dims: Sequence[int | str | None]) -> str:
     if axis == 0 or "batch" in name.lower():
         return "batch"
     rank = len(dims)
+    if rank == 3 and axis == 1 and not name and all(isinstance(d, int) and d > 1 for d in (dims[0], dims[2])):
+        return "batch"  # a recurrent state [layers, batch, hidden]
     if rank not in (4, 5):
         return "other"
     channels_last = isinstance(dims[-1], int) and dims[-1] in (1, 3, 4) and not isinstance(dims[1], int)

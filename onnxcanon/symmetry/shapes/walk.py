@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.symmetry.graphs import ordered, reads
+from onnxcanon.symmetry.shapes.control import CONTROL
 from onnxcanon.symmetry.shapes.fold import fold
 from onnxcanon.symmetry.shapes.known import (
     UNKNOWN,
@@ -17,6 +19,7 @@ from onnxcanon.symmetry.shapes.known import (
     Op,
     Unresolved,
     find_rule,
+    same,
     size_of,
 )
 from onnxcanon.symmetry.shapes.sequences import SEQUENCE_RULES
@@ -37,18 +40,20 @@ _INTEGERS = frozenset(
 )
 _FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
-TensorReader = Callable[[str], Array]
+TensorReader = Callable[[ir.Value], Array]
 Constants = dict[ir.Value, Known]
 
 
 class Walk:
     """What is known of every value of a graph under one choice of sizes.
 
-    Given an earlier walk, only nodes whose inputs differ from it are visited, and what turns out the same is
-    the same object. A walk that meets contradictions gives up at `give_up` unknown values.
+    Given an earlier walk, only nodes that read what differs from it are visited, and what turns out the same
+    is the same object. A walk that meets contradictions gives up at `give_up` unknown values. Subgraphs are
+    walked with the node they belong to, as often as it takes.
 
     Attributes:
         sizes: the size of every symbol.
+        assumed: which branch some `If` nodes take.
         contradictions: how many of the visited nodes refuse these sizes.
         unknown: how many of the values that they compute have no known shape.
     """
@@ -60,6 +65,7 @@ class Walk:
         tensor: TensorReader,
         symbols: Symbols,
         constants: Constants,
+        assumed: Mapping[ir.Node, bool],
         sizes: Sizes,
         base: Walk | None = None,
         give_up: int | None = None,
@@ -69,19 +75,22 @@ class Walk:
         self.unknown = 0
         self._tensor = tensor
         self._constants = constants
+        self.assumed = assumed
         self._base = base
         self._version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
         self._contrib_version = graph.opset_imports.get("com.microsoft", 1)
         self._known: dict[ir.Value, Known] = dict(base._known) if base else {}
         self._changed: set[ir.Value] = set()
         self._symbolic: set[ir.Node] = set(base._symbolic) if base else set()
+        self._orders: dict[ir.Graph, list[ir.Node]] = base._orders if base else {}
+        self._around: list[ir.Node] = []  # the nodes whose subgraphs we are in
         for value, dims in symbols.inputs:
             shape = (
                 None if dims is None else tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
             )
             self._set(value, Known(shape))
         for node in nodes:
-            if base is None or node in self._symbolic or not self._changed.isdisjoint(node.inputs):
+            if base is None or node in self._symbolic or not self._changed.isdisjoint(reads(node)):
                 self._visit(node)
                 if give_up is not None and self.contradictions and self.unknown >= give_up:
                     break
@@ -93,9 +102,12 @@ class Walk:
 
     def _set(self, value: ir.Value, known: Known) -> None:
         if self._base is not None:
-            if same(known, self._base._known.get(value, UNKNOWN)):
-                return
-            self._changed.add(value)
+            before = self._base._known.get(value, UNKNOWN)
+            if same(known, before):
+                known = before
+                self._changed.discard(value)
+            else:
+                self._changed.add(value)
         self._known[value] = known
 
     def _leaf(self, value: ir.Value) -> Known:
@@ -104,8 +116,7 @@ class Walk:
         if known is None:
             known = UNKNOWN
             if value.const_value is not None and value.producer() is None:
-                name = value.name or ""
-                known = constant(value.const_value, lambda: self._tensor(name))
+                known = constant(value.const_value, lambda: self._tensor(value))
             self._constants[value] = known
         return known
 
@@ -115,13 +126,36 @@ class Walk:
         results = self._infer(node, inputs)
         results += [UNKNOWN] * (len(node.outputs) - len(results))
         for value, result in zip(node.outputs, results, strict=False):
-            if result.shape is None and not isinstance(result, KnownSequence):
-                shape, symbolic = declared(value, self.sizes)
-                result = Known(shape)
-                self.unknown += shape is None
-                if symbolic:
-                    self._symbolic.add(node)
+            result = self.or_declared(value, result, node)
+            self.unknown += result.shape is None and not isinstance(result, KnownSequence)
             self._set(value, result)
+
+    def or_declared(self, value: ir.Value, known: Known, node: ir.Node | None = None) -> Known:
+        """What is known of a value, computed by `node`; where that is nothing, what the file declares."""
+        if known.shape is not None or isinstance(known, KnownSequence):
+            return known
+        shape, symbolic = declared(value, self.sizes)
+        if symbolic:
+            self._symbolic.update(self._around, [] if node is None else [node])
+        return Known(shape)
+
+    def body(self, graph: ir.Graph, inputs: Sequence[Known]) -> list[Known]:
+        """What is known of a subgraph's outputs, given what is known of its inputs."""
+        if graph not in self._orders:
+            self._orders[graph] = ordered(graph)
+        for value, known in zip(graph.inputs, inputs, strict=True):
+            self._set(value, known)
+        for node in self._orders[graph]:
+            self._visit(node)
+        return [self.get(value) for value in graph.outputs]
+
+    def _control(self, op: Op) -> list[Known]:
+        """What is known of the outputs of a node with subgraphs."""
+        self._around.append(op.node)
+        try:
+            return CONTROL[op.node.op_type](op, self)
+        finally:
+            self._around.pop()
 
     def _infer(self, node: ir.Node, inputs: list[Known | None]) -> list[Known]:
         """What the rules say of the outputs."""
@@ -129,6 +163,8 @@ class Walk:
         op = Op(node, inputs, node.version or (self._contrib_version if domain else self._version))
         try:
             if not domain:
+                if op_type in CONTROL:
+                    return self._control(op)
                 special = _SPECIAL.get(op_type)
                 if special is not None:
                     return special(op)
@@ -147,27 +183,6 @@ class Walk:
             return []
 
 
-def ordered(graph: ir.Graph) -> list[ir.Node]:
-    """The nodes, every one after those that compute its inputs (not every file is sorted)."""
-    nodes: list[ir.Node] = []
-    opened: set[ir.Node] = set()
-    done: set[ir.Node] = set()
-    for root in graph:
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            if node in opened:
-                stack.pop()
-                if node not in done:
-                    done.add(node)
-                    nodes.append(node)
-                continue
-            opened.add(node)
-            before = [value.producer() for value in node.inputs if value is not None]
-            stack.extend(other for other in before if other is not None and other not in opened)
-    return nodes
-
-
 def constant(tensor: ir.TensorProtocol, read: Callable[[], Array]) -> Known:
     """What is known of a constant tensor; its value is read only where that helps."""
     shape = tuple(int(dim) for dim in tensor.shape.numpy())
@@ -177,19 +192,6 @@ def constant(tensor: ir.TensorProtocol, read: Callable[[], Array]) -> Known:
     if dtype in _FLOATS and len(shape) == 1 and size <= PRIVATE_LIMIT:
         return Known(shape, read(), private=True)
     return Known(shape)
-
-
-def same(first: Known, second: Known) -> bool:
-    """Whether two values are known to be the same, or to have the same shape and not known otherwise."""
-    if first is second:
-        return True
-    if first.shape != second.shape or type(first) is not type(second):
-        return False
-    if isinstance(first, KnownSequence) and isinstance(second, KnownSequence):
-        return len(first.items) == len(second.items) and all(map(same, first.items, second.items))
-    if first.data is None or second.data is None:
-        return first.data is second.data
-    return first.data.dtype == second.data.dtype and bool(np.array_equal(first.data, second.data))
 
 
 def _constant_node(op: Op) -> list[Known]:

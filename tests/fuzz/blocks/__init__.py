@@ -4,6 +4,7 @@ from tests.fuzz.blocks import (  # noqa: F401 - imported for their registration
     attention,
     branches,
     contraction,
+    control,
     elementwise,
     indexing,
     layers,
