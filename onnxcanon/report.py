@@ -17,6 +17,7 @@ Scale = Literal["positive", "sign", "none"]
 SITES_SHOWN = 2
 VALUES_KEPT = 8
 NAME_WIDTH = 44
+CHAIN_ENDS = 2
 LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"})
 
 
@@ -58,12 +59,21 @@ class Dimension:
 
 @dataclass(frozen=True, slots=True)
 class FixedAxis:
-    """An axis of a parameter whose positions may not change places, and why."""
+    """An axis of a parameter whose positions may not change places, and why.
+
+    Attributes:
+        value: the parameter.
+        axis: which of its axes.
+        size: how many positions.
+        reason: why they stay, in a sentence.
+        chain: the nodes that lead from the axis to what holds it; the cause in words comes last.
+    """
 
     value: str
     axis: int
     size: int
     reason: str
+    chain: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +191,13 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
         for axis, size in enumerate(parameter.shape):
             classes = symmetry.classes[name].get(axis)
             if size > 1 and (classes is None or not moving[classes].any()):
-                fixed.append(FixedAxis(name, axis, size, reasons.of(name, axis)))
+                told = reasons.told(name, axis)
+                fixed.append(FixedAxis(name, axis, size, told.text, told.chain))
     for name, reason in symmetry.trace.held.items():
         shape, _ = model.tensor_info(name)
-        fixed += [FixedAxis(name, axis, size, reason) for axis, size in enumerate(shape) if size > 1]
+        fixed += [
+            FixedAxis(name, axis, size, reason, (reason,)) for axis, size in enumerate(shape) if size > 1
+        ]
     return Analysis(
         model=model.name,
         parameters=_weights(model),
@@ -278,8 +291,16 @@ def _abilities(dimension: Dimension) -> str:
 
 def _fixed_table(fixed: Iterable[FixedAxis]) -> str:
     rows = [("fixed axis", "size", "because")]
-    rows += [(f"{_short(f.value)}[{f.axis}]", str(f.size), f.reason) for f in fixed]
+    rows += [(f"{_short(f.value)}[{f.axis}]", str(f.size), _chain(f.chain)) for f in fixed]
     return _table(rows, right={1})
+
+
+def _chain(chain: Sequence[str]) -> str:
+    """The nodes on the way, long ones shortened in the middle, and the cause."""
+    *nodes, cause = chain
+    if len(nodes) > CHAIN_ENDS * 2:
+        nodes = [*nodes[:CHAIN_ENDS], "…", *nodes[-CHAIN_ENDS:]]
+    return " -> ".join([*map(_short, nodes), cause])
 
 
 def _table(rows: Sequence[Sequence[str]], right: set[int]) -> str:

@@ -54,15 +54,19 @@ class Relation:
     shape: tuple[int, ...]
     lines: tuple[tuple[int, ...], ...]
     key: tuple[int, ...] | None
+    node: str = ""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """The growing list of facts."""
+    """The growing list of facts; `cause` names the node whose rule is speaking, `equal_nodes[k]` the one that
+    stated `equals[k]`."""
 
     units: int = 0
     degrees: int = 1  # variable 0 is ZERO
+    cause: Cause = Cause("", "")
     equals: list[tuple[Ids, Ids]] = field(default_factory=list)
+    equal_nodes: list[str] = field(default_factory=list)
     pins: list[tuple[Ids, Cause]] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
     columns: list[tuple[Ids, Ids]] = field(default_factory=list)
@@ -99,6 +103,7 @@ class Ledger:
         if a is not b:
             a, b = np.broadcast_arrays(a, b)
             self.equals.append((a.ravel(), b.ravel()))
+            self.equal_nodes.append(self.cause.node)
 
     def pin(self, ids: Ids, cause: Cause) -> None:
         """None of the units may move."""
@@ -110,7 +115,7 @@ class Ledger:
         """Broadcast the parts against each other; each entry is one row. `lines` as in `Relation`."""
         grids = np.broadcast_arrays(*parts)
         rows = np.stack([p.ravel() for p in grids], 1)
-        self.relations.append(Relation(rows, grids[0].shape, tuple(map(tuple, lines)), key))
+        self.relations.append(Relation(rows, grids[0].shape, tuple(map(tuple, lines)), key, self.cause.node))
 
     def column(self, ids: Ids, code: Ids | None = None) -> None:
         """The units of each code form a set that maps onto itself."""

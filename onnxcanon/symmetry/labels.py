@@ -54,9 +54,11 @@ class Parameter:
     scalable: bool
     ids: list[Ids | None] = field(default_factory=list)
     degrees: list[Ids | None] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)  # the node that first labelled each axis
 
     def __post_init__(self) -> None:
         self.ids = [None] * len(self.shape)
+        self.readers = [""] * len(self.shape)
         self.degrees = [None] * len(self.shape)
 
 
@@ -115,9 +117,17 @@ class Labels:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.cause = Cause("", "")
         self.shown: list[tuple[View, int]] = []
         self.first_use: dict[str, None] = {}  # parameters in the order in which they were labelled
+
+    @property
+    def cause(self) -> Cause:
+        """The node whose rule is speaking; the ledger notes it beside every fact."""
+        return self.ledger.cause
+
+    @cause.setter
+    def cause(self, cause: Cause) -> None:
+        self.ledger.cause = cause
 
     # -- parameters ---------------------------------------------------------------------------------
 
@@ -193,6 +203,7 @@ class Labels:
         parameter's axes; `around` are the parameter axes it depends on."""
         shape = view.parameter.shape
         bound = store[source]
+        view.parameter.readers[source] = view.parameter.readers[source] or self.cause.node
         if bound is None:
             context = {*around, *view.taken}
             wide = [n if k == source or k in context else 1 for k, n in enumerate(shape)]

@@ -180,7 +180,7 @@ class Tracer:
             self._barrier(node, reason, [*inputs, *(self.values.get(v) for v in captured(node))])
         for k, value in enumerate(inputs):
             if k not in op.claimed and value is not None:
-                self.labels.fix_all(value, f"read by {name} ({node.op_type})")
+                self.labels.fix_all(value, f"read by {node.op_type} as it is")
         for k, output in enumerate(node.outputs):
             labelled = outputs[k] if k < len(outputs) else None
             shape = self.shapes.shapes(output)[0]
@@ -197,7 +197,7 @@ class Tracer:
             known = None if source is None else self.values.get(source)
             if known is not None and source is not None and self.shapes.is_known(source):
                 self.labels.cause = Cause(node_name(node), "")
-                self.labels.fix_all(known, f"read by {node_name(node)} ({node.op_type})")
+                self.labels.fix_all(known, f"read by {node.op_type} as it is")
         for value in node.outputs:
             first, second = self.shapes.data_pair(value)
             shape = self.shapes.shapes(value)[0]
@@ -215,7 +215,7 @@ class Tracer:
         domain = f"{node.domain}::" if node.domain not in ("", "ai.onnx") else ""
         self.trace.barriers.append(Obstacle(node_name(node), domain + node.op_type, reason))
         for value in labelled:
-            self.labels.fix_all(value, f"{node_name(node)}: {reason}")
+            self.labels.fix_all(value, reason)
 
     def _fits(self, value: ir.Value, labelled: Labelled | None) -> bool:
         """Whether an output has the shape that was inferred, or one was not."""
@@ -233,6 +233,7 @@ class Tracer:
                 if unused.any():
                     ids[unused] = ledger.new_units((int(unused.sum()),))
                     ledger.pin(ids[unused], Cause("", "never read"))
+                self.labels.cause = Cause(parameter.readers[axis], "")
                 value = constant(parameter.shape)
                 value.ids = [FIXED if a is None else a for a in parameter.ids]
                 self.labels.in_context(value, axis)
