@@ -214,16 +214,26 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
     )
 
 
-def analyze(model: Model, *, sizes: Mapping[str, int] | None = None) -> Analysis:
+def analyze(
+    model: Model,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
+) -> Analysis:
     """Find what may change in a model without changing its function.
 
     Args:
         model: the model; its weights are not read.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        permute_constants: whether constants that are data (masks, tables, frequencies) may move like weights.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
     """
     from onnxcanon.symmetry.analysis import symmetry
 
-    return build(model, symmetry(model, dict(sizes) if sizes else None))
+    known = dict(sizes) if sizes else None
+    options = {"permute_constants": permute_constants, "allow_overridable": allow_overridable}
+    return build(model, symmetry(model, known, **options))
 
 
 def _log10_order(found: Iterable[Found]) -> float:

@@ -133,7 +133,7 @@ def chains(proto: object) -> dict[tuple[str, int], tuple[str, ...]]:
 
 
 def ladder(length: int) -> onnx.ModelProto:
-    """Layers of six units, each tied to the next by a sum whose mean alone is read; the last one is an output."""
+    """Layers of six units, each tied to the next by a sum whose mean alone is read; the last is an output."""
     lines = [f"[layer{k}] a{k} = MatMul(x, w{k})" for k in range(length + 1)]
     lines += [f"[tie{k}] t{k} = Add(a{k}, a{k + 1})" for k in range(length)]
     lines += [f"m{k} = ReduceMean <axes = [1]> (t{k})" for k in range(length)]

@@ -157,9 +157,22 @@ def _shrunk(rows: Ids, axis: int) -> Ids:
     return rows
 
 
-def symmetry(model: Model, sizes: dict[str, int] | None = None) -> Symmetry:
-    """Analyze a model: trace its graph, solve for permutations, scales and signs."""
-    facts = trace(model, sizes)
+def symmetry(
+    model: Model,
+    sizes: dict[str, int] | None = None,
+    *,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
+) -> Symmetry:
+    """Analyze a model: trace its graph, solve for permutations, scales and signs.
+
+    Args:
+        model: the model; its weights are hardly read.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        permute_constants: whether constants that are data (`data_constants`) may move as weights do.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
+    """
+    facts = trace(model, sizes, permute_constants=permute_constants, allow_overridable=allow_overridable)
     columns = [[d for d in p.degrees if d is not None] for p in facts.parameters.values()]
     scale, sign = (solve_degrees(facts.ledger, system, columns) for system in (System.SCALE, System.SIGN))
     return Symmetry(model.name, facts, solve(facts.ledger), scale, sign)

@@ -14,6 +14,7 @@ import onnx_ir as ir
 
 from onnxcanon.model import Model
 from onnxcanon.symmetry.constraints import Cause, Ledger
+from onnxcanon.symmetry.data_constants import data_kind
 from onnxcanon.symmetry.labels import (
     FIXED,
     UNIFORM,
@@ -57,6 +58,7 @@ class Trace:
     ledger: Ledger
     parameters: dict[str, Parameter] = field(default_factory=dict)  # in the order of their first use
     held: dict[str, str] = field(default_factory=dict)  # constants that are not ours to move, and why
+    data: dict[str, str] = field(default_factory=dict)  # constants that are no weights, and what they are
     barriers: list[Obstacle] = field(default_factory=list)
     values: dict[str, Labelled] = field(default_factory=dict)
 
@@ -87,8 +89,17 @@ def captured(node: ir.Node) -> Iterator[ir.Value]:
 class Tracer:
     """One walk over one model."""
 
-    def __init__(self, model: Model, sizes: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        sizes: dict[str, int] | None = None,
+        *,
+        permute_constants: bool = False,
+        allow_overridable: bool = False,
+    ) -> None:
         self.model = model
+        self.permute_constants = permute_constants
+        self.overridable = frozenset[str]() if allow_overridable else frozenset(model.overridable())
         self.graph = model.ir.graph
         self.shapes: Shapes = probe(self.graph, model.tensor, sizes)
         self.labels = Movement(Ledger())
@@ -112,11 +123,9 @@ class Tracer:
         return self.trace
 
     def _inputs(self) -> None:
-        inputs = set(self.graph.inputs)
-        overridable = inputs if self.model.ir.ir_version >= 4 else set()
         for value in self.graph.initializers.values():
             self.values[value] = self._constant(
-                value, "may be overridden by the caller" if value in overridable else ""
+                value, "may be overridden by the caller" if value.name in self.overridable else ""
             )
         for value in self.graph.inputs:
             if value not in self.values:
@@ -138,6 +147,10 @@ class Tracer:
         if size <= 1 or (shared and self._uniform(value.name)):
             array = self.model.tensor(value.name)
             return constant(shape, UNIFORM, zero=size > 0 and not np.any(array))
+        kind = None if self.permute_constants or not dtype.is_floating_point() else data_kind(value, shape)
+        if kind is not None:
+            self.trace.data[value.name] = kind
+            return self._data(value, shape, size)
         parameter = Parameter(value.name, shape, dtype in SCALABLE)
         self.trace.parameters[value.name] = parameter
         return parameter_value(parameter)
@@ -272,6 +285,13 @@ def ordered(graph: ir.Graph) -> list[ir.Node]:
     return out
 
 
-def trace(model: Model, sizes: dict[str, int] | None = None) -> Trace:
-    """All facts about one model's units and degrees."""
-    return Tracer(model, sizes).run()
+def trace(
+    model: Model,
+    sizes: dict[str, int] | None = None,
+    *,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
+) -> Trace:
+    """All facts about one model's units and degrees; the options are those of `analysis.symmetry`."""
+    options = {"permute_constants": permute_constants, "allow_overridable": allow_overridable}
+    return Tracer(model, sizes, **options).run()
