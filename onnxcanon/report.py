@@ -8,6 +8,9 @@ from math import lgamma, log, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from onnxcanon.model import Model
     from onnxcanon.symmetry.analysis import Symmetry
     from onnxcanon.symmetry.dimensions import Found
@@ -86,6 +89,22 @@ class Barrier:
 
 
 @dataclass(frozen=True, slots=True)
+class DataConstant:
+    """A constant that is data by its use, not a weight, and what kind of data."""
+
+    initializer: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A parameter that several nodes read: what moves in it moves for all of them."""
+
+    initializer: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Analysis:
     """What may change in a model without changing its function. `print` shows a table.
 
@@ -100,7 +119,12 @@ class Analysis:
         fixed: the axes without permutation, with reasons.
         barriers: nodes that are not seen through.
         overridable: constants that are also graph inputs and so the caller's to set; they are fixed.
+        data: constants that are not weights; they are fixed.
+        shared: parameters that several nodes read.
+        half: parameters in half precision, which move but are not rescaled.
+        quantized: parameters stored as integers, which move but are not rescaled.
         dead: constants that no node of the main graph reads.
+        dead_positions: how many positions of an axis reach no output.
         defects: parts of the group that failed a check of ours and are held; each is a bug to report.
     """
 
@@ -114,7 +138,12 @@ class Analysis:
     fixed: tuple[FixedAxis, ...]
     barriers: tuple[Barrier, ...]
     overridable: tuple[str, ...]
+    data: tuple[DataConstant, ...]
+    shared: tuple[Shared, ...]
+    half: tuple[str, ...]
+    quantized: tuple[str, ...]
     dead: tuple[str, ...]
+    dead_positions: tuple[Site, ...]
     defects: tuple[str, ...]
 
     @property
@@ -138,8 +167,14 @@ class Analysis:
         blocks.append(self._summary())
         if why:
             blocks.append(_fixed_table(self.fixed) if self.fixed else "no axis is fixed")
-        blocks += [self._remarks()]
+        blocks += [self._remarks(), self._details() if why else ""]
         return "\n\n".join(block for block in blocks if block)
+
+    def to_outline(self) -> str:
+        """The analysis as a text to hold against the architecture: nested, repeated structures folded."""
+        from onnxcanon.outline import outline
+
+        return outline(self)
 
     def why_trivial(self) -> str:
         """Why nothing may change, in a sentence."""
@@ -158,20 +193,38 @@ class Analysis:
             return f"nothing may change: {self.why_trivial()}"
         parts = [f"10^{self.log10_group_order:.1f} permutations"] if self.log10_group_order else []
         if self.scale_freedoms:
-            parts.append(_count(self.scale_freedoms, "scale factor"))
+            parts.append(counted(self.scale_freedoms, "scale factor"))
         if self.sign_freedoms:
-            parts.append(_count(self.sign_freedoms, "further sign" if self.scale_freedoms else "sign"))
-        hidden = _count(len(self.dimensions), "hidden dimension")
-        fixed = f"; {_count(len(self.fixed), 'axis', 'axes')} fixed" if self.fixed else ""
+            parts.append(counted(self.sign_freedoms, "further sign" if self.scale_freedoms else "sign"))
+        hidden = counted(len(self.dimensions), "hidden dimension")
+        fixed = f"; {counted(len(self.fixed), 'axis', 'axes')} fixed" if self.fixed else ""
         return f"{hidden}: {', '.join(parts)} keep the function{fixed}"
 
     def _remarks(self) -> str:
         lines = [f"not seen through: {b.node} ({b.operator}): {b.reason}" for b in self.barriers]
         if self.overridable:
-            lines.append(f"the caller may override, so they stay as they are: {_names(self.overridable)}")
+            lines.append(
+                f"the caller may override, so they stay as they are: {_names(self.overridable)};"
+                " --allow-overridable frees them"
+            )
+        if self.data:
+            names = _names([d.initializer for d in self.data])
+            lines.append(f"data constants, fixed: {names}; --permute-constants frees them")
+        if self.half:
+            lines.append(f"half precision, permutes but is not rescaled: {_names(self.half)}")
+        if self.quantized:
+            lines.append(f"quantized, permutes but is not rescaled: {_names(self.quantized)}")
         if self.dead:
             lines.append(f"read by no node of the main graph: {_names(self.dead)}")
         lines += [f"defect, please report this model: {defect}" for defect in self.defects]
+        return "\n".join(lines)
+
+    def _details(self) -> str:
+        lines = [f"read by {len(s.nodes)} nodes alike: {short(s.initializer)}" for s in self.shared]
+        lines += [
+            f"dead, for it reaches no output: {s.positions} of {short(s.initializer)}[{s.axis}]"
+            for s in self.dead_positions
+        ]
         return "\n".join(lines)
 
 
@@ -179,25 +232,16 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
     """The report on a model whose symmetry is known."""
     from onnxcanon.symmetry.counting import count_freedoms
     from onnxcanon.symmetry.dimensions import find_dimensions
-    from onnxcanon.symmetry.reasons import Reasons
+    from onnxcanon.symmetry.liveness import dead_positions
 
     freedoms = count_freedoms(symmetry)
     found, moving = find_dimensions(symmetry, freedoms)
     names = {id(d): f"d{k}" for k, d in enumerate(found)}
-    reasons = Reasons(model.ir.graph, symmetry)
     orders = _log10_order(found)
-    fixed = []
-    for name, parameter in symmetry.trace.parameters.items():
-        for axis, size in enumerate(parameter.shape):
-            classes = symmetry.classes[name].get(axis)
-            if size > 1 and (classes is None or not moving[classes].any()):
-                told = reasons.told(name, axis)
-                fixed.append(FixedAxis(name, axis, size, told.text, told.chain))
-    for name, reason in symmetry.trace.held.items():
-        shape, _ = model.tensor_info(name)
-        fixed += [
-            FixedAxis(name, axis, size, reason, (reason,)) for axis, size in enumerate(shape) if size > 1
-        ]
+    dimensions = tuple(_dimension(d, names) for d in found)
+    moved = dict.fromkeys(site.initializer for d in dimensions if d.permute for site in d.sites)
+    types = {name: model.tensor_info(name)[1] for name in moved}
+    dead = dead_positions(model.ir.graph, symmetry)
     return Analysis(
         model=model.name,
         parameters=_weights(model),
@@ -205,13 +249,39 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
         log10_group_order=orders,
         scale_freedoms=freedoms.scale,
         sign_freedoms=freedoms.sign,
-        dimensions=tuple(_dimension(d, names) for d in found),
-        fixed=tuple(fixed),
+        dimensions=dimensions,
+        fixed=_fixed(model, symmetry, moving),
         barriers=tuple(Barrier(b.node, b.operator, b.reason) for b in symmetry.trace.barriers),
         overridable=tuple(symmetry.trace.held),
+        data=tuple(DataConstant(name, kind) for name, kind in symmetry.trace.data.items()),
+        shared=_shared(model, symmetry),
+        half=tuple(name for name, t in types.items() if t.is_floating_point() and t.bitwidth <= 16),
+        quantized=tuple(name for name, t in types.items() if not t.is_floating_point()),
         dead=_dead(model),
+        dead_positions=tuple(Site(name, axis, n) for (name, axis), n in dead.items()),
         defects=tuple(symmetry.solution.defects),
     )
+
+
+def _fixed(model: Model, symmetry: Symmetry, moving: NDArray[np.bool_]) -> tuple[FixedAxis, ...]:
+    """The axes of which no position moves; `moving` bool [classes]."""
+    from onnxcanon.symmetry.reasons import Reasons
+
+    reasons = Reasons(model.ir.graph, symmetry)
+    fixed = []
+    for name, parameter in symmetry.trace.parameters.items():
+        for axis, size in enumerate(parameter.shape):
+            classes = symmetry.classes[name].get(axis)
+            if size > 1 and (classes is None or not moving[classes].any()):
+                told = reasons.told(name, axis)
+                fixed.append(FixedAxis(name, axis, size, told.text, told.chain))
+    kept = symmetry.trace.held | {name: f"data: {kind}" for name, kind in symmetry.trace.data.items()}
+    for name, reason in kept.items():
+        shape, _ = model.tensor_info(name)
+        fixed += [
+            FixedAxis(name, axis, size, reason, (reason,)) for axis, size in enumerate(shape) if size > 1
+        ]
+    return tuple(fixed)
 
 
 def analyze(
@@ -274,6 +344,19 @@ def _weights(model: Model) -> int:
     return total
 
 
+def _shared(model: Model, symmetry: Symmetry) -> tuple[Shared, ...]:
+    """The labelled parameters that more than one node reads."""
+    from onnxcanon.symmetry.trace import node_name
+
+    values = model.ir.graph.initializers
+    found = []
+    for name, parameter in symmetry.trace.parameters.items():
+        readers = [node for node, _ in values[name].uses()] if name in values else []
+        if len(set(readers)) > 1 and any(ids is not None for ids in parameter.ids):
+            found.append(Shared(name, tuple(dict.fromkeys(map(node_name, readers)))))
+    return tuple(found)
+
+
 def _dead(model: Model) -> tuple[str, ...]:
     values = model.ir.graph.initializers.values()
     return tuple(v.name or "" for v in values if not v.uses() and not v.is_graph_output())
@@ -286,7 +369,7 @@ def _dimension_table(dimensions: Sequence[Dimension]) -> str:
     sizes = {d.id: d.size for d in dimensions}
     rows = [("id", "size", "may", "in", "appears at")]
     for d in dimensions:
-        where = [f"{_short(s.initializer)}[{s.axis}]" for s in d.sites[:SITES_SHOWN]]
+        where = [f"{short(s.initializer)}[{s.axis}]" for s in d.sites[:SITES_SHOWN]]
         if len(d.sites) > SITES_SHOWN:
             where.append(f"+{len(d.sites) - SITES_SHOWN} more")
         nested = "" if d.within is None else f"{d.within} ({sizes[d.within]} ×)"
@@ -301,7 +384,7 @@ def _abilities(dimension: Dimension) -> str:
 
 def _fixed_table(fixed: Iterable[FixedAxis]) -> str:
     rows = [("fixed axis", "size", "because")]
-    rows += [(f"{_short(f.value)}[{f.axis}]", str(f.size), _chain(f.chain)) for f in fixed]
+    rows += [(f"{short(f.value)}[{f.axis}]", str(f.size), _chain(f.chain)) for f in fixed]
     return _table(rows, right={1})
 
 
@@ -310,7 +393,7 @@ def _chain(chain: Sequence[str]) -> str:
     *nodes, cause = chain
     if len(nodes) > CHAIN_ENDS * 2:
         nodes = [*nodes[:CHAIN_ENDS], "…", *nodes[-CHAIN_ENDS:]]
-    return " -> ".join([*map(_short, nodes), cause])
+    return " -> ".join([*map(short, nodes), cause])
 
 
 def _table(rows: Sequence[Sequence[str]], right: set[int]) -> str:
@@ -324,7 +407,7 @@ def _table(rows: Sequence[Sequence[str]], right: set[int]) -> str:
     return "\n".join(lines)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A name of bearable length: its end says more than its middle."""
     if len(name) <= NAME_WIDTH:
         return name
@@ -333,7 +416,7 @@ def _short(name: str) -> str:
 
 def _names(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(_short, names[:3])) + more
+    return ", ".join(map(short, names[:3])) + more
 
 
 def _plain(value: Any) -> Any:
@@ -343,5 +426,6 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _count(n: int, word: str, words: str | None = None) -> str:
+def counted(n: int, word: str, words: str | None = None) -> str:
+    """A number of things in words."""
     return f"{n:,} {word if n == 1 else words or word + 's'}"

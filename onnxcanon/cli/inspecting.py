@@ -17,6 +17,7 @@ from onnxcanon.cli.console import Verb, emit, progress
 )
 @options.model_argument
 @click.option("--why", is_flag=True, help="Also list every axis that is not free, with what fixes it.")
+@click.option("--outline", is_flag=True, help="Show all of it as an outline, repeated structures folded.")
 @options.permute_constants_option
 @options.allow_overridable_option
 @options.shape_option
@@ -24,6 +25,7 @@ from onnxcanon.cli.console import Verb, emit, progress
 def analyze(
     model: Path,
     why: bool,
+    outline: bool,
     permute_constants: bool,
     allow_overridable: bool,
     sizes: dict[str, int],
@@ -47,7 +49,7 @@ def analyze(
     if as_json:
         emit(analysis.to_json())
     else:
-        click.echo(analysis.to_text(why=why))
+        click.echo(analysis.to_outline().rstrip() if outline else analysis.to_text(why=why))
     return 0
 
 

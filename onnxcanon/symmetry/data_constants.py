@@ -30,10 +30,10 @@ from collections.abc import Callable, Iterator, Sequence
 
 import onnx_ir as ir
 
-TABLE = "data: a table that multiplies elementwise"
-MASK = "data: a mask before Softmax"
-FREQUENCIES = "data: frequencies of Sin and Cos"
-CACHE = "data: cosines or sines of rotary embeddings"
+TABLE = "a table that multiplies elementwise"
+MASK = "a mask before Softmax"
+FREQUENCIES = "frequencies of Sin and Cos"
+CACHE = "cosines or sines of rotary embeddings"
 
 MOVEMENT = frozenset(
     {"Cast", "CastLike", "Expand", "Flatten", "Gather", "Identity", "Neg", "Reshape", "Slice", "Split",

@@ -37,6 +37,8 @@ INDEX_TYPES = frozenset(
 )
 """Types of constants that are indices, shapes or masks, never weights."""
 
+NEVER_READ = "never read"
+"""Why positions of a parameter are held that no node takes."""
 
 OTHER_SHAPE = "its result has not the shape that was inferred or declared"
 """Where a rule and shape inference differ: the file contradicts itself, or one of them is wrong."""
@@ -245,7 +247,7 @@ class Tracer:
                 unused = ids < 0
                 if unused.any():
                     ids[unused] = ledger.new_units((int(unused.sum()),))
-                    ledger.pin(ids[unused], Cause("", "never read"))
+                    ledger.pin(ids[unused], Cause("", NEVER_READ))
                 self.labels.cause = Cause(parameter.readers[axis], "")
                 value = constant(parameter.shape)
                 value.ids = [FIXED if a is None else a for a in parameter.ids]
