@@ -1,7 +1,8 @@
 """The analysis as a text that can be held against an architecture: one line per thing, repetitions folded.
 
 Names that differ only in numbers are told once, the numbers that differ as #: `blocks.#.fc1.weight[0] ×12`.
-Neighbouring dimensions (with those nested in them) that look alike in this sense are told once as well.
+Neighbouring dimensions (with those nested in them) that look alike in this sense are told once as well, and
+nested ones are sorted, so that those that are alike stand alike.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxcanon.report import Analysis, Dimension
@@ -30,7 +31,7 @@ class _Branch:
 
     dimension: Dimension
     inner: tuple[_Branch, ...]
-    looks: tuple[object, ...]
+    looks: tuple[Any, ...]
 
 
 def outline(analysis: Analysis) -> str:
@@ -40,7 +41,10 @@ def outline(analysis: Analysis) -> str:
         f"{analysis.parameters:,} parameters; 10^{analysis.log10_group_order:.1f} permutations,"
         f" {analysis.scale_freedoms:,} scale factors, {analysis.sign_freedoms:,} further signs"
     )
-    lines += ["", *_dimensions(_branches(analysis.dimensions, None), "")]
+    if analysis.trivial:
+        lines += ["", f"nothing may change: {analysis.why_trivial()}"]
+    elif analysis.dimensions:
+        lines += ["", *_dimensions(_branches(analysis.dimensions, None), "")]
     sections = {
         "not seen through": _by_group((f"{b.operator}: {b.reason}", b.node) for b in analysis.barriers),
         "fixed": _by_group((f.chain[-1], f"{f.value}[{f.axis}]") for f in analysis.fixed),
@@ -68,9 +72,9 @@ def _branches(dimensions: Sequence[Dimension], within: str | None) -> list[_Bran
     out = []
     for d in dimensions:
         if d.within == within:
-            inner = tuple(_branches(dimensions, d.id))
-            sites = tuple((_skeleton(s.initializer), s.axis, s.positions) for s in d.sites)
-            looks = (d.size, _may(d), frozenset(sites), len(sites), tuple(b.looks for b in inner))
+            inner = tuple(sorted(_branches(dimensions, d.id), key=lambda b: b.looks))
+            sites = tuple(sorted((_skeleton(s.initializer), s.axis, s.positions) for s in d.sites))
+            looks = (d.size, _may(d), sites, tuple(b.looks for b in inner))
             out.append(_Branch(d, inner, looks))
     return out
 

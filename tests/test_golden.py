@@ -1,4 +1,4 @@
-"""The analysis of real models as text: what was found in each, to be held against its architecture by a person.
+"""The analysis of real models as text: what was found in each, for a person to hold against its architecture.
 
 A change of the analysis shows as a difference of these files. `ONNXCANON_UPDATE_GOLDEN=1 pytest
 tests/test_golden.py` writes them anew; read what changed.

@@ -133,9 +133,7 @@ class Reasons:
         start = self._nodes.get(node)
         if start is None:
             return FIXED_AXIS
-        near = [v for v in start.inputs if v is not None and self._fixed_sizes(v)]
-        exact = [v for v in near if size in self._fixed_sizes(v)]
-        queue = deque(exact or near)
+        queue = deque(self._fixed_inputs(start, size))
         seen = set(queue)
         made = constant = ""
         while queue:
@@ -146,8 +144,7 @@ class Reasons:
                 return f"an axis of the output of {node_name(producer)} ({barrier})"
             if producer is None and value.is_graph_input():
                 return f"an axis of {'constant' if value.is_initializer() else 'graph input'} '{value.name}'"
-            inputs = producer.inputs if producer else ()
-            before = [v for v in inputs if v is not None and self._fixed_sizes(v)]
+            before = self._fixed_inputs(producer, size) if producer else []
             if producer is None or producer.op_type == "Constant":
                 constant = constant or f"an axis of constant '{value.name}'"
             elif not before:
@@ -155,6 +152,11 @@ class Reasons:
             queue.extend(v for v in before if v not in seen)
             seen.update(before)
         return made or constant or FIXED_AXIS
+
+    def _fixed_inputs(self, node: ir.Node, size: int) -> list[ir.Value]:
+        """The inputs of a node with fixed axes, only those of the size in question where there are such."""
+        near = [v for v in node.inputs if v is not None and self._fixed_sizes(v)]
+        return [v for v in near if size in self._fixed_sizes(v)] or near
 
     def _fixed_sizes(self, value: ir.Value) -> set[int]:
         """The sizes of a value's fixed axes (a caller's constants count as fixed)."""
