@@ -21,6 +21,7 @@ SITES_SHOWN = 2
 VALUES_KEPT = 8
 NAME_WIDTH = 44
 CHAIN_ENDS = 2
+BARRIERS_SHOWN = 3
 LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"})
 
 
@@ -201,7 +202,7 @@ class Analysis:
         return f"{hidden}: {', '.join(parts)} keep the function{fixed}"
 
     def _remarks(self) -> str:
-        lines = [f"not seen through: {b.node} ({b.operator}): {b.reason}" for b in self.barriers]
+        lines = _obstacles(self.barriers)
         if self.overridable:
             lines.append(
                 f"the caller may override, so they stay as they are: {_names(self.overridable)};"
@@ -380,6 +381,19 @@ def _dimension_table(dimensions: Sequence[Dimension]) -> str:
 def _abilities(dimension: Dimension) -> str:
     able = {"permute": dimension.permute, "scale": dimension.scale == "positive", "flip": dimension.sign}
     return " ".join(word for word, yes in able.items() if yes)
+
+
+def _obstacles(barriers: Iterable[Barrier]) -> list[str]:
+    """A line per node that is not seen through, or one for many that are alike."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for b in barriers:
+        alike.setdefault((b.operator, b.reason), []).append(b.node)
+    lines = []
+    for (operator, reason), nodes in alike.items():
+        if len(nodes) > BARRIERS_SHOWN:
+            nodes = [f"{nodes[0]} and {len(nodes) - 1} more"]
+        lines += [f"not seen through: {node} ({operator}): {reason}" for node in nodes]
+    return lines
 
 
 def _fixed_table(fixed: Iterable[FixedAxis]) -> str:
