@@ -9,10 +9,9 @@ is told is true.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
@@ -33,59 +32,79 @@ KEEPING = SELECTING | {
 
 def dead_positions(graph: ir.Graph, symmetry: Symmetry) -> dict[tuple[str, int], int]:
     """How many positions of each parameter axis are dead; axes without any are left out."""
-    dead = _dropped(graph, symmetry)
-    if dead.any():
-        for node, live in _nodes(graph):
-            if live:
-                dead[_taken_in(node, symmetry)] = False
-    for ids, cause in symmetry.trace.ledger.pins:  # a pinned unit is read there
-        dead[symmetry.solution.classes[ids]] = cause.reason == NEVER_READ
-    found = {}
-    if dead.any():
-        for name, axes in symmetry.classes.items():
-            for axis, rows in axes.items():
-                others = tuple(k for k in range(rows.ndim) if k != axis)
-                count = int(dead[rows].all(others).sum())
-                if count and rows.shape[axis] > 1:
-                    found[name, axis] = count
+    dead = _Walk(graph, symmetry).dead()
+    found: dict[tuple[str, int], int] = {}
+    if not dead.any():
+        return found
+    for name, axes in symmetry.classes.items():
+        for axis, rows in axes.items():
+            others = tuple(k for k in range(rows.ndim) if k != axis)
+            count = int(dead[rows].all(others).sum())
+            if count and rows.shape[axis] > 1:
+                found[name, axis] = count
     return found
 
 
-def _dropped(graph: ir.Graph, symmetry: Symmetry) -> Ids:
-    """The classes that some node drops or that stand in nodes leading nowhere, bool [classes]."""
-    mask = np.zeros(symmetry.solution.count, bool)
-    for node, live in _nodes(graph):
-        if not live:
-            mask[_classes(symmetry, [*node.inputs, *node.outputs])] = True
-        elif node.op_type in SELECTING and node.inputs[0] is not None:
-            gone = _classes(symmetry, node.inputs[:1])
-            kept = _classes(symmetry, [v for v in node.outputs if v.uses() or v.is_graph_output()])
-            mask[np.setdiff1d(gone, kept)] = True
-    return mask
+class _Walk:
+    """One look at all nodes of a graph."""
 
+    def __init__(self, graph: ir.Graph, symmetry: Symmetry) -> None:
+        self.nodes = _nodes(graph)
+        self.symmetry = symmetry
+        self.known: dict[str, Ids] = {}
 
-def _taken_in(node: ir.Node, symmetry: Symmetry) -> Ids:
-    """The classes that a node takes in and does not hand on as they are."""
-    read = _classes(symmetry, [*node.inputs, *captured(node)])
-    if node.op_type not in KEEPING:
-        return read
-    if node.op_type in SELECTING:
-        return read[:0]
-    return np.setdiff1d(read, _classes(symmetry, node.outputs))
+    def dead(self) -> NDArray[np.bool_]:
+        """The classes that reach no output, bool [classes]."""
+        mask = self._dropped()
+        classes = self.symmetry.solution.classes
+        for ids, _ in self.symmetry.trace.ledger.pins:  # a pinned unit is read there
+            mask[classes[ids]] = False
+        for node, live in self.nodes:
+            if live and mask.any():
+                self._take_in(node, mask)
+        for ids, cause in self.symmetry.trace.ledger.pins:
+            if cause.reason == NEVER_READ:
+                mask[classes[ids]] = True
+        return mask
 
+    def _dropped(self) -> NDArray[np.bool_]:
+        """The classes that some node drops or that stand in nodes leading nowhere."""
+        mask = np.zeros(self.symmetry.solution.count, bool)
+        for node, live in self.nodes:
+            if not live:
+                for value in (*node.inputs, *node.outputs):
+                    mask[self._labels(value)] = True
+            elif node.op_type in SELECTING:
+                gone = self._labels(node.inputs[0])
+                if len(gone):
+                    kept = [self._labels(v) for v in node.outputs if v.uses() or v.is_graph_output()]
+                    mask[np.setdiff1d(gone, np.concatenate([gone[:0], *kept]))] = True
+        return mask
 
-def _classes(symmetry: Symmetry, values: Iterable[ir.Value | None]) -> Ids:
-    """The classes of all labels on some values, in order and each once."""
-    found = [np.zeros(0, np.int64)]
-    for value in values:
+    def _take_in(self, node: ir.Node, mask: NDArray[np.bool_]) -> None:
+        """Unmark the classes that a node takes in and does not hand on as they are."""
+        if node.op_type in SELECTING:
+            return
+        for value in (*node.inputs, *captured(node)):
+            read = self._labels(value)
+            read = read[mask[read]]
+            if len(read) and node.op_type in KEEPING:
+                read = np.setdiff1d(read, np.concatenate([read[:0], *map(self._labels, node.outputs)]))
+            mask[read] = False
+
+    def _labels(self, value: ir.Value | None) -> Ids:
+        """The classes of all labels on a value, each once."""
         name = "" if value is None else value.name or ""
-        labelled = symmetry.trace.values.get(name)
-        if name in symmetry.classes:
-            found += [rows.ravel() for rows in symmetry.classes[name].values()]
-        elif isinstance(labelled, Labelled):
-            arrays = [ids for ids in labelled.ids if not isinstance(ids, State)]
-            found += [symmetry.solution.classes[ids.ravel()] for ids in arrays]
-    return np.unique(np.concatenate(found))
+        if name not in self.known:
+            labelled = self.symmetry.trace.values.get(name)
+            arrays: list[Ids] = []
+            if name in self.symmetry.classes:
+                arrays = [rows.ravel() for rows in self.symmetry.classes[name].values()]
+            elif isinstance(labelled, Labelled):
+                units = [ids.ravel() for ids in labelled.ids if not isinstance(ids, State)]
+                arrays = [self.symmetry.solution.classes[ids] for ids in units]
+            self.known[name] = np.unique(np.concatenate(arrays)) if arrays else np.zeros(0, np.int64)
+        return self.known[name]
 
 
 def _nodes(graph: ir.Graph) -> list[tuple[ir.Node, bool]]:
