@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from onnxcanon.wording import short
+
 if TYPE_CHECKING:
     from onnxcanon.report import Analysis, Dimension
 
@@ -110,8 +112,6 @@ def _repetition(branches: Sequence[_Branch], at: int) -> tuple[int, int]:
 
 def _told(alike: Sequence[_Branch], indent: str) -> list[str]:
     """One dimension for all its likes, then what is nested in it."""
-    from onnxcanon.report import short
-
     first = alike[0].dimension
     names: dict[tuple[str, int, int], list[str]] = {}
     for branch in alike:
@@ -154,8 +154,6 @@ def _times(count: int) -> str:
 
 def _names(names: Iterable[str]) -> list[str]:
     """Names folded by their skeletons, wrapped."""
-    from onnxcanon.report import short
-
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_skeleton(name), []).append(name)

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from math import lgamma, log, prod
 from typing import TYPE_CHECKING, Any, Literal
 
+from onnxcanon.wording import counted, short, some, table, told_chain
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -19,8 +21,6 @@ Scale = Literal["positive", "sign", "none"]
 
 SITES_SHOWN = 2
 VALUES_KEPT = 8
-NAME_WIDTH = 44
-CHAIN_ENDS = 2
 BARRIERS_SHOWN = 3
 LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"})
 
@@ -205,18 +205,18 @@ class Analysis:
         lines = _obstacles(self.barriers)
         if self.overridable:
             lines.append(
-                f"the caller may override, so they stay as they are: {_names(self.overridable)};"
+                f"the caller may override, so they stay as they are: {some(self.overridable)};"
                 " --allow-overridable frees them"
             )
         if self.data:
-            names = _names([d.initializer for d in self.data])
+            names = some([d.initializer for d in self.data])
             lines.append(f"data constants, fixed: {names}; --permute-constants frees them")
         if self.half:
-            lines.append(f"half precision, permutes but is not rescaled: {_names(self.half)}")
+            lines.append(f"half precision, permutes but is not rescaled: {some(self.half)}")
         if self.quantized:
-            lines.append(f"quantized, permutes but is not rescaled: {_names(self.quantized)}")
+            lines.append(f"quantized, permutes but is not rescaled: {some(self.quantized)}")
         if self.dead:
-            lines.append(f"read by no node of the main graph: {_names(self.dead)}")
+            lines.append(f"read by no node of the main graph: {some(self.dead)}")
         lines += [f"defect, please report this model: {defect}" for defect in self.defects]
         return "\n".join(lines)
 
@@ -375,7 +375,7 @@ def _dimension_table(dimensions: Sequence[Dimension]) -> str:
             where.append(f"+{len(d.sites) - SITES_SHOWN} more")
         nested = "" if d.within is None else f"{d.within} ({sizes[d.within]} ×)"
         rows.append((d.id, str(d.size), _abilities(d), nested, ", ".join(where)))
-    return _table(rows, right={1})
+    return table(rows, right={1})
 
 
 def _abilities(dimension: Dimension) -> str:
@@ -398,39 +398,8 @@ def _obstacles(barriers: Iterable[Barrier]) -> list[str]:
 
 def _fixed_table(fixed: Iterable[FixedAxis]) -> str:
     rows = [("fixed axis", "size", "because")]
-    rows += [(f"{short(f.value)}[{f.axis}]", str(f.size), _chain(f.chain)) for f in fixed]
-    return _table(rows, right={1})
-
-
-def _chain(chain: Sequence[str]) -> str:
-    """The nodes on the way, long ones shortened in the middle, and the cause."""
-    *nodes, cause = chain
-    if len(nodes) > CHAIN_ENDS * 2:
-        nodes = [*nodes[:CHAIN_ENDS], "…", *nodes[-CHAIN_ENDS:]]
-    return " -> ".join([*map(short, nodes), cause])
-
-
-def _table(rows: Sequence[Sequence[str]], right: set[int]) -> str:
-    """Rows as aligned columns, two spaces apart; empty columns are left out."""
-    keep = [k for k in range(len(rows[0])) if any(row[k] for row in rows[1:])]
-    widths = {k: max(len(row[k]) for row in rows) for k in keep}
-    lines = []
-    for row in rows:
-        cells = [row[k].rjust(widths[k]) if k in right else row[k].ljust(widths[k]) for k in keep]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def short(name: str) -> str:
-    """A name of bearable length: its end says more than its middle."""
-    if len(name) <= NAME_WIDTH:
-        return name
-    return f"{name[:12]}…{name[13 - NAME_WIDTH :]}"
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(short, names[:3])) + more
+    rows += [(f"{short(f.value)}[{f.axis}]", str(f.size), told_chain(f.chain)) for f in fixed]
+    return table(rows, right={1})
 
 
 def _plain(value: Any) -> Any:
@@ -438,8 +407,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def counted(n: int, word: str, words: str | None = None) -> str:
-    """A number of things in words."""
-    return f"{n:,} {word if n == 1 else words or word + 's'}"

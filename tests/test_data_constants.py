@@ -77,6 +77,13 @@ def test_weights_that_look_like_data_are_weights(body: str, shape: tuple[int, ..
     assert data(data_graphs.product(body, shape)) == {}
 
 
+def test_a_table_that_leaves_the_graph_is_not_judged() -> None:
+    proto = data_graphs.product("c = Mul(a, table) b = Relu(c)")
+    proto.graph.node.append(onnx.helper.make_node("Transpose", ["table"], ["d"]))
+    proto.graph.output.append(onnx.helper.make_tensor_value_info("d", onnx.TensorProto.FLOAT, (6, 3)))
+    assert data(proto) == {}
+
+
 def test_an_embedding_that_meets_a_mask_is_a_weight() -> None:
     proto = data_graphs.embedding_under_a_mask()
     assert data(proto) == {}

@@ -70,6 +70,8 @@ Use = tuple[ir.Node, int, bool]  # node, input, whether positions were picked at
 
 def data_kind(value: ir.Value, shape: Sequence[int]) -> str | None:
     """What kind of data a float constant of a shape is; None for a weight."""
+    if _escapes(value, DEPTH):
+        return None
     uses = list(_uses(value, DEPTH, picked=False))
     kinds = {_kind(node, slot, picked, shape) for node, slot, picked in uses}
     if uses and None not in kinds:
@@ -145,6 +147,17 @@ def _uses(value: ir.Value, depth: int, *, picked: bool) -> Iterator[Use]:
         chosen = picked or (index is not None and not _is_constant(index))
         for output in node.outputs:
             yield from _uses(output, depth - 1, picked=chosen)
+
+
+def _escapes(value: ir.Value, depth: int) -> bool:
+    """Whether a value, or a rearrangement of it, is an output of a graph: it may be read elsewhere."""
+    moved = [
+        output
+        for node, slot in value.uses()
+        if node.op_type in MOVEMENT and slot == 0 and depth > 0
+        for output in node.outputs
+    ]
+    return value.is_graph_output() or any(_escapes(output, depth - 1) for output in moved)
 
 
 def _reaches_softmax(node: ir.Node) -> bool:

@@ -149,7 +149,9 @@ class Tracer:
         if size <= 1 or (shared and self._uniform(value.name)):
             array = self.model.tensor(value.name)
             return constant(shape, UNIFORM, zero=size > 0 and not np.any(array))
-        kind = None if self.permute_constants or not dtype.is_floating_point() else data_kind(value, shape)
+        kind = self.trace.data.get(value.name)
+        if kind is None and value.name not in self.trace.parameters and dtype.is_floating_point():
+            kind = None if self.permute_constants else data_kind(value, shape)
         if kind is not None:
             self.trace.data[value.name] = kind
             return self._data(value, shape, size)
