@@ -138,18 +138,31 @@ class Scrambled(_Transformed):
         return f"random twin of {self.model.name} (seed {self.seed}, {done})\n  {_changes(self.transform)}"
 
 
-def analyze(model: ModelSource, *, sizes: Mapping[str, int] | None = None) -> report.Analysis:
+def analyze(
+    model: ModelSource,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
+) -> report.Analysis:
     """Find what may change in a model without changing its function.
 
     Args:
         model: the model; its weights are not changed, and hardly read.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        permute_constants: whether constants that are data (masks, tables, frequencies) may move like weights.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
 
     Raises:
         ModelError: the model cannot be read.
     """
     original = load(model)
-    return report.analyze(original, sizes=_known(original, sizes))
+    return report.analyze(
+        original,
+        sizes=_known(original, sizes),
+        permute_constants=permute_constants,
+        allow_overridable=allow_overridable,
+    )
 
 
 def canonicalize(
@@ -159,6 +172,8 @@ def canonicalize(
     scale: str = "pow2",
     base: float = 2.0,
     sizes: Mapping[str, int] | None = None,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
     verify: bool = True,
     device: str = "auto",
     seed: int = 0,
@@ -173,6 +188,8 @@ def canonicalize(
         scale: which scales and signs are chosen: pow2, balanced, unit, or none.
         base: the base of nodesort's digits, above 1.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        permute_constants: whether constants that are data (masks, tables, frequencies) may move like weights.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
         verify: whether to run both models and compare; see the result's `verification.same`.
         device: where to run them: auto, cpu, cuda or cuda:N.
         seed: what the inputs are drawn from.
@@ -189,7 +206,16 @@ def canonicalize(
     original = load(model)
     arrays = _arrays(data)
     known = _known(original, sizes)
-    found = choose(original, order=order, scale=scale, base=base, sizes=known, progress=progress)
+    found = choose(
+        original,
+        order=order,
+        scale=scale,
+        base=base,
+        sizes=known,
+        permute_constants=permute_constants,
+        allow_overridable=allow_overridable,
+        progress=progress,
+    )
     verification = None
     if verify and _acts(found.transform):
         verification = _verify(
@@ -244,6 +270,8 @@ def scramble(
     seed: int = 0,
     only: Sequence[str] = KINDS,
     sizes: Mapping[str, int] | None = None,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
 ) -> Scrambled:
     """A random model of the same function: permuted, scaled by powers of two, flipped.
 
@@ -252,6 +280,8 @@ def scramble(
         seed: what the group element is drawn from.
         only: what may be done: any of permute, scale, sign.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        permute_constants: whether constants that are data (masks, tables, frequencies) may move like weights.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
 
     Raises:
         ModelError: the model cannot be read.
@@ -264,7 +294,8 @@ def scramble(
     if unknown:
         raise ValueError(f"'{unknown[0]}' is none of {', '.join(KINDS)}")
     original = load(model)
-    group = symmetry(original, _known(original, sizes))
+    options = {"permute_constants": permute_constants, "allow_overridable": allow_overridable}
+    group = symmetry(original, _known(original, sizes), **options)
     transform = random_twin(original, group, seed, only)
     return Scrambled(transform.apply(original), transform, seed, tuple(w for w in KINDS if w in only))
 
@@ -274,6 +305,7 @@ def apply(
     transform: Transform | str | os.PathLike[str],
     *,
     inverse: bool = False,
+    allow_overridable: bool = False,
 ) -> Model:
     """Apply a transform, or undo it.
 
@@ -281,14 +313,22 @@ def apply(
         model: the model.
         transform: a transform, or the file of a saved one.
         inverse: whether to undo it.
+        allow_overridable: whether it may change constants that are graph inputs too, so the caller's.
 
     Raises:
         ModelError: the model cannot be read.
+        OnnxcanonError: it would change constants that are the caller's.
         TransformError: the transform cannot be read, or was made for another model.
     """
     original = load(model)
     element = transform if isinstance(transform, Transform) else load_transform(transform)
     element.check(original)
+    callers = [name for name in original.overridable() if name in element.actions]
+    if callers and not allow_overridable:
+        raise OnnxcanonError(
+            f"{original.name}: the transform changes '{callers[0]}', which the caller may override;"
+            " --allow-overridable applies it nevertheless"
+        )
     return (element.inverse() if inverse else element).apply(original)
 
 

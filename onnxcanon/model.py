@@ -123,6 +123,11 @@ class Model:
         array.flags.writeable = False
         return array
 
+    def overridable(self) -> list[str]:
+        """Constants that are graph inputs too (IR version 4 or later): the caller may give others instead."""
+        inputs = self.ir.graph.inputs if self.ir.ir_version >= 4 else ()
+        return [v.name for v in inputs if v.name and v.name in self.ir.graph.initializers]
+
     def serialized_size(self) -> int:
         """How many bytes the values of all tensors take."""
         return sum(tensor.nbytes for tensor in self._source.tensors.values())

@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass
 from math import lgamma, log, prod
 from typing import TYPE_CHECKING, Any, Literal
 
+from onnxcanon.wording import counted, short, some, table, told_chain
+
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from onnxcanon.model import Model
     from onnxcanon.symmetry.analysis import Symmetry
     from onnxcanon.symmetry.dimensions import Found
@@ -16,17 +21,23 @@ Scale = Literal["positive", "sign", "none"]
 
 SITES_SHOWN = 2
 VALUES_KEPT = 8
-NAME_WIDTH = 44
+BARRIERS_SHOWN = 3
 LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"})
 
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """An axis of a parameter where a dimension appears, and at how many of its positions."""
+    """An axis of a parameter where a dimension appears, and at how many of its positions; without an axis the
+    parameter as a whole, which changes places with others of its shape."""
 
     initializer: str
-    axis: int
+    axis: int | None
     positions: int
+
+    @property
+    def place(self) -> str:
+        """The axis as people write it behind the name."""
+        return "" if self.axis is None else f"[{self.axis}]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +69,21 @@ class Dimension:
 
 @dataclass(frozen=True, slots=True)
 class FixedAxis:
-    """An axis of a parameter whose positions may not change places, and why."""
+    """An axis of a parameter whose positions may not change places, and why.
+
+    Attributes:
+        value: the parameter.
+        axis: which of its axes.
+        size: how many positions.
+        reason: why they stay, in a sentence.
+        chain: the nodes that lead from the axis to what holds it; the cause in words comes last.
+    """
 
     value: str
     axis: int
     size: int
     reason: str
+    chain: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +93,22 @@ class Barrier:
     node: str
     operator: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataConstant:
+    """A constant that is data by its use, not a weight, and what kind of data."""
+
+    initializer: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A parameter that several nodes read: what moves in it moves for all of them."""
+
+    initializer: str
+    nodes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +126,12 @@ class Analysis:
         fixed: the axes without permutation, with reasons.
         barriers: nodes that are not seen through.
         overridable: constants that are also graph inputs and so the caller's to set; they are fixed.
+        data: constants that are not weights; they are fixed.
+        shared: parameters that several nodes read.
+        half: parameters in half precision, which move but are not rescaled.
+        quantized: parameters stored as integers, which move but are not rescaled.
         dead: constants that no node of the main graph reads.
+        dead_positions: how many positions of an axis reach no output.
         defects: parts of the group that failed a check of ours and are held; each is a bug to report.
     """
 
@@ -104,7 +145,12 @@ class Analysis:
     fixed: tuple[FixedAxis, ...]
     barriers: tuple[Barrier, ...]
     overridable: tuple[str, ...]
+    data: tuple[DataConstant, ...]
+    shared: tuple[Shared, ...]
+    half: tuple[str, ...]
+    quantized: tuple[str, ...]
     dead: tuple[str, ...]
+    dead_positions: tuple[Site, ...]
     defects: tuple[str, ...]
 
     @property
@@ -128,8 +174,14 @@ class Analysis:
         blocks.append(self._summary())
         if why:
             blocks.append(_fixed_table(self.fixed) if self.fixed else "no axis is fixed")
-        blocks += [self._remarks()]
+        blocks += [self._remarks(), self._details() if why else ""]
         return "\n\n".join(block for block in blocks if block)
+
+    def to_outline(self) -> str:
+        """The analysis as a text to hold against the architecture: nested, repeated structures folded."""
+        from onnxcanon.outline import outline
+
+        return outline(self)
 
     def why_trivial(self) -> str:
         """Why nothing may change, in a sentence."""
@@ -148,20 +200,38 @@ class Analysis:
             return f"nothing may change: {self.why_trivial()}"
         parts = [f"10^{self.log10_group_order:.1f} permutations"] if self.log10_group_order else []
         if self.scale_freedoms:
-            parts.append(_count(self.scale_freedoms, "scale factor"))
+            parts.append(counted(self.scale_freedoms, "scale factor"))
         if self.sign_freedoms:
-            parts.append(_count(self.sign_freedoms, "further sign" if self.scale_freedoms else "sign"))
-        hidden = _count(len(self.dimensions), "hidden dimension")
-        fixed = f"; {_count(len(self.fixed), 'axis', 'axes')} fixed" if self.fixed else ""
+            parts.append(counted(self.sign_freedoms, "further sign" if self.scale_freedoms else "sign"))
+        hidden = counted(len(self.dimensions), "hidden dimension")
+        fixed = f"; {counted(len(self.fixed), 'axis', 'axes')} fixed" if self.fixed else ""
         return f"{hidden}: {', '.join(parts)} keep the function{fixed}"
 
     def _remarks(self) -> str:
-        lines = [f"not seen through: {b.node} ({b.operator}): {b.reason}" for b in self.barriers]
+        lines = _obstacles(self.barriers)
         if self.overridable:
-            lines.append(f"the caller may override, so they stay as they are: {_names(self.overridable)}")
+            lines.append(
+                f"the caller may override, so they stay as they are: {some(self.overridable)};"
+                " --allow-overridable frees them"
+            )
+        if self.data:
+            names = some([d.initializer for d in self.data])
+            lines.append(f"data constants, fixed: {names}; --permute-constants frees them")
+        if self.half:
+            lines.append(f"half precision, permutes but is not rescaled: {some(self.half)}")
+        if self.quantized:
+            lines.append(f"quantized, permutes but is not rescaled: {some(self.quantized)}")
         if self.dead:
-            lines.append(f"read by no node of the main graph: {_names(self.dead)}")
+            lines.append(f"read by no node of the main graph: {some(self.dead)}")
         lines += [f"defect, please report this model: {defect}" for defect in self.defects]
+        return "\n".join(lines)
+
+    def _details(self) -> str:
+        lines = [f"read by {len(s.nodes)} nodes alike: {short(s.initializer)}" for s in self.shared]
+        lines += [
+            f"dead, for it reaches no output: {s.positions} of {short(s.initializer)}{s.place}"
+            for s in self.dead_positions
+        ]
         return "\n".join(lines)
 
 
@@ -169,22 +239,16 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
     """The report on a model whose symmetry is known."""
     from onnxcanon.symmetry.counting import count_freedoms
     from onnxcanon.symmetry.dimensions import find_dimensions
-    from onnxcanon.symmetry.reasons import Reasons
+    from onnxcanon.symmetry.liveness import dead_positions
 
     freedoms = count_freedoms(symmetry)
     found, moving = find_dimensions(symmetry, freedoms)
     names = {id(d): f"d{k}" for k, d in enumerate(found)}
-    reasons = Reasons(model.ir.graph, symmetry)
     orders = _log10_order(found)
-    fixed = []
-    for name, parameter in symmetry.trace.parameters.items():
-        for axis, size in enumerate(parameter.shape):
-            classes = symmetry.classes[name].get(axis)
-            if size > 1 and (classes is None or not moving[classes].any()):
-                fixed.append(FixedAxis(name, axis, size, reasons.of(name, axis)))
-    for name, reason in symmetry.trace.held.items():
-        shape, _ = model.tensor_info(name)
-        fixed += [FixedAxis(name, axis, size, reason) for axis, size in enumerate(shape) if size > 1]
+    dimensions = tuple(_dimension(d, names, symmetry.stacks) for d in found)
+    moved = dict.fromkeys(site.initializer for d in dimensions if d.permute for site in d.sites)
+    types = {name: model.tensor_info(name)[1] for name in moved}
+    dead = dead_positions(symmetry)
     return Analysis(
         model=model.name,
         parameters=_weights(model),
@@ -192,25 +256,64 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
         log10_group_order=orders,
         scale_freedoms=freedoms.scale,
         sign_freedoms=freedoms.sign,
-        dimensions=tuple(_dimension(d, names) for d in found),
-        fixed=tuple(fixed),
+        dimensions=dimensions,
+        fixed=_fixed(model, symmetry, moving),
         barriers=tuple(Barrier(b.node, b.operator, b.reason) for b in symmetry.trace.barriers),
         overridable=tuple(symmetry.trace.held),
+        data=tuple(DataConstant(name, kind) for name, kind in symmetry.trace.data.items()),
+        shared=_shared(symmetry),
+        half=tuple(name for name, t in types.items() if t.is_floating_point() and t.bitwidth <= 16),
+        quantized=tuple(name for name, t in types.items() if not t.is_floating_point()),
         dead=_dead(model),
+        dead_positions=_sites(dead, symmetry.stacks),
         defects=tuple(symmetry.solution.defects),
     )
 
 
-def analyze(model: Model, *, sizes: Mapping[str, int] | None = None) -> Analysis:
+def _fixed(model: Model, symmetry: Symmetry, moving: NDArray[np.bool_]) -> tuple[FixedAxis, ...]:
+    """The axes of which no position moves; `moving` bool [classes]."""
+    from onnxcanon.symmetry.reasons import Reasons
+
+    reasons = Reasons(symmetry)
+    fixed: list[FixedAxis] = []
+    for name, parameter in symmetry.trace.parameters.items():
+        members = symmetry.stacks.get(name, ())
+        free = moving & ~symmetry.carried if members else moving
+        for axis, size in enumerate(parameter.shape):
+            classes = symmetry.classes[name].get(axis)
+            if size > 1 and (classes is None or not free[classes].any()) and not (members and axis == 0):
+                told = reasons.told(name, axis)
+                places = [(m, axis - 1) for m in members] or [(name, axis)]
+                fixed += [FixedAxis(n, a, size, told.text, told.chain) for n, a in places]
+    kept = symmetry.trace.held | {name: f"data: {kind}" for name, kind in symmetry.trace.data.items()}
+    for name, reason in kept.items():
+        shape, _ = model.tensor_info(name)
+        fixed += [
+            FixedAxis(name, axis, size, reason, (reason,)) for axis, size in enumerate(shape) if size > 1
+        ]
+    return tuple(fixed)
+
+
+def analyze(
+    model: Model,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
+) -> Analysis:
     """Find what may change in a model without changing its function.
 
     Args:
         model: the model; its weights are not read.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        permute_constants: whether constants that are data (masks, tables, frequencies) may move like weights.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
     """
     from onnxcanon.symmetry.analysis import symmetry
 
-    return build(model, symmetry(model, dict(sizes) if sizes else None))
+    known = dict(sizes) if sizes else None
+    options = {"permute_constants": permute_constants, "allow_overridable": allow_overridable}
+    return build(model, symmetry(model, known, **options))
 
 
 def _log10_order(found: Iterable[Found]) -> float:
@@ -218,7 +321,7 @@ def _log10_order(found: Iterable[Found]) -> float:
     return sum((d.copies * lgamma(d.size + 1) / log(10) for d in found if d.permute), 0.0)
 
 
-def _dimension(found: Found, names: Mapping[int, str]) -> Dimension:
+def _dimension(found: Found, names: Mapping[int, str], stacks: Mapping[str, tuple[str, ...]]) -> Dimension:
     scale: Scale = "positive" if found.scale else "sign" if found.sign else "none"
     return Dimension(
         id=names[id(found)],
@@ -228,9 +331,22 @@ def _dimension(found: Found, names: Mapping[int, str]) -> Dimension:
         sign=found.sign,
         within=names[id(found.outer)] if found.outer else None,
         copies=found.copies,
-        sites=tuple(Site(name, axis, n) for (name, axis), n in found.sites.items()),
+        sites=_sites(found.sites, stacks),
         values=tuple(found.values[:VALUES_KEPT]),
     )
+
+
+def _sites(found: Mapping[tuple[str, int], int], stacks: Mapping[str, tuple[str, ...]]) -> tuple[Site, ...]:
+    """Where something appears; an axis of stacked parameters is one of each, their common one none."""
+    out: list[Site] = []
+    for (name, axis), n in found.items():
+        if name not in stacks:
+            out.append(Site(name, axis, n))
+        elif axis == 0:
+            out += [Site(member, None, 1) for member in stacks[name]]
+        elif (name, 0) not in found:  # what moves with a branch needs no telling
+            out += [Site(member, axis - 1, n) for member in stacks[name]]
+    return tuple(out)
 
 
 def _weights(model: Model) -> int:
@@ -251,6 +367,25 @@ def _weights(model: Model) -> int:
     return total
 
 
+def _shared(symmetry: Symmetry) -> tuple[Shared, ...]:
+    """The labelled parameters that more than one node reads."""
+    from onnxcanon.symmetry.trace import node_name
+
+    names = symmetry.trace.names
+    readers: dict[str, dict[str, None]] = {}
+    for node in symmetry.trace.nodes:
+        for value in node.inputs:
+            if value is not None and value in names:
+                readers.setdefault(names[value], {})[node_name(node)] = None
+    labelled = {
+        member
+        for name, parameter in symmetry.trace.parameters.items()
+        if any(ids is not None for ids in parameter.ids)
+        for member in symmetry.stacks.get(name, (name,))
+    }
+    return tuple(Shared(n, tuple(r)) for n, r in readers.items() if n in labelled and len(r) > 1)
+
+
 def _dead(model: Model) -> tuple[str, ...]:
     values = model.ir.graph.initializers.values()
     return tuple(v.name or "" for v in values if not v.uses() and not v.is_graph_output())
@@ -263,12 +398,12 @@ def _dimension_table(dimensions: Sequence[Dimension]) -> str:
     sizes = {d.id: d.size for d in dimensions}
     rows = [("id", "size", "may", "in", "appears at")]
     for d in dimensions:
-        where = [f"{_short(s.initializer)}[{s.axis}]" for s in d.sites[:SITES_SHOWN]]
+        where = [f"{short(s.initializer)}{s.place}" for s in d.sites[:SITES_SHOWN]]
         if len(d.sites) > SITES_SHOWN:
             where.append(f"+{len(d.sites) - SITES_SHOWN} more")
         nested = "" if d.within is None else f"{d.within} ({sizes[d.within]} ×)"
         rows.append((d.id, str(d.size), _abilities(d), nested, ", ".join(where)))
-    return _table(rows, right={1})
+    return table(rows, right={1})
 
 
 def _abilities(dimension: Dimension) -> str:
@@ -276,33 +411,23 @@ def _abilities(dimension: Dimension) -> str:
     return " ".join(word for word, yes in able.items() if yes)
 
 
+def _obstacles(barriers: Iterable[Barrier]) -> list[str]:
+    """A line per node that is not seen through, or one for many that are alike."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for b in barriers:
+        alike.setdefault((b.operator, b.reason), []).append(b.node)
+    lines = []
+    for (operator, reason), nodes in alike.items():
+        if len(nodes) > BARRIERS_SHOWN:
+            nodes = [f"{nodes[0]} and {len(nodes) - 1} more"]
+        lines += [f"not seen through: {node} ({operator}): {reason}" for node in nodes]
+    return lines
+
+
 def _fixed_table(fixed: Iterable[FixedAxis]) -> str:
     rows = [("fixed axis", "size", "because")]
-    rows += [(f"{_short(f.value)}[{f.axis}]", str(f.size), f.reason) for f in fixed]
-    return _table(rows, right={1})
-
-
-def _table(rows: Sequence[Sequence[str]], right: set[int]) -> str:
-    """Rows as aligned columns, two spaces apart; empty columns are left out."""
-    keep = [k for k in range(len(rows[0])) if any(row[k] for row in rows[1:])]
-    widths = {k: max(len(row[k]) for row in rows) for k in keep}
-    lines = []
-    for row in rows:
-        cells = [row[k].rjust(widths[k]) if k in right else row[k].ljust(widths[k]) for k in keep]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def _short(name: str) -> str:
-    """A name of bearable length: its end says more than its middle."""
-    if len(name) <= NAME_WIDTH:
-        return name
-    return f"{name[:12]}…{name[13 - NAME_WIDTH :]}"
-
-
-def _names(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(map(_short, names[:3])) + more
+    rows += [(f"{short(f.value)}[{f.axis}]", str(f.size), told_chain(f.chain)) for f in fixed]
+    return table(rows, right={1})
 
 
 def _plain(value: Any) -> Any:
@@ -310,7 +435,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _count(n: int, word: str, words: str | None = None) -> str:
-    return f"{n:,} {word if n == 1 else words or word + 's'}"

@@ -22,7 +22,7 @@ from onnxcanon.canonical.order import ORDERS
 from onnxcanon.canonical.scale import SCALES
 from onnxcanon.cli import canonicalizing
 from onnxcanon.cli.main import VERBS, main
-from tests import small_models
+from tests import data_graphs, small_models
 
 SHARED = Path(__file__).parents[2] / "shared"
 EDGE = sorted(SHARED.glob("models/edge/*.onnx"))
@@ -206,6 +206,32 @@ def test_analyze_prints_a_table(shell: Shell, model: Path) -> None:
     assert "because" not in result.out
     why = shell("analyze", model, "--why")
     assert "graph output 'y'" in why.out
+
+
+def test_analyze_outline(shell: Shell, model: Path) -> None:
+    result = shell("analyze", model, "--outline")
+    assert (result.status, result.err) == (0, "")
+    assert result.out == onnxcanon.analyze(model).to_outline()
+    assert "8 permute scale\n    w1[1], b1[0], w2[0]\n" in result.out
+
+
+def test_data_and_the_callers_constants_stay_unless_asked(shell: Shell) -> None:
+    onnx.save(data_graphs.masked(), shell.folder / "masked.onnx")
+    onnx.save(small_models.overridable(), shell.folder / "overridable.onnx")
+    for name, option in (("masked", "--permute-constants"), ("overridable", "--allow-overridable")):
+        path = f"{name}.onnx"
+        stays, moves = shell("analyze", path), shell("analyze", path, option)
+        assert option in stays.out
+        assert option not in moves.out
+    assert "an equal copy" in shell("scramble", "overridable.onnx", "-o", "same.onnx", *CPU).out
+    allowed = ("--allow-overridable", *CPU)
+    assert shell("scramble", "overridable.onnx", "-o", "twin.onnx", *allowed).status == 0
+    done = shell("canonicalize", "twin.onnx", "-o", "c.onnx", "--transform", "t.npz", *allowed)
+    assert done.status == 0
+    refused = shell("apply", "twin.onnx", "t.npz", "-o", "applied.onnx", *CPU)
+    assert refused.status == 2
+    assert "--allow-overridable" in refused.complaint
+    assert shell("apply", "twin.onnx", "t.npz", "-o", "applied.onnx", *allowed).status == 0
 
 
 def test_analyze_json(shell: Shell, model: Path) -> None:

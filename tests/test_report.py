@@ -7,6 +7,7 @@ from math import factorial, log10
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from scipy.sparse import csr_matrix
 
@@ -127,6 +128,55 @@ def test_kernel_positions_say_so() -> None:
     assert "graph input 'x'" in kernel[1]
 
 
+def chains(proto: object) -> dict[tuple[str, int], tuple[str, ...]]:
+    return {(f.value, f.axis): f.chain for f in analyze(proto).fixed}
+
+
+def ladder(length: int) -> onnx.ModelProto:
+    """Layers of six units, each tied to the next by a sum whose mean alone is read; the last is an output."""
+    lines = [f"[layer{k}] a{k} = MatMul(x, w{k})" for k in range(length + 1)]
+    lines += [f"[tie{k}] t{k} = Add(a{k}, a{k + 1})" for k in range(length)]
+    lines += [f"m{k} = ReduceMean <axes = [1]> (t{k})" for k in range(length)]
+    means = ", ".join(f"float[n, 1] m{k}" for k in range(length))
+    text = f"ladder (float[n, 4] x) => ({means}, float[n, 6] y) {{ {' '.join(lines)} y = Relu(a{length}) }}"
+    return small_models.model(text, {f"w{k}": (4, 6) for k in range(length + 1)})
+
+
+def test_a_chain_leads_from_the_axis_over_the_nodes_that_tie_it_to_the_cause() -> None:
+    found = chains(ladder(2))
+    assert found["w2", 1] == ("layer2", "graph output 'y'")
+    assert found["w1", 1] == ("layer1", "tie1", "graph output 'y'")
+    assert found["w0", 1] == ("layer0", "tie0", "tie1", "graph output 'y'")
+    assert found["w0", 0] == ("layer0", "meets an axis of graph input 'x'")
+
+
+def test_a_chain_goes_through_what_moves_only_together() -> None:
+    """[n, 6] read as [n, 2, 3] whose last axis is an output after the sum over the other."""
+    text = """r (float[n, 4] x) => (float[n, 3] y) {
+        [first] a = MatMul(x, w)
+        shape = Constant <value_ints = [0, 2, 3]> ()
+        [cut] c = Reshape(a, shape)
+        axes = Constant <value_ints = [1]> ()
+        [total] y = ReduceSum <keepdims = 0> (c, axes)
+    }"""
+    proto = small_models.model(text, {"w": (4, 6)})
+    free = {(s.initializer, s.axis) for d in analyze(proto).dimensions for s in d.sites}
+    assert ("w", 1) in free  # two blocks change places, so this axis is not fixed
+    fixed = text.replace("[total] y = ReduceSum <keepdims = 0> (c, axes)", "[out] y = Add(c, bias)").replace(
+        "float[n, 3] y", "float[n, 2, 3] y"
+    )
+    found = chains(small_models.model(fixed, {"w": (4, 6), "bias": (3,)}))
+    assert found["w", 1] == ("first", "cut", "graph output 'y'")
+
+
+def test_long_chains_are_told_by_their_ends() -> None:
+    found = analyze(ladder(8))
+    axis = next(f for f in found.fixed if (f.value, f.axis) == ("w0", 1))
+    assert axis.chain == ("layer0", *(f"tie{k}" for k in range(8)), "graph output 'y'")
+    told = next(line for line in found.to_text(why=True).splitlines() if line.startswith("w0[1]"))
+    assert told.endswith("layer0 -> tie0 -> … -> tie6 -> tie7 -> graph output 'y'")
+
+
 def test_what_is_not_seen_through_is_named() -> None:
     found = analyze(small_models.opaque())
     assert (found.barriers[0].node, found.barriers[0].operator) == ("oracle", "some.where::Mystery")
@@ -216,8 +266,9 @@ def test_json_has_the_keys_of_the_contract() -> None:
         for site in dimension["sites"]:
             assert site.keys() >= {"initializer", "axis"}
     for axis in document["fixed"]:
-        assert axis.keys() == {"value", "axis", "size", "reason"}
+        assert axis.keys() == {"value", "axis", "size", "reason", "chain"}
         assert axis["reason"]
+        assert axis["chain"]
 
 
 def test_every_axis_is_free_or_has_a_reason() -> None:

@@ -79,7 +79,7 @@ def noticed(name: str, model: Model, element: Transform, rng: np.random.Generato
 
 def evidence(model: Model, group: Symmetry) -> set[str]:
     """Everything the analysis says about why something may not change."""
-    reasons = Reasons(model.ir.graph, group)
+    reasons = Reasons(group)
     axes = [(n, a) for n, p in group.trace.parameters.items() for a, size in enumerate(p.shape) if size > 1]
     absent = set() if group.trace.parameters else {ABSENT}
     barriers = {obstacle.operator for obstacle in group.trace.barriers}

@@ -38,6 +38,8 @@ def canonicalize(
     scale: str = "pow2",
     base: float = 2.0,
     sizes: dict[str, int] | None = None,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
     progress: Callable[[str], None] | None = None,
 ) -> Canonical:
     """The canonical form of a model; nothing is verified here and the argument is not changed.
@@ -48,6 +50,8 @@ def canonicalize(
         scale: pow2, balanced, unit or none (keep scales and signs).
         base: the base of nodesort's digits, > 1.
         sizes: sizes of dynamic dimensions by name, where the analyzer needs them.
+        permute_constants: whether constants that are data (masks, tables, frequencies) may move like weights.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
         progress: called with a short phrase before each stage.
 
     Raises:
@@ -61,7 +65,9 @@ def canonicalize(
         raise ValueError(f"order is one of {ORDERS}, scale one of {SCALES}, base above 1")
     report = progress or (lambda _: None)
     report("analyzing")
-    symmetry = analyze_symmetry(model, sizes)
+    symmetry = analyze_symmetry(
+        model, sizes, permute_constants=permute_constants, allow_overridable=allow_overridable
+    )
     report("choosing scales and signs")
     scaled, notes = scaling(model, symmetry, scale)
     report("ordering units")

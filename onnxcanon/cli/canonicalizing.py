@@ -46,9 +46,18 @@ SCALES = ("pow2", "balanced", "unit", "none")
     help="The base of nodesort's digits.",
 )
 @click.option("--transform", type=options.FILE, metavar="T", help="Also save the transform that was applied.")
+@options.permute_constants_option
+@options.allow_overridable_option
 @options.writing_options
 def canonicalize(
-    model: Path, order: str, scale: str, base: float, transform: Path | None, how: options.Writing
+    model: Path,
+    order: str,
+    scale: str,
+    base: float,
+    transform: Path | None,
+    permute_constants: bool,
+    allow_overridable: bool,
+    how: options.Writing,
 ) -> int:
     """Write the canonical form of MODEL: one and the same for all models that differ by its symmetries.
 
@@ -67,6 +76,8 @@ def canonicalize(
                 scale=scale,
                 base=base,
                 sizes=how.sizes,
+                permute_constants=permute_constants,
+                allow_overridable=allow_overridable,
                 verify=not how.unchecked,
                 device=how.device,
                 seed=how.seed,

@@ -16,10 +16,21 @@ from onnxcanon.cli.console import Verb, emit, progress
     epilog=options.example("onnxcanon analyze resnet50.onnx --why"),
 )
 @options.model_argument
-@click.option("--why", is_flag=True, help="Also list every axis that is not free, with the reason.")
+@click.option("--why", is_flag=True, help="Also list every axis that is not free, with what fixes it.")
+@click.option("--outline", is_flag=True, help="Show all of it as an outline, repeated structures folded.")
+@options.permute_constants_option
+@options.allow_overridable_option
 @options.shape_option
 @options.json_option
-def analyze(model: Path, why: bool, sizes: dict[str, int], as_json: bool) -> int:
+def analyze(
+    model: Path,
+    why: bool,
+    outline: bool,
+    permute_constants: bool,
+    allow_overridable: bool,
+    sizes: dict[str, int],
+    as_json: bool,
+) -> int:
     """Show every hidden dimension of MODEL: its size, what it may do, where it appears.
 
     A dimension may permute (its positions change places), scale (by positive factors) or flip (signs)
@@ -29,11 +40,16 @@ def analyze(model: Path, why: bool, sizes: dict[str, int], as_json: bool) -> int
 
     with progress(as_json) as say:
         say(f"analyzing {model}")
-        analysis = run(model, sizes=sizes)
+        analysis = run(
+            model,
+            sizes=sizes,
+            permute_constants=permute_constants,
+            allow_overridable=allow_overridable,
+        )
     if as_json:
         emit(analysis.to_json())
     else:
-        click.echo(analysis.to_text(why=why))
+        click.echo(analysis.to_outline().rstrip() if outline else analysis.to_text(why=why))
     return 0
 
 

@@ -72,6 +72,18 @@ shape_option = click.option(
     help="Size of a dynamic dimension, where the graph works only for some; repeatable.",
 )
 
+allow_overridable_option = click.option(
+    "--allow-overridable",
+    is_flag=True,
+    help="Also change constants that are graph inputs too, which a caller may override.",
+)
+
+permute_constants_option = click.option(
+    "--permute-constants",
+    is_flag=True,
+    help="Also move constants that are data, not weights: masks, tables, frequencies.",
+)
+
 output_option = click.option("-o", "--output", type=FILE, metavar="OUT", help="The file to write.")
 
 in_place_option = click.option("--in-place", is_flag=True, help="Write over MODEL instead of OUT.")

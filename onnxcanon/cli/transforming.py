@@ -34,8 +34,16 @@ def _kinds(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
     callback=_kinds,
     help="What may be done: any of permute, scale, sign, separated by commas.",
 )
+@options.permute_constants_option
+@options.allow_overridable_option
 @options.writing_options
-def scramble(model: Path, only: tuple[str, ...], how: options.Writing) -> int:
+def scramble(
+    model: Path,
+    only: tuple[str, ...],
+    permute_constants: bool,
+    allow_overridable: bool,
+    how: options.Writing,
+) -> int:
     """Write a random equal twin of MODEL: permuted, scaled by powers of two, flipped.
 
     The twin is verified against MODEL in onnxruntime before it is written.
@@ -45,7 +53,14 @@ def scramble(model: Path, only: tuple[str, ...], how: options.Writing) -> int:
 
     with progress(how.silent) as say:
         say("analyzing")
-        found = api.scramble(model, seed=how.seed, only=only, sizes=how.sizes)
+        found = api.scramble(
+            model,
+            seed=how.seed,
+            only=only,
+            sizes=how.sizes,
+            permute_constants=permute_constants,
+            allow_overridable=allow_overridable,
+        )
         verification = writing.verify(model, found.model, how, changed=found.changed, say=say)
         written = writing.write(found.model, target, verification, say)
     told = f"an equal copy, for nothing may change in {model} by {', '.join(only)}"
@@ -70,8 +85,9 @@ def scramble(model: Path, only: tuple[str, ...], how: options.Writing) -> int:
 @options.model_argument
 @click.argument("transform", type=options.FILE)
 @click.option("--inverse", is_flag=True, help="Undo the transform.")
+@options.allow_overridable_option
 @options.writing_options
-def apply(model: Path, transform: Path, inverse: bool, how: options.Writing) -> int:
+def apply(model: Path, transform: Path, inverse: bool, allow_overridable: bool, how: options.Writing) -> int:
     """Apply the saved TRANSFORM to MODEL, or undo it with --inverse.
 
     The result is verified against MODEL in onnxruntime before it is written: a transform that was made for
@@ -84,7 +100,7 @@ def apply(model: Path, transform: Path, inverse: bool, how: options.Writing) -> 
     with progress(how.silent) as say:
         element = api.load_transform(transform)
         changed = bool(element.permuted or element.rescaled)
-        moved = api.apply(model, element, inverse=inverse)
+        moved = api.apply(model, element, inverse=inverse, allow_overridable=allow_overridable)
         verification = writing.verify(model, moved, how, changed=changed, say=say)
         written = writing.write(moved, target, verification, say)
     done = {"permuted": element.permuted, "rescaled": element.rescaled}

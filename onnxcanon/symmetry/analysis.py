@@ -128,6 +128,18 @@ class Symmetry:
         return self.solution.moving
 
     @cached_property
+    def carried(self) -> NDArray[np.bool_]:
+        """Which classes move only together with the branch they are in."""
+        mask = np.zeros(self.solution.count, bool)
+        units = [self.classes[name][0].ravel() for name in self.stacks]
+        for orbit in self.solution.orbits:
+            if any(np.isin(u, orbit.members).any() for u in units):
+                inner = [child.members.ravel() for child in orbit.children]
+                loose = np.delete(orbit.members, np.concatenate([*inner, np.zeros(0, np.int64)]), 1)
+                mask[loose] = True
+        return mask
+
+    @cached_property
     def log10_orbit(self) -> float:
         """log10 of the number of distinct permutations."""
         return sum((o.log10_order() for o in self.solution.orbits), 0.0)
@@ -167,9 +179,22 @@ def _shrunk(rows: Ids, axis: int) -> Ids:
     return rows
 
 
-def symmetry(model: Model, sizes: dict[str, int] | None = None) -> Symmetry:
-    """Analyze a model: trace its graph, solve for permutations, scales and signs."""
-    facts = trace(model, sizes)
+def symmetry(
+    model: Model,
+    sizes: dict[str, int] | None = None,
+    *,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
+) -> Symmetry:
+    """Analyze a model: trace its graph, solve for permutations, scales and signs.
+
+    Args:
+        model: the model; its weights are hardly read.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        permute_constants: whether constants that are data (`data_constants`) may move as weights do.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
+    """
+    facts = trace(model, sizes, permute_constants=permute_constants, allow_overridable=allow_overridable)
     units = [facts.ledger.new_units((group.count,)) for group in facts.branches]
     solution = solve(facts.ledger, _homes(facts, units))
     moving = solution.moving

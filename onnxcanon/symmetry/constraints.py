@@ -60,6 +60,7 @@ class Relation:
     lines: tuple[tuple[int, ...], ...]
     key: tuple[int, ...] | None
     place: Place
+    node: str = ""
 
 
 def _paired(a: Ids, b: Ids) -> tuple[Ids, Ids]:
@@ -82,11 +83,14 @@ def _narrow(array: Ids, other: Sequence[int]) -> Ids:
 
 @dataclass(slots=True)
 class Ledger:
-    """The growing list of facts."""
+    """The growing list of facts; `cause` names the node whose rule is speaking, `equal_nodes[k]` the one that
+    stated `equals[k]`."""
 
     units: int = 0
     degrees: int = 1  # variable 0 is ZERO
+    cause: Cause = Cause("", "")
     equals: list[tuple[Ids, Ids]] = field(default_factory=list)
+    equal_nodes: list[str] = field(default_factory=list)
     pins: list[tuple[Ids, Cause, Place]] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
     columns: list[tuple[Ids, Ids, Place]] = field(default_factory=list)
@@ -124,6 +128,7 @@ class Ledger:
         if a is not b:
             a, b = _paired(a, b)
             self.equals.append((a.ravel(), b.ravel()))
+            self.equal_nodes.append(self.cause.node)
 
     def pin(self, ids: Ids, cause: Cause) -> None:
         """None of the units may move."""
@@ -135,7 +140,8 @@ class Ledger:
         """Broadcast the parts against each other; each entry is one row. `lines` as in `Relation`."""
         grids = np.broadcast_arrays(*parts)
         rows = np.stack([p.ravel() for p in grids], 1)
-        self.relations.append(Relation(rows, grids[0].shape, tuple(map(tuple, lines)), key, self.place))
+        lined = tuple(map(tuple, lines))
+        self.relations.append(Relation(rows, grids[0].shape, lined, key, self.place, self.cause.node))
 
     def column(self, ids: Ids, code: Ids | None = None) -> None:
         """The units of each code form a set that maps onto itself."""

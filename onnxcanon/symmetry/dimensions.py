@@ -239,7 +239,8 @@ def _held_dimensions(symmetry: Symmetry, entries: _Entries) -> list[tuple[Found,
 
 def activations(symmetry: Symmetry) -> Iterable[tuple[str, Labelled]]:
     """The labelled values that nodes compute, in the order of the graph."""
-    constants = symmetry.trace.parameters.keys() | symmetry.trace.held.keys()
+    known = symmetry.trace
+    constants = known.parameters.keys() | known.held.keys() | known.data.keys()
     return ((name, value) for name, value in symmetry.trace.values.items() if name not in constants)
 
 

@@ -55,9 +55,11 @@ class Parameter:
     scalable: bool
     ids: list[Ids | None] = field(default_factory=list)
     degrees: list[Ids | None] = field(default_factory=list)
+    readers: list[str] = field(default_factory=list)  # the node that first labelled each axis
 
     def __post_init__(self) -> None:
         self.ids = [None] * len(self.shape)
+        self.readers = [""] * len(self.shape)
         self.degrees = [None] * len(self.shape)
 
 
@@ -65,6 +67,7 @@ def stacked(members: Sequence[Parameter], units: Ids) -> Parameter:
     """Parameters of one shape along a new axis 0, labelled by `units`: context of all their labels."""
     first = members[0]
     made = Parameter(" | ".join(p.name for p in members), (len(members), *first.shape), first.scalable)
+    made.readers[1:] = first.readers
     made.ids[0] = units.reshape(-1, *[1] * len(first.shape))
     for axis in range(len(first.shape)):
         for target, source in (
@@ -132,9 +135,17 @@ class Labels:
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.cause = Cause("", "")
         self.shown: list[tuple[View, int]] = []
         self.first_use: dict[str, None] = {}  # parameters in the order in which they were labelled
+
+    @property
+    def cause(self) -> Cause:
+        """The node whose rule is speaking; the ledger notes it beside every fact."""
+        return self.ledger.cause
+
+    @cause.setter
+    def cause(self, cause: Cause) -> None:
+        self.ledger.cause = cause
 
     @contextmanager
     def slot(self, number: int) -> Iterator[None]:
@@ -224,6 +235,7 @@ class Labels:
         parameter's axes; `around` are the parameter axes it depends on."""
         shape = view.parameter.shape
         bound = store[source]
+        view.parameter.readers[source] = view.parameter.readers[source] or self.cause.node
         if bound is None:
             context = {*around, *view.taken}
             wide = [n if k == source or k in context else 1 for k, n in enumerate(shape)]

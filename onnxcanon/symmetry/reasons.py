@@ -7,13 +7,16 @@ became fixed, a graph input, a constant or a node that the analyzer does not see
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from onnxcanon.symmetry.analysis import Symmetry
-from onnxcanon.symmetry.constraints import Cause, Ids, Place
+from onnxcanon.symmetry.chains import Chains
 from onnxcanon.symmetry.labels import FIXED
 from onnxcanon.symmetry.trace import node_name
 
@@ -22,83 +25,97 @@ OWN_MEANING = "its positions have a meaning"
 CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "DeformConv", "FusedConv", "QLinearConv"})
 CONVERSIONS = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"})
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+IRREGULAR = "irregular structure: what its positions are tied to does not fall into equal blocks"
+DIFFERENT = "its positions differ in how the graph uses them"
+UNREAD = "no node of the main graph reads it"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why an axis is fixed: a sentence, and the nodes from the axis to the cause, the cause in words last."""
+
+    text: str
+    chain: tuple[str, ...]
 
 
 class Reasons:
     """Answers for one model."""
 
-    def __init__(self, graph: ir.Graph, symmetry: Symmetry) -> None:
-        self.graph = graph
+    def __init__(self, symmetry: Symmetry) -> None:
         self.symmetry = symmetry
         self.ledger = symmetry.trace.ledger
         self.parameters = symmetry.trace.parameters
-        self._told: dict[tuple[int, int], str] = {}
+        self._ends: dict[tuple[int, int], str] = {}
 
     def of(self, name: str, axis: int) -> str:
         """The reason why no position of an axis moves."""
+        return self.told(name, axis).text
+
+    def told(self, name: str, axis: int) -> Reason:
+        """The reason why no position of an axis moves, and the nodes that lead to it."""
         parameter = self.parameters[name]
-        classes = self.symmetry.classes[name].get(axis)
-        if classes is None:
+        ids, classes = parameter.ids[axis], self.symmetry.classes[name].get(axis)
+        if ids is None or classes is None:
             return self._unread(name, axis)
-        pins = self._pin_of[classes.ravel()]
-        pins = pins[pins >= 0]
-        if len(pins):
-            first = int(pins.min())
-            if self._pins[first][1].reason.startswith(OWN_MEANING):
+        reader = self.parameters[name].readers[axis]
+        way = self._chains.of(ids.ravel())
+        pinned = bool(self._pinned[classes].any())
+        if pinned and way is not None:
+            if self.ledger.pins[way[0]][1].reason.startswith(OWN_MEANING):
                 return self._unread(name, axis)
-            return self._pin(first, parameter.shape[axis])
+            return self._along(name, axis, *way)
         if np.isin(classes, self.symmetry.solution.rigid).any():
-            return "irregular structure: what its positions are tied to does not fall into equal blocks"
-        tied = self._tie_of[classes.ravel()]
-        tied = tied[tied >= 0]
-        if len(tied):
-            told = self._pin(int(tied.min()), parameter.shape[axis])
-            return f"moves only with others that are fixed: {told}"
-        return "its positions differ in how the graph uses them"
+            return Reason(IRREGULAR, (reader, IRREGULAR))
+        if way is not None:
+            told = self._along(name, axis, *way)
+            return Reason(f"moves only with others that are fixed: {told.text}", told.chain)
+        return Reason(DIFFERENT, (reader, DIFFERENT))
 
     # -- pins ---------------------------------------------------------------------------------------
 
     @cached_property
-    def _pins(self) -> list[tuple[Ids, Cause, Place]]:
-        """The pins as they were made; those that name no node last, they explain least."""
-        return sorted(self.ledger.pins, key=lambda pin: pin[1].node == "")
+    def _chains(self) -> Chains:
+        return Chains(self.ledger, self.symmetry.solution.classes, self.symmetry.moving)
 
     @cached_property
-    def _pin_of(self) -> Ids:
-        """The first pin of each class, -1 if none."""
-        first = np.full(self.symmetry.solution.count, -1, np.int64)
-        for k in range(len(self._pins) - 1, -1, -1):
-            first[self.symmetry.solution.classes[self._pins[k][0]]] = k
-        return first
+    def _pinned(self) -> NDArray[np.bool_]:
+        """Which classes hold a pinned unit, bool [classes]."""
+        mask = np.zeros(self.symmetry.solution.count, bool)
+        for ids, _, _ in self.ledger.pins:
+            mask[self.symmetry.solution.classes[ids]] = True
+        return mask
 
-    @cached_property
-    def _tie_of(self) -> Ids:
-        """A pin among the classes that each class stands in a relation with, -1 if none."""
-        pins = self._pin_of
-        tie = np.full(len(pins), np.iinfo(np.int64).max)
-        for relation in self.ledger.relations:
-            rows = self.symmetry.solution.classes[relation.rows]
-            known = pins[rows]
-            cause = np.where(known < 0, np.iinfo(np.int64).max, known).min(1)
-            np.minimum.at(tie, rows.ravel(), np.repeat(cause, rows.shape[1]))
-        return np.where(tie == np.iinfo(np.int64).max, -1, tie)
+    def _along(self, name: str, axis: int, pin: int, nodes: list[str]) -> Reason:
+        """The reason of a pin at the end of a way over nodes."""
+        parameter = self.parameters[name]
+        cause = self.ledger.pins[pin][1]
+        end = self._end(pin, parameter.shape[axis])
+        readers = self._readers.get(name, ())
+        if not nodes or nodes[0] not in readers:
+            nodes = [parameter.readers[axis], *nodes]
+        text = end
+        if cause.node and cause.reason != cause.node:
+            nodes = [*nodes, cause.node]
+            text = f"{cause.node}: {end}"
+        if cause.node in self._barriers:
+            end = self._barriers[cause.node]
+        return Reason(text, (*(node for node, _ in groupby(nodes) if node), end))
 
-    def _pin(self, number: int, size: int) -> str:
+    def _end(self, number: int, size: int) -> str:
         mark = (number, size)
-        if mark not in self._told:
-            self._told[mark] = self._told_pin(number, size)
-        return self._told[mark]
+        if mark not in self._ends:
+            self._ends[mark] = self._told_end(number, size)
+        return self._ends[mark]
 
-    def _told_pin(self, number: int, size: int) -> str:
-        cause = self._pins[number][1]
-        reason = cause.reason
+    def _told_end(self, number: int, size: int) -> str:
+        """The reason of a pin without its node."""
+        cause = self.ledger.pins[number][1]
+        reason = cause.reason.removeprefix(f"{cause.node}: ") if cause.node else cause.reason
         if reason == "a position":
             return f"{OWN_MEANING} of their own"
         if FIXED_AXIS in reason:
             reason = reason.replace(FIXED_AXIS, self._origin(cause.node, size))
-        if not cause.node or cause.node in reason:
-            return reason
-        return f"{cause.node}: {reason}"
+        return reason
 
     # -- where a fixed axis comes from --------------------------------------------------------------
 
@@ -115,9 +132,7 @@ class Reasons:
         start = self._nodes.get(node)
         if start is None:
             return FIXED_AXIS
-        near = [v for v in start.inputs if v is not None and self._fixed_sizes(v)]
-        exact = [v for v in near if size in self._fixed_sizes(v)]
-        queue = deque(exact or near)
+        queue = deque(self._fixed_inputs(start, size))
         seen = set(queue)
         made = constant = ""
         while queue:
@@ -129,8 +144,10 @@ class Reasons:
             source = self.symmetry.trace.sources.get(value)
             if producer is None and source is None and value.is_graph_input():
                 return f"an axis of {'constant' if value.is_initializer() else 'graph input'} '{value.name}'"
-            inputs = producer.inputs if producer else (source,)
-            before = [v for v in inputs if v is not None and self._fixed_sizes(v)]
+            if source is not None and producer is None:
+                before = [source] if self._fixed_sizes(source) else []
+            else:
+                before = self._fixed_inputs(producer, size) if producer else []
             if producer is None and source is not None:
                 made = made or f"an axis of '{value.name}', which a loop carries"
             elif producer is None or producer.op_type == "Constant":
@@ -140,6 +157,11 @@ class Reasons:
             queue.extend(v for v in before if v not in seen)
             seen.update(before)
         return made or constant or FIXED_AXIS
+
+    def _fixed_inputs(self, node: ir.Node, size: int) -> list[ir.Value]:
+        """The inputs of a node with fixed axes, only those of the size in question where there are such."""
+        near = [v for v in node.inputs if v is not None and self._fixed_sizes(v)]
+        return [v for v in near if size in self._fixed_sizes(v)] or near
 
     def _fixed_sizes(self, value: ir.Value) -> set[int]:
         """The sizes of a value's fixed axes (a caller's constants count as fixed)."""
@@ -162,15 +184,20 @@ class Reasons:
                     out.setdefault(names[value], node)
         return out
 
-    def _unread(self, name: str, axis: int) -> str:
+    @cached_property
+    def _readers(self) -> dict[str, set[str]]:
+        """The names of the nodes that labelled some axis of each parameter."""
+        return {name: set(parameter.readers) for name, parameter in self.parameters.items()}
+
+    def _unread(self, name: str, axis: int) -> Reason:
         node = self._uses.get(name)
         while node is not None and node.op_type in CONVERSIONS:
             node = next((user for user, _ in node.outputs[0].uses()), None)
         if node is None:
-            return "no node of the main graph reads it"
+            return Reason(UNREAD, (UNREAD,))
         told = f"{node_name(node)} ({node.op_type})"
         if node.op_type in CONVOLUTIONS and axis >= 2:
-            return f"kernel positions of {told}"
+            return Reason(f"kernel positions of {told}", (node_name(node), "kernel positions"))
         if node.op_type in RECURRENT and axis == 0:
-            return f"directions of {told}"
-        return f"{OWN_MEANING} in {told}"
+            return Reason(f"directions of {told}", (node_name(node), f"directions of {node.op_type}"))
+        return Reason(f"{OWN_MEANING} in {told}", (node_name(node), f"{OWN_MEANING} in {node.op_type}"))

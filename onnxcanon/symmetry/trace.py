@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnxcanon.model import Model
 from onnxcanon.symmetry.branches import Branches, Step, digest, find_branches, step
 from onnxcanon.symmetry.constraints import Cause, Ids, Ledger, Place
+from onnxcanon.symmetry.data_constants import data_kind
 from onnxcanon.symmetry.graphs import captured, inlined, not_inlined, ordered, reads, subgraphs
 from onnxcanon.symmetry.labels import (
     FIXED,
@@ -40,6 +41,8 @@ INDEX_TYPES = frozenset(
 )
 """Types of constants that are indices, shapes or masks, never weights."""
 
+NEVER_READ = "never read"
+"""Why positions of a parameter are held that no node takes."""
 
 OTHER_SHAPE = "its result has not the shape that was inferred or declared"
 """Where a rule and shape inference differ: the file contradicts itself, or one of them is wrong."""
@@ -58,9 +61,11 @@ class Obstacle:
 class Trace:
     """The ledger of one graph with the parameters it speaks of."""
 
+    graph: ir.Graph  # the main graph, with functions inlined
     ledger: Ledger
     parameters: dict[str, Parameter] = field(default_factory=dict)  # in the order of their first use
     held: dict[str, str] = field(default_factory=dict)  # constants that are not ours to move, and why
+    data: dict[str, str] = field(default_factory=dict)  # constants that are no weights, and what they are
     barriers: list[Obstacle] = field(default_factory=list)
     values: dict[str, Labelled] = field(default_factory=dict)
     names: dict[ir.Value, str] = field(default_factory=dict)  # what each value is called in this ledger
@@ -87,15 +92,24 @@ def node_name(node: ir.Node) -> str:
 class Tracer:
     """One walk over one model."""
 
-    def __init__(self, model: Model, sizes: dict[str, int] | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        sizes: dict[str, int] | None = None,
+        *,
+        permute_constants: bool = False,
+        allow_overridable: bool = False,
+    ) -> None:
         self.model = model
+        self.permute_constants = permute_constants
+        self.overridable = frozenset[str]() if allow_overridable else frozenset(model.overridable())
         program = inlined(model.ir)
         self.graph = program.graph
         self.opaque = not_inlined(program, model.ir.functions)
         self.worlds = self._worlds(sizes)
         self.shapes = self.worlds[0]
         self.labels = Movement(Ledger())
-        self.trace = Trace(self.labels.ledger)
+        self.trace = Trace(self.graph, self.labels.ledger)
         self.values: dict[ir.Value, Labelled | None] = {}
         self.steps: list[Step] = []
         self.depth = 0  # of nested graphs
@@ -189,11 +203,9 @@ class Tracer:
                 self.trace.values[names[value]] = labelled
 
     def _inputs(self) -> None:
-        inputs = set(self.graph.inputs)
-        overridable = inputs if self.model.ir.ir_version >= 4 else set()
         for value in self.graph.initializers.values():
             self.values[value] = self._constant(
-                value, "may be overridden by the caller" if value in overridable else ""
+                value, "may be overridden by the caller" if value.name in self.overridable else ""
             )
         for value in self.graph.inputs:
             if value not in self.values:
@@ -217,6 +229,12 @@ class Tracer:
         if size <= 1 or (self.uses[key] > 1 and self._uniform(key)):
             array = self.model.tensor(key)
             return constant(shape, UNIFORM, zero=size > 0 and not np.any(array))
+        kind = self.trace.data.get(key)
+        if kind is None and key not in self.trace.parameters and dtype.is_floating_point():
+            kind = None if self.permute_constants else data_kind(value, shape)
+        if kind is not None:
+            self.trace.data[key] = kind
+            return self._data(key, shape, size)
         parameter = self.trace.parameters.get(key)  # a function's is there once per call
         if parameter is None:
             parameter = self.trace.parameters[key] = Parameter(key, shape, dtype in SCALABLE)
@@ -268,7 +286,7 @@ class Tracer:
                 self.trace.sources.update((formal, given) for formal, given in pairs if given is not None)
         for k, value in enumerate(inputs):
             if k not in op.claimed and value is not None:
-                self.labels.fix_all(value, f"read by {name} ({node.op_type})")
+                self.labels.fix_all(value, f"read by {node.op_type} as it is")
         for k, output in enumerate(node.outputs):
             labelled = outputs[k] if k < len(outputs) else None
             shape = self.shapes.shapes(output)[0]
@@ -362,7 +380,7 @@ class Tracer:
             known = self._labelled(source)
             if known is not None and self.shapes.is_known(source):
                 self.labels.cause = Cause(node_name(node), "")
-                self.labels.fix_all(known, f"read by {node_name(node)} ({node.op_type})")
+                self.labels.fix_all(known, f"read by {node.op_type} as it is")
         for value in node.outputs:
             first, second = self.shapes.data_pair(value)
             shape = self.shapes.shapes(value)[0]
@@ -380,7 +398,7 @@ class Tracer:
         domain = f"{node.domain}::" if node.domain not in ("", "ai.onnx") else ""
         self.trace.barriers.append(Obstacle(node_name(node), domain + node.op_type, reason))
         for value in labelled:
-            self.labels.fix_all(value, f"{node_name(node)}: {reason}")
+            self.labels.fix_all(value, reason)
 
     def _fits(self, value: ir.Value, labelled: Labelled | None) -> bool:
         """Whether an output has the shape that was inferred, or one was not."""
@@ -398,7 +416,8 @@ class Tracer:
                 unused = ids < 0
                 if unused.any():
                     ids[unused] = ledger.new_units((int(unused.sum()),))
-                    ledger.pin(ids[unused], Cause("", "never read"))
+                    ledger.pin(ids[unused], Cause("", NEVER_READ))
+                self.labels.cause = Cause(parameter.readers[axis], "")
                 value = constant(parameter.shape)
                 value.ids = [FIXED if a is None else a for a in parameter.ids]
                 self.labels.in_context(value, axis)
@@ -414,6 +433,13 @@ def _carries(value: Labelled) -> bool:
     return labelled or value.view is not None or isinstance(value, Bundle)
 
 
-def trace(model: Model, sizes: dict[str, int] | None = None) -> Trace:
-    """All facts about one model's units and degrees."""
-    return Tracer(model, sizes).run()
+def trace(
+    model: Model,
+    sizes: dict[str, int] | None = None,
+    *,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
+) -> Trace:
+    """All facts about one model's units and degrees; the options are those of `analysis.symmetry`."""
+    options = {"permute_constants": permute_constants, "allow_overridable": allow_overridable}
+    return Tracer(model, sizes, **options).run()
