@@ -1,0 +1,147 @@
+"""Both answers side by side, and the reason where the analyzer's is smaller."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import permutations
+
+import numpy as np
+
+from onnxcanon.model import load
+from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.transform import move
+from tests.brute_force.function import Function, Places
+from tests.brute_force.groups import Chain, chain
+from tests.brute_force.oracle import Oracle, TooHard
+from tests.fuzz.graphs import Case
+
+
+class Reason(StrEnum):
+    """Why the analyzer's group may be smaller than the one searched for: the whole list."""
+
+    IRREGULAR = "an axis permutation is missed: the analyzer reports an irregular structure it holds"
+    BARRIER = "an axis permutation is missed: the analyzer reports a node it does not see through"
+    CONTEXT = "a permutation of an axis that depends on the position along another"
+    ENTRIES = "entries of one parameter change places one by one"
+    PARAMETERS = "whole parameters change places"
+    ACROSS = "entries of different parameters change places one by one"
+
+
+class Failure(StrEnum):
+    """What must not happen."""
+
+    UNSOUND = "an element of the analyzer's group changes the function"
+    UNFAITHFUL = "the analyzer's group does not have the order it says"
+    DEFECT = "the certificate failed"
+    MISSED = "an axis permutation is missed for no stated reason"
+
+
+@dataclass
+class Result:
+    """Orders of the analyzer's group and of the one searched for; an element the analyzer misses."""
+
+    ours: int = 1
+    whole: int = 1
+    reason: Reason | Failure | None = None
+    missed: Places | None = None
+    hard: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return isinstance(self.reason, Failure)
+
+    @property
+    def word(self) -> str:
+        return "too hard to search" if self.hard else self.reason.name if self.reason else "equal"
+
+
+def compare(case: Case, seed: int = 0) -> Result:
+    """The analyzer's group and the brute-force one of the same graph."""
+    f = Function(case, seed)
+    found = symmetry(load(case.proto))
+    if found.solution.defects:
+        return Result(reason=Failure.DEFECT)
+    ours = chain(f.count, lambda: _drawn(f, found))
+    result = Result(ours.order)
+    if not all(f.keeps(_drawn(f, found)) for _ in range(6)):
+        result.reason = Failure.UNSOUND
+    elif abs(np.log10(float(ours.order)) - found.log10_orbit) > 1e-6:
+        result.reason = Failure.UNFAITHFUL
+    else:
+        _search(f, found, ours, result)
+    return result
+
+
+def _search(f: Function, found: Symmetry, ours: Chain, result: Result) -> None:
+    try:
+        oracle = Oracle(f)
+        whole = oracle.group("all")
+        result.whole = whole.order
+        if _read_order(f, found) == whole.order:
+            return
+        for kind in ("axes", "within", "all"):
+            group = whole if kind == "all" else oracle.group(kind)
+            missing = [g for g in group.generators if not _contains(f, ours, g)]
+            if missing:
+                result.missed = missing[0]
+                result.reason = _reason(f, found, kind, missing[0])
+                return
+        result.reason = Failure.UNSOUND  # the analyzer's group is larger, and contains the other
+    except TooHard:
+        result.hard = True
+
+
+def _drawn(f: Function, found: Symmetry) -> Places:
+    """A random element of the analyzer's group as a permutation of entries."""
+    element = found.random(f.rng, scale=False, sign=False)
+    places = np.arange(f.count)
+    for name, action in element.actions.items():
+        here = np.arange(f.count)[f.slices[name]].reshape(f.shapes[name])
+        places[f.slices[name]] = move(here, action.index).reshape(-1)
+    return places
+
+
+def _on_read(f: Function, places: Places) -> Places:
+    """The same on the entries that are read, the others in place."""
+    return np.where(f.read, places, np.arange(f.count))
+
+
+def _read_order(f: Function, found: Symmetry) -> int:
+    return chain(f.count, lambda: _on_read(f, _drawn(f, found))).order
+
+
+def _contains(f: Function, ours: Chain, g: Places) -> bool:
+    return g in ours
+
+
+def _reason(f: Function, found: Symmetry, kind: str, missed: Places) -> Reason | Failure:
+    if kind == "axes":
+        if len(found.solution.rigid):
+            return Reason.IRREGULAR
+        return Reason.BARRIER if found.trace.barriers else Failure.MISSED
+    if kind == "within":
+        return Reason.CONTEXT if all(_nested(f, n, missed) for n in f.shapes) else Reason.ENTRIES
+    return Reason.PARAMETERS if _whole_parameters(f, missed) else Reason.ACROSS
+
+
+def _nested(f: Function, name: str, g: Places) -> bool:
+    """Whether entries that agree along the first k axes, in some order of the axes, still do after moving."""
+    shape, start = f.shapes[name], f.slices[name].start
+    before = np.stack(np.unravel_index(np.arange(int(np.prod(shape))), shape), 1)
+    after = np.stack(np.unravel_index(g[f.slices[name]] - start, shape), 1)
+    return any(
+        all(_function(before[:, order[:k]], after[:, order[:k]]) for k in range(1, len(shape)))
+        for order in map(list, permutations(range(len(shape))))
+    )
+
+
+def _function(a: Places, b: Places) -> bool:
+    """Whether the rows of a determine those of b."""
+    return len(np.unique(np.concatenate([a, b], 1), axis=0)) == len(np.unique(a, axis=0))
+
+
+def _whole_parameters(f: Function, g: Places) -> bool:
+    """Whether every parameter comes whole from one parameter."""
+    owner = np.concatenate([np.full(s.stop - s.start, k) for k, s in enumerate(f.slices.values())])
+    return all(len(np.unique(owner[g[s]])) == 1 for s in f.slices.values())
