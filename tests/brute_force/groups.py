@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from math import prod
 
 import numpy as np
@@ -63,6 +63,23 @@ class Chain:
         base, transversal = self.levels[level]
         transversal[int(rest[base])] = rest
         return True
+
+
+def products(generators: Sequence[Places], rng: np.random.Generator) -> Callable[[], Places]:
+    """Nearly uniform elements of the group that the generators make (product replacement)."""
+    pool = [generators[k % len(generators)] for k in range(max(10, 2 * len(generators)))]
+    last = pool[0]
+
+    def draw() -> Places:
+        nonlocal last
+        i, j = rng.choice(len(pool), 2, replace=False).tolist()
+        pool[i] = pool[i][pool[j] if rng.random() < 0.5 else inverse(pool[j])]
+        last = last[pool[i]]
+        return last
+
+    for _ in range(100):
+        draw()
+    return draw
 
 
 def chain(degree: int, draw: Callable[[], Places], patience: int = 60) -> Chain:

@@ -21,8 +21,10 @@ from tests.brute_force.function import TOLERANCE, Function, Places, Values
 from tests.brute_force.groups import orbit
 
 Colours = NDArray[np.int64]
-LEAVES = 3000
-"""Elements tried for one graph before it counts as too hard; symmetric graphs need as many as generators."""
+STEPS = 3000
+"""Refinements for one class before the graph counts as too hard; most need as many as generators."""
+
+BASES = 3
 
 
 class TooHard(Exception):
@@ -59,7 +61,7 @@ class Oracle:
         _, index, counts = np.unique(self.cells, return_inverse=True, return_counts=True)
         self.loose = np.flatnonzero((counts[index] > 1) & f.read)
         self.pairs = self._pairs()
-        self.leaves = 0
+        self.steps = 0
 
     def _base(self, cells: Colours) -> Values:
         """Parameters that are constant on the cells."""
@@ -86,19 +88,22 @@ class Oracle:
         return cells
 
     def _pairs(self) -> Colours:
-        """Colours of pairs of loose entries, [m, m]."""
-        theta = self._base(self.cells)
+        """Colours of pairs of loose entries, [m, m], from several base points: at one, a unit may be dead."""
         m = len(self.loose)
         out = np.zeros((m, m), np.int64)
-        pairs = list(combinations(range(m), 2))
-        rows = []
-        for i, j in pairs:
-            moved = theta.copy()
-            moved[self.loose[[i, j]]] += 0.37
-            rows.append(self.f(moved))
-        if pairs:
-            a, b = np.array(pairs).T
-            out[a, b] = out[b, a] = clusters(rows) + 1
+        pairs = np.array(list(combinations(range(m), 2))).reshape(-1, 2)
+        colours = []
+        for _ in range(BASES if m else 0):
+            theta = self._base(self.cells)
+            rows = []
+            for pair in pairs:
+                moved = theta.copy()
+                moved[self.loose[pair]] += 0.37
+                rows.append(self.f(moved))
+            colours.append(clusters(rows))
+        if m:
+            a, b = pairs.T
+            out[a, b] = out[b, a] = _numbered(np.stack(colours, 1)) + 1
         return out
 
     # -- classes of permutations ----------------------------------------------------------------------
@@ -137,7 +142,7 @@ class Oracle:
         while (u := _target(colours[-1])) is not None:
             base.append(u)
             colours.append(_refined([_alone(colours[-1], u)], pairs)[0])
-        self.leaves = 0
+        self.steps = 0
         local: list[Places] = []
         sizes = []
         for level in reversed(range(len(base))):
@@ -158,15 +163,15 @@ class Oracle:
 
     def _extend(self, left: Colours, right: Colours, pairs: Colours) -> Places | None:
         """A permutation that keeps the function and takes left colours to right ones."""
+        self.steps += 1
+        if self.steps > STEPS:
+            raise TooHard("too many refinements")
         refined = _refined([left, right], pairs)
         if refined is None:
             return None
         left, right = refined
         u = _target(left)
         if u is None:
-            self.leaves += 1
-            if self.leaves > LEAVES:
-                raise TooHard("too many leaves")
             g = np.empty(len(left), np.int64)
             g[np.argsort(left)] = np.argsort(right)
             return g if self.f.keeps(self._whole(g)) else None
