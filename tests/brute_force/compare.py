@@ -22,8 +22,10 @@ class Reason(StrEnum):
     """Why the analyzer's group may be smaller than the one searched for: the whole list."""
 
     IRREGULAR = "an axis permutation is missed: the analyzer reports an irregular structure it holds"
+    PINNED = "an axis permutation is missed: the analyzer pins units it moves, with a cause"
     BARRIER = "an axis permutation is missed: the analyzer reports a node it does not see through"
     REPEATED = "positions of an axis that read the same unit change places; ours keep the order of occurrence"
+    ARITHMETIC = "operands of a commutative operator change roles, or terms of one sum"
     CONTEXT = "a permutation of an axis that depends on the position along another"
     ENTRIES = "entries of one parameter change places one by one"
     PARAMETERS = "whole parameters change places"
@@ -75,11 +77,11 @@ def compare(case: Case, seed: int = 0) -> Result:
     elif abs(np.log10(float(ours.order)) - found.log10_orbit) > 1e-6:
         result.reason = Failure.UNFAITHFUL
     else:
-        _search(f, found, result)
+        _search(case, f, found, result)
     return result
 
 
-def _search(f: Function, found: Symmetry, result: Result) -> None:
+def _search(case: Case, f: Function, found: Symmetry, result: Result) -> None:
     """Find the whole group; if it is larger, an element of the smallest class that shows it."""
     drawn = [_drawn(f, found) for _ in range(GENERATORS)]
     if any((f.read[g] != f.read).any() for g in drawn):
@@ -99,6 +101,8 @@ def _search(f: Function, found: Symmetry, result: Result) -> None:
             if missing := [g for g in group.generators if g not in wider]:
                 result.missed = missing[0]
                 result.reason = _reason(f, found, kind, missing[0])
+                if kind == "axes" and not Function(case, tagged=True).keeps(missing[0]):
+                    result.reason = Reason.ARITHMETIC
                 return
         result.reason = Reason.REPEATED if ours.order < whole.order else Failure.UNSOUND
     except TooHard:
@@ -133,10 +137,29 @@ def _reason(f: Function, found: Symmetry, kind: str, missed: Places) -> Reason |
     if kind == "axes":
         if len(found.solution.rigid):
             return Reason.IRREGULAR
-        return Reason.BARRIER if found.trace.barriers else Failure.MISSED
+        if found.trace.barriers:
+            return Reason.BARRIER
+        return Reason.PINNED if _moves_pinned(f, found, missed) else Failure.MISSED
     if kind == "within":
         return Reason.CONTEXT if all(_nested(f, n, missed) for n in f.shapes) else Reason.ENTRIES
     return Reason.PARAMETERS if _whole_parameters(f, missed) else Reason.ACROSS
+
+
+def _moves_pinned(f: Function, found: Symmetry, g: Places) -> bool:
+    """Whether an axis permutation moves a position whose unit the analyzer pinned for a cause it names."""
+    units = [ids.ravel() for ids, cause in found.trace.ledger.pins if cause.reason]
+    pinned = np.unique(found.solution.classes[np.concatenate([np.zeros(0, np.int64), *units])])
+    for name, axes in found.classes.items():
+        if name not in f.slices:
+            continue
+        shape = f.shapes[name]
+        moved = g[f.slices[name]] - f.slices[name].start
+        for axis, classes in axes.items():
+            before, after = (np.unravel_index(k, shape)[axis] for k in (np.arange(len(moved)), moved))
+            own = np.broadcast_to(classes, shape).reshape(-1)
+            if np.isin(own[before != after], pinned).any():
+                return True
+    return False
 
 
 def _nested(f: Function, name: str, g: Places) -> bool:

@@ -23,11 +23,14 @@ DRAWS = 6
 MORE_DRAWS = 18
 """For entries nobody seems to read: clips and maxima may hide them."""
 
+COMMUTATIVE = frozenset({"Add", "Max", "Mean", "Min", "Mul", "Sum"})
+LINEAR = frozenset({"Conv", "Einsum", "Gemm", "MatMul", "ReduceMean", "ReduceSum"})
+
 
 class Function:
     """f(θ, x) for a graph: θ are the entries of all parameters, one after the other."""
 
-    def __init__(self, case: Case, seed: int = 0) -> None:
+    def __init__(self, case: Case, seed: int = 0, *, tagged: bool = False) -> None:
         known = tensors(case)
         self.shapes = {n: a.shape for n, a in known.items() if a.dtype.kind == "f" and a.size > 1}
         starts = np.cumsum([0, *(int(np.prod(s)) for s in self.shapes.values())]).tolist()
@@ -36,7 +39,7 @@ class Function:
         self.positive = np.zeros(self.count, bool)
         for name, where in self.slices.items():
             self.positive[where] = bool((known[name] > 0).all())
-        self._session = session(_open(case.proto, known, list(self.shapes)).SerializeToString())
+        self._session = session(_open(case.proto, known, list(self.shapes), tagged).SerializeToString())
         self.rng = np.random.default_rng([seed, 31])
         self.feeds = case.feeds[0]
 
@@ -86,11 +89,13 @@ def same(one: Values, other: Values) -> bool:
     return bool(np.allclose(one, other, 0, TOLERANCE * scale, equal_nan=True))
 
 
-def _open(proto: onnx.ModelProto, known: Feeds, names: list[str]) -> onnx.ModelProto:
+def _open(proto: onnx.ModelProto, known: Feeds, names: list[str], tagged: bool) -> onnx.ModelProto:
     """The graph with these initializers as inputs."""
     made = onnx.ModelProto()
     made.CopyFrom(proto)
     _spell_convolutions(made, known)
+    if tagged:
+        _tag_operands(made)
     kept = [t for t in made.graph.initializer if t.name not in names]
     del made.graph.initializer[:]
     made.graph.initializer.extend(kept)
@@ -120,5 +125,27 @@ def _spell_convolutions(proto: onnx.ModelProto, known: Feeds) -> None:
             helper.make_node("Einsum", [f"{y}.x", f"{y}.w"], [f"{y}.grid"], equation="ngct,gmc->ngmt")
         )
         nodes.append(helper.make_node("Reshape", [f"{y}.grid", f"{y}.y.shape"], [y]))
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+
+
+def _tag_operands(proto: onnx.ModelProto) -> None:
+    """Pass later operands of commutative operators, and what these and linear ones give, through y + sin y:
+    what is left of the symmetries owes nothing to a + b = b + a, nor to sums of sums."""
+    nodes = []
+
+    def bent(source: str, made: str, times: int = 1) -> None:
+        nodes.append(helper.make_node("Sin", [source], [f"{made}.sin"]))
+        nodes.append(helper.make_node("Sum", [source] + [f"{made}.sin"] * times, [made]))
+
+    for node in proto.graph.node:
+        if node.op_type in COMMUTATIVE:
+            for k in range(1, len(node.input)):
+                bent(node.input[k], f"{node.output[0]}.{k}", k)
+                node.input[k] = f"{node.output[0]}.{k}"
+        nodes.append(node)
+        if node.op_type in COMMUTATIVE | LINEAR:
+            y, node.output[0] = node.output[0], f"{node.output[0]}.plain"
+            bent(node.output[0], y)
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
