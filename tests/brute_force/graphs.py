@@ -141,7 +141,7 @@ def ranked(b: Tiny) -> str:
 
 
 def kinked(b: Tiny, x: str) -> str:
-    return b.op(b.pick(["Relu", "Tanh", "Sigmoid", "Softplus"]), x)
+    return b.op(b.pick(["Relu", "Tanh", "Sigmoid"]), x)
 
 
 def mlp(b: Tiny) -> list[str]:
