@@ -1,5 +1,5 @@
-"""Rules and helpers made wrong on purpose, each on a graph where it matters: the certificate, the analyzer's own
-errors or a run of the model must notice."""
+"""Rules and helpers made wrong on purpose, each on a graph where it matters: the certificate, the analyzer's
+own errors or a run of the model must notice."""
 
 from __future__ import annotations
 
@@ -235,43 +235,96 @@ MUTANTS = [
     Mutant("Exp is homogeneous", rule("Exp", RULES["", "Relu"]), lambda: layer("Exp")),
     Mutant("Cos is odd", rule("Cos", RULES["", "Tanh"]), lambda: layer("Cos")),
     Mutant("Abs is linear", rule("Abs", passing), lambda: layer("Abs")),
-    Mutant("Clip passes", rule("Clip", passing), lambda: hidden(
-        "h = Clip(a, l, u)", {"l": np.array(-0.2, np.float32), "u": np.array(0.5, np.float32)})),
+    Mutant(
+        "Clip passes",
+        rule("Clip", passing),
+        lambda: hidden(
+            "h = Clip(a, l, u)", {"l": np.array(-0.2, np.float32), "u": np.array(0.5, np.float32)}
+        ),
+    ),
     Mutant("Concat backwards", method(Movement, "concat", joined_backwards), lambda: hidden(JOIN, JOINED)),
-    Mutant("Concat repeats its first part", method(Movement, "concat", column_dropped),
-           lambda: hidden(CUT.replace("2", "3"), {**ENDS, "from": np.array([3])})),
+    Mutant(
+        "Concat repeats its first part",
+        method(Movement, "concat", column_dropped),
+        lambda: hidden(CUT.replace("2", "3"), {**ENDS, "from": np.array([3])}),
+    ),
     Mutant("take is off by one", method(Movement, "take", taken_one_off), lambda: hidden(CUT, ENDS)),
-    Mutant("Split repeats its first part", rule("Split", halves_alike), lambda: hidden(
-        "p, q = Split<axis = 1>(a, n)\n        r = Tanh(q)\n        h = Concat<axis = 1>(p, r)",
-        {"n": np.array([3, 3])})),
+    Mutant(
+        "Split repeats its first part",
+        rule("Split", halves_alike),
+        lambda: hidden(
+            "p, q = Split<axis = 1>(a, n)\n        r = Tanh(q)\n        h = Concat<axis = 1>(p, r)",
+            {"n": np.array([3, 3])},
+        ),
+    ),
     Mutant("grouped convolution taken for dense", method(conv_rules, "_grouped", dense_grouped), grouped),
-    Mutant("dense convolution does not meet its input", method(conv_rules, "_dense",
-           lambda t, x, w, out, *, transposed: conv_rules._put(out, w.ids[0], w.degrees[0])),
-           lambda: image("h = Relu(a)")),
-    Mutant("convolution forgets its bias", method(conv_rules, "add_bias", lambda t, y, b: (t.bind(b), y)[1]),
-           lambda: image("h = Relu(c)\n c = Conv(a, k, b)".replace("h = Relu(c)\n ", "")
-                         + "\n        h = Relu(c)", k=weights(4, 4, 1, 1), b=weights(4))),
-    Mutant("LayerNormalization scales by unit", method(norm_rules, "centred", lambda t, x, axes: t.copy(t.bind(x))),
-           lambda: hidden(NORMAL, GAIN)),
-    Mutant("LayerNormalization has a sign per unit",
-           method(norm_rules, "centred", norm_rules.root_mean_square), lambda: hidden(NORMAL, GAIN)),
-    Mutant("LayerNormalization forgets its gain", ignoring("LayerNormalization", 1), lambda: hidden(NORMAL, GAIN)),
-    Mutant("LpNormalization scales by unit", rule("LpNormalization", passing),
-           lambda: hidden("h = LpNormalization<axis = 1>(a)", {})),
-    Mutant("LRN lets channels pass", rule("LRN", RULES["", "Sigmoid"]),
-           lambda: image("h = LRN<size = 3, alpha = 1.0>(a)")),
+    Mutant(
+        "dense convolution does not meet its input",
+        method(
+            conv_rules,
+            "_dense",
+            lambda t, x, w, out, *, transposed: conv_rules._put(out, w.ids[0], w.degrees[0]),
+        ),
+        lambda: image("h = Relu(a)"),
+    ),
+    Mutant(
+        "convolution forgets its bias",
+        method(conv_rules, "add_bias", lambda t, y, b: (t.bind(b), y)[1]),
+        lambda: image(
+            "h = Relu(c)\n c = Conv(a, k, b)".replace("h = Relu(c)\n ", "") + "\n        h = Relu(c)",
+            k=weights(4, 4, 1, 1),
+            b=weights(4),
+        ),
+    ),
+    Mutant(
+        "LayerNormalization scales by unit",
+        method(norm_rules, "centred", lambda t, x, axes: t.copy(t.bind(x))),
+        lambda: hidden(NORMAL, GAIN),
+    ),
+    Mutant(
+        "LayerNormalization has a sign per unit",
+        method(norm_rules, "centred", norm_rules.root_mean_square),
+        lambda: hidden(NORMAL, GAIN),
+    ),
+    Mutant(
+        "LayerNormalization forgets its gain", ignoring("LayerNormalization", 1), lambda: hidden(NORMAL, GAIN)
+    ),
+    Mutant(
+        "LpNormalization scales by unit",
+        rule("LpNormalization", passing),
+        lambda: hidden("h = LpNormalization<axis = 1>(a)", {}),
+    ),
+    Mutant(
+        "LRN lets channels pass",
+        rule("LRN", RULES["", "Sigmoid"]),
+        lambda: image("h = LRN<size = 3, alpha = 1.0>(a)"),
+    ),
     Mutant("Transpose the other way", rule("Transpose", mirrored_transpose), turned),
     Mutant("ArgMax does not fix", rule("ArgMax", index_of), lambda: still_output("ArgMax")),
-    Mutant("CumSum does not fix", rule("CumSum", passing), lambda: hidden(
-        "h = CumSum(a, k)", {"k": np.array(1)})),
+    Mutant(
+        "CumSum does not fix", rule("CumSum", passing), lambda: hidden("h = CumSum(a, k)", {"k": np.array(1)})
+    ),
     Mutant("Add forgets its second operand", ignoring("Add", 1), lambda: hidden(ADDED, {"m": weights(6)})),
     Mutant("Mul forgets its second operand", ignoring("Mul", 1), lambda: hidden(MASKED, {"m": weights(6)})),
     Mutant("Add multiplies degrees", rule("Add", RULES["", "Mul"]), lambda: hidden(ADDED, {"m": weights(6)})),
-    Mutant("Max keeps signs", rule("Max", RULES["", "Add"]), lambda: hidden("h = Max(a, m)", {"m": weights(6)})),
-    Mutant("Where claims its condition only", ignoring("Where", 1), lambda: hidden(
-        "b = MatMul(x, w3)\n        c = Less(b, m)\n        h = Where(c, a, m)", {"w3": weights(4, 6), "m": weights(6)})),
-    Mutant("contraction equates no labels", lambda p: (p.setattr(Movement, "meet", lambda t, states, reason="": (
-        states[0] if states else None)), None)[1]),
+    Mutant(
+        "Max keeps signs", rule("Max", RULES["", "Add"]), lambda: hidden("h = Max(a, m)", {"m": weights(6)})
+    ),
+    Mutant(
+        "Where claims its condition only",
+        ignoring("Where", 1),
+        lambda: hidden(
+            "b = MatMul(x, w3)\n        c = Less(b, m)\n        h = Where(c, a, m)",
+            {"w3": weights(4, 6), "m": weights(6)},
+        ),
+    ),
+    Mutant(
+        "contraction equates no labels",
+        lambda p: (
+            p.setattr(Movement, "meet", lambda t, states, reason="": states[0] if states else None),
+            None,
+        )[1],
+    ),
     Mutant("contraction cancels no degrees", method(Movement, "cancel", NOTHING)),
     Mutant("outputs are not pinned", method(Movement, "fix_all", NOTHING)),
     Mutant("no label is ever pinned", method(Ledger, "pin", NOTHING), lambda: layer("Tanh")),
@@ -280,10 +333,17 @@ MUTANTS = [
     Mutant("no gauge equations", method(analysis, "solve_degrees", without_equations)),
     Mutant("functions stop no signs", free_signs),
     Mutant("functions stop no scales", free_scales, lambda: layer("Tanh")),
-    Mutant("no colour refinement", not_refined, lambda: generate(20)),  # small graphs are cut apart by columns
-    Mutant("a reduction keeps its degrees apart", method(Movement, "degree_forget", lambda t, d, axes, system=0: d),
-           lambda: hidden("r = ReduceMean<keepdims = 1>(a, one)\n        h = Sub(a, r)", {"one": np.array([1])}, 18)),
-]  # fmt: skip
+    Mutant(
+        "no colour refinement", not_refined, lambda: generate(20)
+    ),  # small graphs are cut apart by columns
+    Mutant(
+        "a reduction keeps its degrees apart",
+        method(Movement, "degree_forget", lambda t, d, axes, system=0: d),
+        lambda: hidden(
+            "r = ReduceMean<keepdims = 1>(a, one)\n        h = Sub(a, r)", {"one": np.array([1])}, 18
+        ),
+    ),
+]
 
 
 def problems(graph: Case) -> list[str]:

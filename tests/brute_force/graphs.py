@@ -21,8 +21,8 @@ ENTRIES = 72
 """Most parameter entries of a graph: some twelve units that move, with what they meet."""
 LONGEST = 12
 SINGLE = frozenset(
-    {"Attention", "Cast", "DequantizeLinear", "GroupNormalization", "GRU", "LayerNormalization", "LSTM", "RNN",
-     "RMSNormalization"}
+    {"Attention", "Cast", "DequantizeLinear", "GroupNormalization", "GRU", "LayerNormalization", "LSTM",
+     "RNN", "RMSNormalization"}
 )  # fmt: skip
 """Operators that onnxruntime computes in single precision, or that the search would not see as double."""
 
@@ -63,7 +63,9 @@ class Tiny(Builder):
         self.value[y] = np.einsum("ngct,gmc->ngmt", parts, kernel).reshape(n, filters, t)
         return y
 
-    def ops(self, kind: str, *inputs: str, outputs: int = 1, keep: Sequence[int] | None = None, **more: Any) -> list[str]:  # fmt: skip
+    def ops(
+        self, kind: str, *inputs: str, outputs: int = 1, keep: Sequence[int] | None = None, **more: Any
+    ) -> list[str]:
         if kind in SINGLE or more.get("domain"):
             raise Rejected(f"{kind} is not computed in double precision")
         return super().ops(kind, *inputs, outputs=outputs, keep=keep, **more)
