@@ -15,7 +15,7 @@ from tests.fuzz.graphs import Case, tensors
 
 def minimize(case: Case, fails: Callable[[Case], bool]) -> Case:
     """Cut nodes from a failing case as long as it fails: fewer outputs, inputs in the middle, shortcuts."""
-    case = _pruned(case, [o.name for o in case.proto.graph.output])
+    case = pruned(case, [o.name for o in case.proto.graph.output])
     changed = True
     while changed:
         changed = False
@@ -40,7 +40,7 @@ def _smaller(case: Case) -> Iterable[Case]:
     outputs = [o.name for o in case.proto.graph.output]
     if len(outputs) > 1:
         for o in outputs:
-            yield _pruned(case, [p for p in outputs if p != o])
+            yield pruned(case, [p for p in outputs if p != o])
     try:
         values = _values(case)
     except Exception:
@@ -80,7 +80,7 @@ def _from(case: Case, name: str, value: Array) -> Case:
     kind = helper.np_dtype_to_tensor_dtype(value.dtype)
     proto.graph.input.append(helper.make_tensor_value_info(name, kind, value.shape))
     fresh = Case(proto, [{**f, name: value} for f in case.feeds])
-    return _pruned(fresh, [o.name for o in proto.graph.output])
+    return pruned(fresh, [o.name for o in proto.graph.output])
 
 
 def _renamed(case: Case, name: str, source: str) -> Case:
@@ -91,10 +91,10 @@ def _renamed(case: Case, name: str, source: str) -> Case:
         for k, n in enumerate(node.input):
             if n == name:
                 node.input[k] = source
-    return _pruned(Case(proto, case.feeds), [o.name for o in proto.graph.output])
+    return pruned(Case(proto, case.feeds), [o.name for o in proto.graph.output])
 
 
-def _pruned(case: Case, outputs: Sequence[str]) -> Case:
+def pruned(case: Case, outputs: Sequence[str]) -> Case:
     """Only what the outputs need."""
     needed, nodes = set(outputs), []
     for node in reversed(case.proto.graph.node):

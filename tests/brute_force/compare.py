@@ -1,0 +1,184 @@
+"""Both answers side by side, and the reason where the analyzer's is smaller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import combinations, permutations
+
+import numpy as np
+
+from onnxcanon.model import load
+from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.transform import move
+from tests.brute_force.function import Function, Places
+from tests.brute_force.groups import chain, products
+from tests.brute_force.oracle import Oracle, TooHard
+from tests.fuzz.graphs import Case
+
+
+class Reason(StrEnum):
+    """Why the analyzer's group may be smaller than the one searched for: the whole list."""
+
+    IRREGULAR = "an axis permutation is missed: the analyzer reports an irregular structure it holds"
+    PINNED = "an axis permutation is missed: the analyzer pins units it moves, with a cause"
+    BARRIER = "an axis permutation is missed: the analyzer reports a node it does not see through"
+    REPEATED = "positions of an axis that read the same unit change places; ours keep the order of occurrence"
+    ARITHMETIC = "operands of a commutative operator change roles, or terms of one sum"
+    CONTEXT = "a permutation of an axis that depends on the position along another"
+    ENTRIES = "entries of one parameter change places one by one"
+    PARAMETERS = "whole parameters change places"
+    ACROSS = "entries of different parameters change places one by one"
+
+
+class Failure(StrEnum):
+    """What must not happen."""
+
+    UNSOUND = "an element of the analyzer's group changes the function"
+    UNFAITHFUL = "the analyzer's group does not have the order it says"
+    DEFECT = "the certificate failed"
+    MISSED = "an axis permutation is missed for no stated reason"
+
+
+GENERATORS = 16
+"""Random elements that stand for a group; so many generate it but for one case in thousands."""
+
+
+@dataclass
+class Result:
+    """Orders of the analyzer's group and of the one searched for; an element the analyzer misses."""
+
+    ours: int = 1
+    whole: int = 1
+    reason: Reason | Failure | None = None
+    missed: Places | None = None
+    hard: bool = False
+
+    @property
+    def failed(self) -> bool:
+        return isinstance(self.reason, Failure)
+
+    @property
+    def word(self) -> str:
+        return "too hard to search" if self.hard else self.reason.name if self.reason else "equal"
+
+
+def compare(case: Case, seed: int = 0) -> Result:
+    """The analyzer's group and the brute-force one of the same graph."""
+    f = Function(case, seed)
+    found = symmetry(load(case.proto))
+    if found.solution.defects:
+        return Result(reason=Failure.DEFECT)
+    ours = chain(f.count, lambda: _drawn(f, found))
+    result = Result(ours.order)
+    if not all(f.keeps(_drawn(f, found)) for _ in range(6)):
+        result.reason = Failure.UNSOUND
+    elif abs(np.log10(float(ours.order)) - found.log10_orbit) > 1e-6:
+        result.reason = Failure.UNFAITHFUL
+    else:
+        _search(case, f, found, result)
+    return result
+
+
+def _search(case: Case, f: Function, found: Symmetry, result: Result) -> None:
+    """Find the whole group; if it is larger, an element of the smallest class that shows it."""
+    drawn = [_drawn(f, found) for _ in range(GENERATORS)]
+    if any((f.read[g] != f.read).any() for g in drawn):
+        result.hard = True  # the samples leave some entries idle that others tell apart
+        return
+    ours = chain(f.count, lambda: np.where(f.read, _drawn(f, found), np.arange(f.count)))
+    try:
+        oracle = Oracle(f)
+        whole = oracle.group("all")
+        result.whole = whole.order
+        if ours.order == whole.order:
+            return
+        repeats = [g for g in _repeats(f, found) if f.keeps(g)]
+        wider = chain(f.count, products([*drawn, *repeats], f.rng)) if repeats else ours
+        for kind in ("axes", "within", "all"):
+            group = whole if kind == "all" else oracle.group(kind)
+            if missing := [g for g in group.generators if g not in wider]:
+                result.missed = missing[0]
+                result.reason = _reason(f, found, kind, missing[0])
+                if kind == "axes" and not Function(case, tagged=True).keeps(missing[0]):
+                    result.reason = Reason.ARITHMETIC
+                return
+        result.reason = Reason.REPEATED if ours.order < whole.order else Failure.UNSOUND
+    except TooHard:
+        result.hard = True
+
+
+def _repeats(f: Function, found: Symmetry) -> Iterator[Places]:
+    """Exchanges of two positions of an axis that bear the same units."""
+    for name, axes in found.classes.items():
+        entries = np.arange(f.count)[f.slices[name]].reshape(f.shapes[name]) if name in f.slices else None
+        for axis, classes in axes.items():
+            for i, j in combinations(range(classes.shape[axis] if entries is not None else 0), 2):
+                if np.array_equal(classes.take(i, axis), classes.take(j, axis)):
+                    order = np.arange(classes.shape[axis])
+                    order[[i, j]] = j, i
+                    places = np.arange(f.count)
+                    places[f.slices[name]] = np.take(entries, order, axis).reshape(-1)
+                    yield places
+
+
+def _drawn(f: Function, found: Symmetry) -> Places:
+    """A random element of the analyzer's group as a permutation of entries."""
+    element = found.random(f.rng, scale=False, sign=False)
+    places = np.arange(f.count)
+    for name, action in element.actions.items():
+        here = np.arange(f.count)[f.slices[name]].reshape(f.shapes[name])
+        places[f.slices[name]] = move(here, action.index).reshape(-1)
+    return places
+
+
+def _reason(f: Function, found: Symmetry, kind: str, missed: Places) -> Reason | Failure:
+    if kind == "axes":
+        if len(found.solution.rigid):
+            return Reason.IRREGULAR
+        if found.trace.barriers:
+            return Reason.BARRIER
+        return Reason.PINNED if _moves_pinned(f, found, missed) else Failure.MISSED
+    if kind == "within":
+        return Reason.CONTEXT if all(_nested(f, n, missed) for n in f.shapes) else Reason.ENTRIES
+    return Reason.PARAMETERS if _whole_parameters(f, missed) else Reason.ACROSS
+
+
+def _moves_pinned(f: Function, found: Symmetry, g: Places) -> bool:
+    """Whether an axis permutation moves a position whose unit the analyzer pinned for a cause it names."""
+    units = [ids.ravel() for ids, cause in found.trace.ledger.pins if cause.reason]
+    pinned = np.unique(found.solution.classes[np.concatenate([np.zeros(0, np.int64), *units])])
+    for name, axes in found.classes.items():
+        if name not in f.slices:
+            continue
+        shape = f.shapes[name]
+        moved = g[f.slices[name]] - f.slices[name].start
+        for axis, classes in axes.items():
+            before, after = (np.unravel_index(k, shape)[axis] for k in (np.arange(len(moved)), moved))
+            own = np.broadcast_to(classes, shape).reshape(-1)
+            if np.isin(own[before != after], pinned).any():
+                return True
+    return False
+
+
+def _nested(f: Function, name: str, g: Places) -> bool:
+    """Whether entries that agree along the first k axes, in some order of the axes, still do after moving."""
+    shape, start = f.shapes[name], f.slices[name].start
+    before = np.stack(np.unravel_index(np.arange(int(np.prod(shape))), shape), 1)
+    after = np.stack(np.unravel_index(g[f.slices[name]] - start, shape), 1)
+    return any(
+        all(_function(before[:, order[:k]], after[:, order[:k]]) for k in range(1, len(shape)))
+        for order in map(list, permutations(range(len(shape))))
+    )
+
+
+def _function(a: Places, b: Places) -> bool:
+    """Whether the rows of a determine those of b."""
+    return len(np.unique(np.concatenate([a, b], 1), axis=0)) == len(np.unique(a, axis=0))
+
+
+def _whole_parameters(f: Function, g: Places) -> bool:
+    """Whether every parameter comes whole from one parameter."""
+    owner = np.concatenate([np.full(s.stop - s.start, k) for k, s in enumerate(f.slices.values())])
+    return all(len(np.unique(owner[g[s]])) == 1 for s in f.slices.values())
