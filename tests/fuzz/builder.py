@@ -270,11 +270,11 @@ class Builder:
         wanted = range(outputs) if keep is None else keep
         domain = attributes.get("domain", CONTRIB) != CONTRIB
         unique = list(dict.fromkeys(n for n in inputs if n))
-        short = {n: f"i{k}" for k, n in enumerate(unique)}
+        short = {n: f"in_{k}" for k, n in enumerate(unique)}
         shadow = helper.make_node(
             kind,
             [short.get(n, "") for n in inputs],
-            [f"o{k}" if k in wanted else "" for k in range(outputs)],
+            [f"out_{k}" if k in wanted else "" for k in range(outputs)],
             **attributes,
         )
         graphs = [a for a in attributes.values() if isinstance(a, onnx.GraphProto)]

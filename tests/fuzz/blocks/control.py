@@ -89,12 +89,12 @@ def _step(b: Builder, state: str, x: str) -> str:
     return b.op(b.pick(BOUNDED), y) if b.flip(0.9) else b.op("Relu", y)
 
 
-def _advanced(b: Builder, states: list[str], x: str) -> list[str]:
-    """The states after one step; some change places, some stay as they are."""
+def _advanced(b: Builder, states: list[str], x: str, bare: bool) -> list[str]:
+    """The states after one step; some change places, some stay as they are, if `bare` without any node."""
     after = [s if b.flip(0.15) else _step(b, s, x) for s in states]
     if len(after) > 1 and b.shape(after[0]) == b.shape(after[1]) and b.flip(0.3):
         after[:2] = after[1::-1]
-    return [b.op("Identity", s) if s in states and b.flip() else s for s in after]
+    return [b.op("Identity", s) if s in states and not (bare and b.flip()) else s for s in after]
 
 
 @block(2)
@@ -109,7 +109,7 @@ def loop(b: Builder, x: str) -> list[str]:
     if b.flip(0.2):  # something of its own for every step
         table = body.weight(STEPS, b.shape(x)[-1], spread=0.5)
         read = body.op("Add", x, body.op("Gather", table, number, axis=0))
-    after = _advanced(body, states, read)
+    after = _advanced(body, states, read, bare=True)
     ends = [body.op("Identity", condition), *after]
     stacked = [body.op("Identity", unary(body, after[-1]))] if b.flip() else []
     graph = b.closed(body, [number, condition, *states], [*ends, *stacked])
@@ -139,7 +139,8 @@ def scan(b: Builder, x: str) -> list[str]:
         body.value[elements[1]] = b.value[scanned[1]][0]
         axes.append(0)
         read = body.op("MatMul", e, elements[1])
-    after = _advanced(body, states, read)
+    # A bare state leaves what onnxruntime's Scan returns uninitialized.
+    after = _advanced(body, states, read, bare=False)
     stacked = [body.op("Identity", body.pick(after))] if b.flip(0.8) else []
     graph = b.closed(body, [*states, *elements], [*after, *stacked])
     places = [int(b.rng.integers(0, body.value[s].ndim + 1)) - b.flip(0.2) for s in stacked]
