@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
+from onnxcanon.symmetry.branches import Branches
 from onnxcanon.symmetry.constraints import NOWHERE, Ids, Place, System
 from onnxcanon.symmetry.facts import Home
 from onnxcanon.symmetry.gauge import Freedom, solve_degrees, used
@@ -195,15 +196,49 @@ def symmetry(
         allow_overridable: whether constants that are graph inputs too, so the caller's, may.
     """
     facts = trace(model, sizes, permute_constants=permute_constants, allow_overridable=allow_overridable)
+    while True:
+        found = _solved(model.name, facts)
+        unlike = [group for group in found.trace.branches if not _scale_alike(found, group)]
+        if not unlike:
+            return found
+        facts.branches = [group for group in facts.branches if group not in unlike]
+
+
+def _solved(name: str, facts: Trace) -> Symmetry:
+    """Solve a trace, with the parameters of branches that change places stacked."""
     units = [facts.ledger.new_units((group.count,)) for group in facts.branches]
     solution = solve(facts.ledger, _homes(facts, units))
     moving = solution.moving
+    stacked = replace(facts, parameters=dict(facts.parameters), stacks={})
     for group, unit in zip(facts.branches, units, strict=True):
         if moving[solution.classes[unit]].any():
-            facts.stack(group, unit)
-    columns = [[d for d in p.degrees if d is not None] for p in facts.parameters.values()]
+            stacked.stack(group, unit)
+    columns = [[d for d in p.degrees if d is not None] for p in stacked.parameters.values()]
     scale, sign = (solve_degrees(facts.ledger, system, columns) for system in (System.SCALE, System.SIGN))
-    return Symmetry(model.name, facts, solution, scale, sign)
+    return Symmetry(name, stacked, solution, scale, sign)
+
+
+def _scale_alike(found: Symmetry, group: Branches) -> bool:
+    """Whether the freedoms of scale and sign treat the branches alike, each by the same combination of its
+    own or of common ones. Two factors of one product, say, that only scale against each other do not."""
+    names = {found.trace.names[twins[0]] for twins in group.parameters}
+    stacks = [name for name, members in found.stacks.items() if members[0] in names]
+    for freedom in (found.scale, found.sign):
+        twin: dict[tuple[int, int], int] = {}
+        for degrees in (d for name in stacks for d in found.degrees[name].values()):
+            if degrees.shape[0] == 1:
+                continue
+            rows = [freedom.forms[line.ravel()] for line in degrees]
+            for k, row in enumerate(rows[1:], 1):
+                if not np.array_equal(row.indptr, rows[0].indptr):
+                    return False
+                first, other = rows[0].sorted_indices(), row.sorted_indices()
+                if not np.array_equal(first.data, other.data):
+                    return False
+                for f, g in zip(first.indices.tolist(), other.indices.tolist(), strict=True):
+                    if twin.setdefault((k, f), g) != g:
+                        return False
+    return True
 
 
 def _homes(facts: Trace, units: Sequence[Ids]) -> dict[Place, Home]:
