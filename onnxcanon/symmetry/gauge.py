@@ -256,10 +256,10 @@ def _eliminate(
     while len(terms):
         uses = np.bincount(terms.ravel(), minlength=count)
         once = uses[terms] == 1
-        able = once[:, 0] if once[:, 0].any() else once.any(1)  # what is a sum rather than its terms, so
-        if not able.any():  # that terms which are alike stay so
+        able = once.any(1)
+        if not able.any():
             break
-        pick = np.argmax(once, 1)
+        pick = once.argmax(1)
         rows = np.flatnonzero(able)
         chosen = pick[rows]
         lead = coefficients[rows, chosen]
