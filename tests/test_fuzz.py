@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from onnxcanon.model import load
 from onnxcanon.symmetry.analysis import symmetry
-from onnxcanon.transform import Action, Transform
+from onnxcanon.transform import Action
 from tests.fuzz.builder import TOLERANCE, Builder
 from tests.fuzz.check import check, worst_difference
 from tests.fuzz.graphs import Case, generate, outputs_of
@@ -34,11 +36,12 @@ def test_the_fuzzer_notices_a_wrong_element() -> None:
         case = generate(seed)
         model = load(case.proto)
         whole = symmetry(model).random(np.random.default_rng(seed))
-        if not whole.actions:
+        own = {n: a for n, a in whole.actions.items() if n not in whole.stacks}
+        if not own:
             continue
-        name, action = max(whole.actions.items(), key=lambda item: np.prod(item[1].shape))
+        name, action = max(own.items(), key=lambda item: np.prod(item[1].shape))
         first = np.roll(np.arange(action.shape[0]), 1).reshape([-1, *[1] * (len(action.shape) - 1)])
-        wrong = Transform({**whole.actions, name: action.then(Action(action.shape, {0: first}))})
+        wrong = replace(whole, actions={**whole.actions, name: action.then(Action(action.shape, {0: first}))})
         before = outputs_of(case, case.proto)
         after = outputs_of(case, wrong.apply(model).to_proto())
         noticed += worst_difference(before, after) > TOLERANCE["float32"]
