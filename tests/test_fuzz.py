@@ -31,7 +31,7 @@ def test_random_elements_keep_the_function(first: int) -> None:
 
 def test_the_fuzzer_notices_a_wrong_element() -> None:
     """Swapping two rows of one parameter alone is no symmetry, and is seen."""
-    noticed = 0
+    noticed = tried = 0
     for seed in range(40):
         case = generate(seed)
         model = load(case.proto)
@@ -44,8 +44,10 @@ def test_the_fuzzer_notices_a_wrong_element() -> None:
         wrong = replace(whole, actions={**whole.actions, name: action.then(Action(action.shape, {0: first}))})
         before = outputs_of(case, case.proto)
         after = outputs_of(case, wrong.apply(model).to_proto())
+        tried += 1
         noticed += worst_difference(before, after) > TOLERANCE["float32"]
-    assert noticed >= 20
+    assert tried >= 30
+    assert noticed >= tried / 2
 
 
 def test_the_same_seed_gives_the_same_graph() -> None:

@@ -334,7 +334,7 @@ MUTANTS = [
     Mutant("functions stop no signs", free_signs),
     Mutant("functions stop no scales", free_scales, lambda: layer("Tanh")),
     Mutant(
-        "no colour refinement", not_refined, lambda: generate(20)
+        "no colour refinement", not_refined, lambda: generate(31)
     ),  # small graphs are cut apart by columns
     Mutant(
         "a reduction keeps its degrees apart",

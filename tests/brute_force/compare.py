@@ -127,8 +127,8 @@ def _drawn(f: Function, found: Symmetry) -> Places:
     """A random element of the analyzer's group as a permutation of entries."""
     element = found.random(f.rng, scale=False, sign=False)
     places = np.arange(f.count)
-    for name, action in element.actions.items():
-        here = np.arange(f.count)[f.slices[name]].reshape(f.shapes[name])
+    for name, (source, action) in element.changes.items():
+        here = np.arange(f.count)[f.slices[source]].reshape(f.shapes[source])
         places[f.slices[name]] = move(here, action.index).reshape(-1)
     return places
 
@@ -147,7 +147,7 @@ def _reason(f: Function, found: Symmetry, kind: str, missed: Places) -> Reason |
 
 def _moves_pinned(f: Function, found: Symmetry, g: Places) -> bool:
     """Whether an axis permutation moves a position whose unit the analyzer pinned for a cause it names."""
-    units = [ids.ravel() for ids, cause in found.trace.ledger.pins if cause.reason]
+    units = [ids.ravel() for ids, cause, _ in found.trace.ledger.pins if cause.reason]
     pinned = np.unique(found.solution.classes[np.concatenate([np.zeros(0, np.int64), *units])])
     for name, axes in found.classes.items():
         if name not in f.slices:

@@ -104,15 +104,20 @@ def generate(seed: int) -> Case:
 SHAPES = ((3, 2), (3, 3), (2, 2, 2), (2, 3, 2), (2, 2, 3), (2, 2, 2, 2), (1, 3, 3))
 
 
+WITHOUT = ("control", "quantized")
+"""Blocks with parameters in bodies, or that round."""
+
+
 def _grown(b: Tiny) -> list[str]:
     """One to four blocks after a first layer; what nobody reads becomes an output, mostly projected."""
-    weights = np.array([w for w, _ in BLOCKS])
+    blocks = [(w, f) for w, f in BLOCKS if not f.__module__.endswith(WITHOUT)]
+    weights = np.array([w for w, _ in blocks])
     b.pool.append(b.tame(affine(b, "x")))
     goal, tries = int(b.rng.integers(1, 5)), 0
     while goal and tries < 30:
         tries += 1
         x = str(b.pick(b.pool[-3:]))
-        made = b.attempt(BLOCKS[int(b.rng.choice(len(BLOCKS), p=weights / weights.sum()))][1], x)
+        made = b.attempt(blocks[int(b.rng.choice(len(blocks), p=weights / weights.sum()))][1], x)
         b.pool.extend(made)
         goal -= bool(made)
     read = {n for node in b.nodes for n in node.input}
