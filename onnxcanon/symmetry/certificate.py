@@ -15,7 +15,7 @@ import numpy as np
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.facts import Facts
 from onnxcanon.symmetry.group import Derived, Orbit, Solution
-from onnxcanon.symmetry.hashing import Words, add_at
+from onnxcanon.symmetry.hashing import Words, add_at, distinct
 from onnxcanon.symmetry.tables import Index, Table
 
 Pairs = tuple[Ids, Ids]
@@ -93,9 +93,9 @@ class Certificate:
         image = self.motion[moved]
         if self.pinned[moved].any() or not np.array_equal(self.columns[moved], self.columns[image]):
             return False
-        if not np.array_equal(np.sort(np.unique(moved)), np.unique(image)):
+        if not np.array_equal(np.sort(distinct(moved)), distinct(image)):
             return False
-        for number, rows in self.in_tables.of(np.unique(moved)).items():
+        for number, rows in self.in_tables.of(distinct(moved)).items():
             table = self.tables[number]
             before = table.words(rows, table.rows[rows])
             after = table.words(rows, self.motion[table.rows[rows]])

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.symmetry.constraints import Ids, Ledger
+from onnxcanon.symmetry.hashing import distinct
 
 ROUND = 1 << 40
 """Added to the distance from round to round."""
@@ -104,7 +105,7 @@ class Chains:
             self.pin[fresh] = number
             self.distance[fresh] = distance
             seeds.append(fresh)
-        return np.unique(np.concatenate(seeds))
+        return distinct(np.concatenate(seeds))
 
     def _spread(self, edges: _Edges, front: Ids, distance: int) -> None:
         """Reach what the edges lead to from the units in front, level by level."""

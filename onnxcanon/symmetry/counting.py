@@ -24,6 +24,7 @@ from scipy.sparse import csr_matrix, hstack
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.gauge import Freedom
+from onnxcanon.symmetry.hashing import distinct
 from onnxcanon.symmetry.tables import connected
 
 Mask = NDArray[np.bool_]
@@ -79,20 +80,14 @@ def _free(freedom: Freedom) -> Mask:
 
 def _sign_only(sign: csr_matrix, scale: csr_matrix) -> int:
     """Dimension of the sign freedoms modulo those that a scale freedom becomes over GF(2)."""
-    known = set(_columns(scale))
-    new = [k for k, column in enumerate(_columns(sign)) if column and column not in known]
-    if not new:
+    rng = np.random.default_rng(0)
+    weights = rng.integers(0, 1 << 62, sign.shape[0])  # equal columns have equal hashes, others hardly
+    hashes = [(weights @ matrix).astype(np.int64) for matrix in (sign, scale)]
+    new = np.flatnonzero((hashes[0] != 0) & ~np.isin(hashes[0], hashes[1]))
+    if not len(new):
         return 0
     both = hstack([scale, sign.tocsc()[:, new]]).tocsr()
     return _rank(both, modulo2=True) - _rank(scale, modulo2=True)
-
-
-def _columns(matrix: csr_matrix) -> list[bytes]:
-    """Each column of a matrix over GF(2) as the bytes of its row numbers."""
-    columns = matrix.tocsc()
-    columns.sort_indices()
-    cuts = columns.indptr
-    return [columns.indices[a:b].tobytes() for a, b in pairwise(cuts)]
 
 
 def _modulo2(matrix: csr_matrix) -> csr_matrix:
@@ -119,7 +114,7 @@ def _parts(symmetry: Symmetry) -> csr_matrix:
             for rows, columns, values in _anchored(moving):
                 entries.append((rows + start, columns, values))
             start += _height(moving)
-    alone = np.unique(np.concatenate([np.zeros(0, np.int64), *single]))
+    alone = distinct(np.concatenate([np.zeros(0, np.int64), *single]))
     entries.append((np.arange(start, start + len(alone)), alone, np.ones(len(alone), np.int64)))
     rows, columns, values = (np.concatenate([e[k] for e in entries]) for k in range(3))
     return csr_matrix((values, (rows, columns)), shape=(start + len(alone), len(free)))

@@ -21,6 +21,7 @@ from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.counting import Freedoms
 from onnxcanon.symmetry.group import Orbit, Solution
+from onnxcanon.symmetry.hashing import distinct
 from onnxcanon.symmetry.labels import Labelled, State
 
 Mask = NDArray[np.bool_]
@@ -136,7 +137,7 @@ def _place(membership: Membership, axes: Axes) -> None:
     moving = labels > 0
     span = int(axes.position.max(initial=0)) + 1
     code = (axes.site[moving] * len(membership.sets) + labels[moving]) * span + axes.position[moving]
-    pairs, counts = np.unique(np.unique(code) // span, return_counts=True)
+    pairs, counts = np.unique(distinct(code) // span, return_counts=True)
     for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
         site, label = divmod(pair, len(membership.sets))
         for number in (membership.inner if axes.context[site] else membership.sets)[label]:
@@ -152,7 +153,7 @@ def _free_degrees(symmetry: Symmetry, freedoms: Freedoms, membership: Membership
     scale, sign = freedoms.scaled, freedoms.flipped
     entries = _free_entries(symmetry, scale | sign)
     labels = membership.label[entries.classes]
-    for label in np.unique(labels[labels > 0]).tolist():
+    for label in distinct(labels[labels > 0]).tolist():
         here = entries.variables[labels == label]
         for number in membership.inner[label]:
             membership.found[number].scale |= bool(scale[here].any())
@@ -219,9 +220,9 @@ def _held_dimensions(symmetry: Symmetry, entries: _Entries) -> list[tuple[Found,
     merged: dict[tuple[bytes, bytes], tuple[Found, Ids]] = {}
     for number in dict.fromkeys(cluster.tolist()):
         mine = cluster == number
-        variables = np.unique(entries.variables[mine])
-        scales, signs = np.unique(scale[variables].indices), np.unique(sign[variables].indices)
-        units = np.unique(entries.classes[mine])
+        variables = distinct(entries.variables[mine])
+        scales, signs = distinct(scale[variables].indices), distinct(sign[variables].indices)
+        units = distinct(entries.classes[mine])
         mark = (scales.tobytes(), signs.tobytes())
         fresh = Found(len(units), False, scale=scales.size > 0, sign=signs.size > 0), units[:0]
         found, known = merged.get(mark, fresh)
@@ -260,7 +261,7 @@ def _name_values(symmetry: Symmetry, membership: Membership) -> None:
         return
     owner = np.repeat(np.arange(len(names)), [len(s) for s in samples])
     labels = membership.label[symmetry.solution.classes[_joined(samples)]]
-    pairs = np.unique((owner * len(membership.sets) + labels)[labels > 0])
+    pairs = distinct((owner * len(membership.sets) + labels)[labels > 0])
     for pair in pairs.tolist():
         at, label = divmod(pair, len(membership.sets))
         for number in (membership.inner if context[at] else membership.sets)[label]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, identity
 
 from onnxcanon.symmetry.constraints import ZERO, Ids, Ledger, System
+from onnxcanon.symmetry.hashing import distinct
 from onnxcanon.symmetry.tables import connected
 
 CORE_LIMIT = 4096
@@ -80,7 +81,7 @@ def _idle(united: _United, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
     pairs: list[tuple[Ids, Ids, Ids]] = []
     sums: list[tuple[Ids, Ids]] = []
     for axes in parameters:
-        columns = [np.unique(united.signed(a.ravel())) for a in axes]
+        columns = [distinct(united.signed(a.ravel())) for a in axes]
         pairs += [
             (np.abs(c[1:]) - 1, np.full(len(c) - 1, abs(c[0]) - 1), np.sign(c[1:]) * np.sign(c[0]))
             for c in columns

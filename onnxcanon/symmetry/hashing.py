@@ -7,6 +7,7 @@ multisets: exact, commutative, vectorized.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,3 +37,9 @@ def salt(*words: int) -> np.uint64:
 def add_at(total: Words, index: NDArray[np.int64], words: Words) -> None:
     """total[index] += words, with repetitions, modulo 2^64."""
     np.add.at(total, index, words)
+
+
+def distinct(values: NDArray[Any]) -> NDArray[Any]:
+    """The different values, sorted; for large arrays a sort is several times faster than `numpy.unique`."""
+    ranked = np.sort(values, axis=None)
+    return ranked[np.r_[True, ranked[1:] != ranked[:-1]]] if len(ranked) else ranked

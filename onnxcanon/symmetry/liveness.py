@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.graphs import captured
+from onnxcanon.symmetry.hashing import distinct
 from onnxcanon.symmetry.labels import Labelled, State
 from onnxcanon.symmetry.trace import NEVER_READ
 
@@ -106,7 +107,7 @@ class _Walk:
             elif isinstance(labelled, Labelled):
                 units = [ids.ravel() for ids in labelled.ids if not isinstance(ids, State)]
                 arrays = [self.symmetry.solution.classes[ids] for ids in units]
-            self.known[name] = np.unique(np.concatenate(arrays)) if arrays else np.zeros(0, np.int64)
+            self.known[name] = distinct(np.concatenate(arrays)) if arrays else np.zeros(0, np.int64)
         return self.known[name]
 
 

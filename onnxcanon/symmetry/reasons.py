@@ -159,9 +159,9 @@ class Reasons:
         return made or constant or FIXED_AXIS
 
     def _fixed_inputs(self, node: ir.Node, size: int) -> list[ir.Value]:
-        """The inputs of a node with fixed axes, only those of the size in question where there are such."""
+        """The inputs of a node with fixed axes: floats rather than masks, of the size in question if any."""
         near = [v for v in node.inputs if v is not None and self._fixed_sizes(v)]
-        near = [v for v in near if v.dtype is None or v.dtype.is_floating_point()] or near  # masks hold little
+        near = [v for v in near if v.dtype is None or v.dtype.is_floating_point()] or near
         return [v for v in near if size in self._fixed_sizes(v)] or near
 
     def _fixed_sizes(self, value: ir.Value) -> set[int]:

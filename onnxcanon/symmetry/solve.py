@@ -24,7 +24,7 @@ from onnxcanon.symmetry.constraints import Ids, Ledger, Place
 from onnxcanon.symmetry.exchange import exchanges, singled_out
 from onnxcanon.symmetry.facts import Facts, Home, gather
 from onnxcanon.symmetry.group import Derived, Solution
-from onnxcanon.symmetry.hashing import Words, mix, salt
+from onnxcanon.symmetry.hashing import Words, distinct, mix, salt
 from onnxcanon.symmetry.tables import Table, connected, distinct_within, unique_rows
 from onnxcanon.symmetry.tree import Tree
 
@@ -87,17 +87,17 @@ class _Solver:
 
     def _refine(self, colours: Words) -> Words:
         """Weisfeiler-Leman on the rows until the number of colours is stable."""
-        distinct = len(np.unique(colours))
+        known = len(distinct(colours))
         while True:
             total = np.zeros(self.count, np.uint64)
             for table in self.tables:
                 table.contribute(colours, total)
             fresh = mix(colours * np.uint64(3) + total)
             fresh[self.pinned] = colours[self.pinned]
-            now = len(np.unique(fresh))
-            if now == distinct:
+            now = len(distinct(fresh))
+            if now == known:
                 return colours
-            colours, distinct = fresh, now
+            colours, known = fresh, now
 
     def _fixed(self, colours: Words) -> NDArray[np.bool_]:
         """The classes no motion can move: pinned, or of a colour of their own; bool [count]."""
@@ -133,7 +133,7 @@ class _Solver:
         uses = np.zeros(self.count, np.int64)
         for table in self.tables:
             if not table.membership:
-                uses[np.unique(table.rows)] += 1
+                uses[distinct(table.rows)] += 1
         found = False
         for n, table in reversed(list(enumerate(self.tables))):
             if not table.composite or (uses[table.rows[:, 0]] > 1).any():
@@ -142,12 +142,12 @@ class _Solver:
             if blocks is not None:
                 found = True
                 self.derived.insert(0, Derived(table.rows[:, 0], table.rows[:, 1:], table.code))
-                uses[np.unique(table.rows)] -= 1
+                uses[distinct(table.rows)] -= 1
                 more = self._memberships(table, blocks)
                 self.tables[n : n + 1] = more
                 self._pass_on_branches(table)
                 for extra in more:
-                    members = np.unique(extra.rows)
+                    members = distinct(extra.rows)
                     uses[members[members < len(uses)]] += 1
         return found
 
@@ -166,7 +166,7 @@ class _Solver:
                 member.rows[~chosen], member.code[~chosen], member.number, composite=False, membership=True
             )
             ties = [np.stack([p, branch], 1) for p in parts.T if not self.pinned[p].all()]
-            ties = [t for t in ties if len(unique_rows(t, t[:, 0])[0]) == len(np.unique(t[:, 0]))]
+            ties = [t for t in ties if len(unique_rows(t, t[:, 0])[0]) == len(distinct(t[:, 0]))]
             ties = ties or [np.concatenate([parts, branch[:, None]], 1)]
             made = [
                 Table(*unique_rows(t, code), member.number, composite=False, membership=t.shape[1] == 2)
@@ -179,15 +179,15 @@ class _Solver:
         some block, or if there is one moving part; None otherwise."""
         whole, parts = table.rows[:, 0], table.rows[:, 1:]
         moving = [k for k in range(parts.shape[1]) if not fixed[parts[:, k]].all()]
-        if not moving or len(np.unique(whole)) < len(whole) or self.pinned[whole].any():
+        if not moving or len(distinct(whole)) < len(whole) or self.pinned[whole].any():
             return None
         key = mix(table.code.astype(np.uint64))
         for k in range(parts.shape[1]):
             key = mix(key + colours[parts[:, k]])
-        if len(np.unique(mix(key + mix(colours[whole])))) > len(np.unique(key)):
+        if len(distinct(mix(key + mix(colours[whole])))) > len(distinct(key)):
             return None
         if len(moving) == 1:  # a channel at several fixed positions; a mere bijection stays
-            alone = len(np.unique(parts[:, moving])) == len(whole)
+            alone = len(distinct(parts[:, moving])) == len(whole)
             repeated = len(unique_rows(parts, table.code)[0]) < len(whole)
             return None if alone or repeated else np.zeros(len(whole), np.int64)
         names, local = np.unique(parts[:, moving], return_inverse=True)

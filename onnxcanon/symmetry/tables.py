@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.symmetry.constraints import Ids, Ledger, Relation
-from onnxcanon.symmetry.hashing import Words, add_at, mix, salt
+from onnxcanon.symmetry.hashing import Words, add_at, distinct, mix, salt
 
 
 @dataclass(slots=True)
@@ -85,7 +85,7 @@ class Index:
         total = int(ends[-1]) if len(ends) else 0
         at = np.repeat(self.start[classes] - (ends - lengths), lengths) + np.arange(total)
         owner, row = self.owner[at], self.row[at]
-        return {int(k): np.unique(row[owner == k]) for k in np.unique(owner)}
+        return {int(k): distinct(row[owner == k]) for k in distinct(owner)}
 
 
 def unite(ledger: Ledger) -> tuple[Ids, int]:
@@ -179,7 +179,7 @@ def distinct_within(block: Ids, values: Ids) -> Ids:
 
 def _distinct(values: Ids) -> int:
     """How many different values there are."""
-    return len(np.unique(values))
+    return len(distinct(values))
 
 
 def occurrence_code(rows: Ids, relation: Relation) -> Ids:

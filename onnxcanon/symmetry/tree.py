@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.group import Orbit
-from onnxcanon.symmetry.hashing import Words, add_at, mix
+from onnxcanon.symmetry.hashing import Words, add_at, distinct, mix
 from onnxcanon.symmetry.tables import Index, Table, connected
 
 Inside = tuple[Ids, list[tuple[object, ...]], list[Orbit]]
@@ -62,7 +62,7 @@ class Tree:
         add_at(marks, np.repeat(np.arange(len(starts)), sizes), mix(self.colours[units]))
         marks = mix(marks + sizes.astype(np.uint64))
         orbits = []
-        for mark in np.unique(marks):
+        for mark in distinct(marks):
             chosen = np.flatnonzero(marks == mark)
             rows = starts[chosen][:, None] + np.arange(sizes[chosen[0]])
             orbits.extend(self._orbit(units[rows]))
@@ -71,24 +71,60 @@ class Tree:
     def _orbit(self, members: Ids) -> list[Orbit]:
         """One orbit from aligned components [k, s], each sorted by colour; nested where colours repeat."""
         first = self.colours[members[0]]
-        if len(np.unique(first)) == members.shape[1]:
+        if len(distinct(first)) == members.shape[1]:
             return [Orbit(members)] if len(members) > 1 else []
-        inner = [self._inside(row) for row in members]
-        if any(i is None for i in inner) or len({repr(i[1]) for i in inner if i is not None}) > 1:
+        aligned, inner = self._aligned(members)
+        if aligned is None or inner is None:
             self.stuck.append(members)
             return []
-        aligned = np.stack([i[0] for i in inner if i is not None])
-        children = self._children(inner[0])
+        children = self._children(inner)
         if len(members) == 1:
             return [_lift(c, aligned[0]) for c in children]
         return [Orbit(aligned, children)]
+
+    def _aligned(self, members: Ids) -> tuple[Ids, Inside] | tuple[None, None]:
+        """Components of one kind, their columns in an order that all share, and the inside of the first."""
+        first = self._inside(members[0])
+        if first is None:
+            return None, None
+        if not any(o.children for o in first[2]):
+            together = self._alike(members, first)
+            if together is not None:
+                return together, first
+        inner = [first, *(self._inside(row) for row in members[1:])]
+        if any(i is None for i in inner) or len({repr(i[1]) for i in inner if i is not None}) > 1:
+            return None, None
+        return np.stack([i[0] for i in inner if i is not None]), first
+
+    def _alike(self, members: Ids, first: Inside) -> Ids | None:
+        """The alignment where the smaller components inside are not nested further, so that any order among
+        those of one kind will do; None where the insides are not of the same kinds."""
+        colours = self.colours[members]
+        if (colours != colours[0]).any():  # the rows are sorted by colour
+            return None
+        _, index, counts = np.unique(colours[0], return_inverse=True, return_counts=True)
+        inner = counts[index] > 1
+        component = np.full(members.shape, -1, np.int64)
+        rest = members[:, inner]
+        component[:, inner] = self._components(rest.ravel()).reshape(rest.shape)
+        marks = np.zeros(int(component.max(initial=0)) + 2, np.uint64)
+        add_at(marks, component.ravel() + 1, mix(colours.ravel()))
+        kind = marks[component + 1]
+        order = np.stack([np.lexsort(keys) for keys in zip(colours, component, kind, strict=True)])
+        for key in (kind, colours):
+            ranked = np.take_along_axis(key, order, 1)
+            if (ranked != ranked[0]).any():
+                return None
+        lined = np.take_along_axis(members, order, 1)
+        place = {int(u): k for k, u in enumerate(lined[0])}
+        return lined[:, [place[int(u)] for u in first[0]]]
 
     def _inside(self, units: Ids) -> Inside | None:
         """Decompose one component: its units in canonical alignment, the shapes of its orbits, the orbits."""
         _, index, counts = np.unique(self.colours[units], return_inverse=True, return_counts=True)
         single = counts[index] == 1
         rest = units[~single]
-        if not single.any() and len(np.unique(self._components(rest))) == 1:
+        if not single.any() and len(distinct(self._components(rest))) == 1:
             return None
         before = len(self.stuck)
         orbits = self.decompose(rest)
@@ -102,9 +138,8 @@ class Tree:
         shapes: list[tuple[object, ...]] = [(len(units[single]), len(loose)), *(o.shape() for o in orbits)]
         return order, shapes, orbits
 
-    def _children(self, inner: Inside | None) -> list[Orbit]:
+    def _children(self, inner: Inside) -> list[Orbit]:
         """The orbits inside a component with members as positions in its aligned columns."""
-        assert inner is not None
         order, _, orbits = inner
         place = {int(u): k for k, u in enumerate(order)}
         return [_lower(o, place) for o in orbits]
