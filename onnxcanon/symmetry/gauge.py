@@ -185,8 +185,12 @@ class _United:
 
     def _merged(self, pairs: Sequence[tuple[Ids, Ids, Ids]], *, modulo2: bool) -> _United:
         a, b, s = (np.concatenate([p[k] for p in pairs]) for k in range(3))
+        nothing = self.zeros[a] | self.zeros[b]
+        known = self.zeros.copy()
+        known[a[nothing]] = known[b[nothing]] = True
+        a, b, s = a[~nothing], b[~nothing], s[~nothing]
         names, signs, zeros = _components(self.count, a, b, s, modulo2=modulo2)
-        np.logical_or.at(zeros, names, self.zeros)
+        zeros[names[known]] = True
         return _United(
             names[self.classes], self.signs * signs[self.classes], len(zeros), zeros,
             names[self.terms], self.coefficients * signs[self.terms],
@@ -224,19 +228,18 @@ def _pairs_in_sums(u: _United, *, modulo2: bool) -> tuple[list[tuple[Ids, Ids, I
 
 def _components(n: int, a: Ids, b: Ids, s: Ids, *, modulo2: bool) -> tuple[Ids, Ids, NDArray[np.bool_]]:
     """Classes and signs of n variables under a = s·b, and which classes are their own opposite: zero."""
-    real = (a != b) | (s < 0)
-    a, b, s = a[real], b[real], s[real]
-    if modulo2:
-        label = connected(n, [a], [b])
-        return label, np.ones(n, np.int64), np.zeros(int(label.max(initial=-1)) + 1, bool)
-    flip = np.where(s < 0, n, 0)
-    doubled = connected(2 * n, [a, a + n], [b + flip, b + n - flip])
-    plus, minus = doubled[:n], doubled[n:]
-    low = np.minimum(plus, minus)
-    names, classes = np.unique(low, return_inverse=True)
+    plain = (s > 0) | modulo2
+    label = connected(n, [a[plain]], [b[plain]])
+    count = int(label.max(initial=-1)) + 1
+    if plain.all():
+        return label, np.ones(n, np.int64), np.zeros(count, bool)
+    a, b = label[a[~plain]], label[b[~plain]]
+    doubled = connected(2 * count, [a, a + count], [b + count, b])
+    plus, minus = doubled[:count], doubled[count:]
+    names, classes = np.unique(np.minimum(plus, minus), return_inverse=True)
     zeros = np.zeros(len(names), bool)
     zeros[classes[plus == minus]] = True
-    return classes.astype(np.int64), np.where(plus <= minus, 1, -1), zeros
+    return classes[label], np.where(plus <= minus, 1, -1)[label], zeros
 
 
 def _normal_sums(u: _United, *, modulo2: bool) -> tuple[Ids, Ids]:
