@@ -121,3 +121,13 @@ def test_heads_and_batch_cut_anew_by_a_fixed_size() -> None:
     y = b.op("Reshape", b.op("Transpose", y, perm=[0, 2, 1, 3]), b.ints(-1, 4, 4))
     y = b.op("Transpose", b.op("Reshape", y, b.ints(2, 2, -1, 4)), perm=[0, 2, 1, 3])
     passes(b, b.op("MatMul", b.op("Reshape", y, b.ints(2, -1, 8)), weight(b, 8, 3)), 2, 5)
+
+
+def test_rows_that_are_one_for_two_batches_only() -> None:
+    """Every second row of a batch of 2 or 3 is one; that it is overwritten says nothing of the others."""
+    b = building(3, 4, dtype=np.float64)
+    y = b.op("MatMul", "x", weight(b, 4, 6))
+    y = b.op("Slice", y, b.ints(1), b.ints(9999), b.ints(0), b.ints(2))
+    y = b.op("MatMul", b.op("Relu", y), weight(b, 6, 2))
+    y = b.op("ScatterND", y, b.constant(np.array([[0]])), weight(b, 1, 2))
+    passes(b, y, 3, 5)

@@ -69,8 +69,13 @@ class Shapes:
         self._folded: frozenset[ir.Node] | None = None
 
     def shapes(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
-        """The shape under either probe; None where not even the rank is known."""
-        return self._first.get(value).shape, self._second.get(value).shape
+        """The shape under either probe; None where not even the rank is known. Where both agree, the second is
+        that of the walk with larger sizes: a batch cut in half may be one row for either."""
+        first, second = self._first.get(value).shape, self._second.get(value).shape
+        if self._large is not None and first == second and first is not None:
+            far = self._large.get(value).shape
+            second = far if far is not None and len(far) == len(first) else second
+        return first, second
 
     def data_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
         """The value under either probe, where it is known; where both agree, the second is a witness's."""
