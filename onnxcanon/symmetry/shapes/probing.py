@@ -69,7 +69,7 @@ class Shapes:
         self._folded: frozenset[ir.Node] | None = None
 
     def shapes(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
-        """The shape under either probe; None where not even the rank is known. Where both agree, the second is
+        """The shape under either probe; None where not even the rank is known. If both agree, the second is
         that of the walk with larger sizes: a batch cut in half may be one row for either."""
         first, second = self._first.get(value).shape, self._second.get(value).shape
         if self._large is not None and first == second and first is not None:
