@@ -2,6 +2,8 @@
 
 - *analysis*: `analyze`, opening the file included, after everything is imported; the best of a few runs;
 - *start*: whole processes running `onnxcanon --help`, beside ones that run an empty Python program;
+- *growth* (`--growth`): `analyze` on made models without weights (tools/synthetic.py), with the peak memory of
+  the process: transformers of 12 to 96 layers, a ShuffleNet and GroupNorm spelled by Reshape;
 - *canonicalization*: choosing the form and writing it, without verification, beside copying the file and
   hashing it with BLAKE3. All three read the same cached file, so the ratios carry over between machines.
 
@@ -9,6 +11,7 @@ It takes a minute::
 
     python tools/bench.py models
     python tools/bench.py models my/collection --model large.onnx --json
+    python tools/bench.py models --growth
 """
 
 from __future__ import annotations
@@ -33,6 +36,20 @@ import blake3
 import onnxcanon as oc
 
 SLOWEST_SHOWN = 10
+GROWTH = (("transformer", 12), ("transformer", 24), ("transformer", 48), ("transformer", 96), ("shuffle", 16),
+          ("group-norm", 16))  # fmt: skip
+ONCE = """
+import json, resource, sys, time
+import onnxcanon as oc
+oc.analyze(sys.argv[2])
+start = time.perf_counter()
+nodes, found = len(oc.load(sys.argv[1]).ir.graph), oc.analyze(sys.argv[1])
+seconds = time.perf_counter() - start
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+out = {"nodes": nodes, "seconds": seconds, "peak_megabytes": peak, "log10_orbit": found.log10_orbit}
+print(json.dumps(out))
+"""
+"""One analysis in a process of its own, after another that imports everything."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +70,18 @@ class Started:
     help_seconds: float
     python_seconds: float
     runs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """The analysis of a made model, in a process of its own."""
+
+    kind: str
+    layers: int
+    nodes: int
+    seconds: float
+    peak_megabytes: float
+    log10_orbit: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +145,21 @@ def measure_start(runs: int) -> Started:
     return Started(statistics.median(taken["help"]), statistics.median(taken["python"]), runs)
 
 
+def measure_growth(kind: str, layers: int, runs: int) -> Grown:
+    """Make a model and analyze it; the best of a few processes."""
+    tools = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        model, small = Path(folder, "model.onnx"), Path(folder, "small.onnx")
+        for path, count in ((model, layers), (small, 1)):
+            make = [sys.executable, str(tools / "synthetic.py"), kind, str(path), "--layers", str(count)]
+            subprocess.run(make, check=True)
+        once = [sys.executable, "-c", ONCE, str(model), str(small)]
+        found = [
+            json.loads(subprocess.run(once, check=True, capture_output=True).stdout) for _ in range(runs)
+        ]
+    return Grown(kind, layers, **min(found, key=lambda f: f["seconds"]))
+
+
 def measure_canonicalization(path: Path, runs: int) -> Canonicalized:
     """Canonicalize one file, next to copying and hashing it; weights outside the file are not copied."""
     form = oc.canonicalize(path, verify=False).model  # imports what is needed
@@ -152,6 +196,17 @@ def show_start(found: Started) -> list[str]:
     ]
 
 
+def show_growth(found: Sequence[Grown]) -> list[str]:
+    """A row for each model."""
+    lines = [f"{'growth':12}  {'layers':>6}  {'nodes':>6}  {'ms':>8}  {'us/node':>8}  {'peak MB':>8}"]
+    lines += [
+        f"{g.kind:12}  {g.layers:6}  {g.nodes:6}  {1e3 * g.seconds:8.0f}  {1e6 * g.seconds / g.nodes:8.0f}"
+        f"  {g.peak_megabytes:8.0f}"
+        for g in found
+    ]
+    return lines
+
+
 def show_canonicalization(found: Canonicalized) -> list[str]:
     """Each step in milliseconds, and as a multiple of copying and of hashing the file."""
     rows = {
@@ -175,6 +230,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("models", nargs="+", type=Path, help="models, or folders of them, to analyze")
     parser.add_argument("--model", type=Path, help="the one to canonicalize (default: the largest)")
     parser.add_argument("--runs", type=int, default=3, help="how often each is repeated (default: 3)")
+    parser.add_argument("--growth", action="store_true", help="also analyze made models of growing size")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args(arguments)
     paths = models_in(given.models)
@@ -188,16 +244,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"none of these models can be analyzed: {analyzed[0].error}")
     largest = max(able, key=lambda a: a.megabytes)
     canonicalized = measure_canonicalization(given.model or Path(largest.model), given.runs)
+    grown = [measure_growth(kind, layers, given.runs) for kind, layers in GROWTH if given.growth]
     if given.json:
         document: dict[str, Any] = {
             "machine": {"python": platform.python_version(), "processor": platform.machine()},
             "analysis": [asdict(a) for a in analyzed],
             "start": asdict(started),
+            "growth": [asdict(g) for g in grown],
             "canonicalization": asdict(canonicalized),
         }
         print(json.dumps(document, indent=2))
         return
     blocks = [show_analysis(analyzed), show_start(started), show_canonicalization(canonicalized)]
+    blocks += [show_growth(grown)] if grown else []
     print("\n\n".join("\n".join(block) for block in blocks))
 
 

@@ -322,10 +322,11 @@ class _Finder:
     @staticmethod
     def _slot(s: Step, t: Step, slot: int, image: Image) -> int:
         """The slot of a twin that matches a slot of a step; only Concat's may be in another order."""
-        if slot < 0 or not s.loose_inputs or slot >= len(s.inputs):
+        if slot < 0 or slot >= len(s.inputs) or not (s.loose_inputs and s.node.op_type == "Concat"):
             return slot
         v = s.inputs[slot]
-        return t.inputs.index(v if v is None else image.get(v, v))
+        w = v if v is None else image.get(v, v)
+        return t.inputs.index(w) if w in t.inputs else slot
 
     def _edges(self, first: list[Step], keys: Iterable[ir.Value]) -> Iterator[tuple[Step, bool, ir.Value]]:
         """Loose slots of steps outside that a branch fills or reads: (step, whether an input, value)."""
