@@ -2,8 +2,8 @@
 
 - *analysis*: `analyze`, opening the file included, after everything is imported; the best of a few runs;
 - *start*: whole processes running `onnxcanon --help`, beside ones that run an empty Python program;
-- *growth* (`--growth`): `analyze` on made models without weights (tools/synthetic.py), with the peak memory of
-  the process: transformers of 12 to 96 layers, a ShuffleNet and GroupNorm spelled by Reshape;
+- *growth* (`--growth`): `analyze` on made models without weights (tools/synthetic.py), with the peak memory
+  of the process: transformers of 12 to 96 layers, a ShuffleNet and GroupNorm spelled by Reshape;
 - *canonicalization*: choosing the form and writing it, without verification, beside copying the file and
   hashing it with BLAKE3. All three read the same cached file, so the ratios carry over between machines.
 
