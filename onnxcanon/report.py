@@ -177,12 +177,6 @@ class Analysis:
         blocks += [self._remarks(), self._details() if why else ""]
         return "\n\n".join(block for block in blocks if block)
 
-    def to_outline(self) -> str:
-        """The analysis as a text to hold against the architecture: nested, repeated structures folded."""
-        from onnxcanon.outline import outline
-
-        return outline(self)
-
     def why_trivial(self) -> str:
         """Why nothing may change, in a sentence."""
         if self.barriers and not self.overridable:

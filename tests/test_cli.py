@@ -22,6 +22,7 @@ from onnxcanon.canonical.order import ORDERS
 from onnxcanon.canonical.scale import SCALES
 from onnxcanon.cli import canonicalizing
 from onnxcanon.cli.main import VERBS, main
+from onnxcanon.outline import outline as tell
 from tests import data_graphs, small_models
 
 SHARED = Path(__file__).parents[2] / "shared"
@@ -211,7 +212,7 @@ def test_analyze_prints_a_table(shell: Shell, model: Path) -> None:
 def test_analyze_outline(shell: Shell, model: Path) -> None:
     result = shell("analyze", model, "--outline")
     assert (result.status, result.err) == (0, "")
-    assert result.out == onnxcanon.analyze(model).to_outline()
+    assert result.out == tell(onnxcanon.analyze(model))
     assert "8 permute scale\n    w1[1], b1[0], w2[0]\n" in result.out
 
 

@@ -10,8 +10,9 @@ import pytest
 from onnxcanon.model import Model, load
 from onnxcanon.runtime import run, verify
 from onnxcanon.runtime.noise import rounds_to_integers
+from onnxcanon.runtime.rewriter import Unroundable
 from onnxcanon.runtime.saturation import unsaturated
-from onnxcanon.runtime.unrounded import Unroundable, unrounded
+from onnxcanon.runtime.unrounded import unrounded
 from onnxcanon.symmetry.analysis import symmetry
 from tests.fuzz.builder import Array
 from tests.shared import SHARED

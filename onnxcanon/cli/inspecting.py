@@ -37,6 +37,7 @@ def analyze(
     without changing what the model computes.
     """
     from onnxcanon.api import analyze as run
+    from onnxcanon.outline import outline as tell
 
     with progress(as_json) as say:
         say(f"analyzing {model}")
@@ -49,7 +50,7 @@ def analyze(
     if as_json:
         emit(analysis.to_json())
     else:
-        click.echo(analysis.to_outline().rstrip() if outline else analysis.to_text(why=why))
+        click.echo(tell(analysis).rstrip() if outline else analysis.to_text(why=why))
     return 0
 
 

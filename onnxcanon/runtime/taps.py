@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.symmetry.graphs import subgraphs
+
 SOFTMAX, ARGMAX, PLAIN = "softmax", "argmax", "plain"
 
 _SATURATING = {
@@ -177,7 +179,7 @@ def same_graph(a: ir.Model, b: ir.Model) -> bool:
 def _sources(node: ir.Node) -> Iterator[ir.Value]:
     """What a node reads: its inputs, and what its bodies capture."""
     yield from (value for value in node.inputs if value is not None)
-    for body in _bodies(node):
+    for body in subgraphs(node):
         for inner in body:
             yield from _sources(inner)
 
@@ -188,7 +190,7 @@ def _samples(node: ir.Node, model: ir.Model, depth: int = 0) -> str | None:
         return node.op_type
     if node.op_type in _DROPOUT and _trains(node):
         return node.op_type
-    bodies: list[ir.Graph | ir.Function] = list(_bodies(node))
+    bodies: list[ir.Graph | ir.Function] = list(subgraphs(node))
     function = model.functions.get(node.op_identifier())
     if function is not None and depth < 32:  # functions may not recurse; a damaged file may
         bodies.append(function)
@@ -202,13 +204,3 @@ def _trains(node: ir.Node) -> bool:
         return False
     tensor = ir.convenience.get_const_tensor(switch)
     return tensor is None or bool(tensor.numpy().any())
-
-
-def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto
 
-from onnxcanon.runtime.unrounded import Rewriter, Unroundable, unrounds
+from onnxcanon.runtime.rewriter import Rewriter, Unroundable, unrounds
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _BYTES = (TensorProto.INT8, TensorProto.UINT8)

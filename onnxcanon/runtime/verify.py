@@ -26,11 +26,12 @@ from onnxcanon.model import Model
 from onnxcanon.runtime.inputs import KINDS, given_inputs, input_specs, plan_inputs
 from onnxcanon.runtime.measure import Channel, OutputDifference, Run, compare, limits_for
 from onnxcanon.runtime.noise import coarsest_unit, nudged, nudged_inputs, rounds_to_integers
+from onnxcanon.runtime.rewriter import Unroundable
 from onnxcanon.runtime.saturation import unsaturated
 from onnxcanon.runtime.sessions import Arrays, Level, Session, open_session
 from onnxcanon.runtime.signature import agreed_specs, signature_mismatch
 from onnxcanon.runtime.taps import ARGMAX, Tap, randomness, same_graph, saturating_taps
-from onnxcanon.runtime.unrounded import Unroundable, unrounded
+from onnxcanon.runtime.unrounded import unrounded
 from onnxcanon.runtime.verification import SMOOTH, Verification, verdict
 
 Feed = tuple[str, Arrays]  # a kind of inputs, and inputs
