@@ -25,7 +25,7 @@ TRIVIAL = {
     "gpt2-tiny-greedysearch-contrib": "com.microsoft::GreedySearch",
     "if-mul-tiny": ABSENT,
     "light-alexnet": ABSENT,  # every weight is a constant that the graph computes
-    "light-shufflenet": "n15: concatenated with an axis of constant 'OC2_DUMMY_3'",  # computed as well
+    "light-shufflenet": "n15: concatenated with an axis of constant 'gpu_0/gconv3_0_w_0__SHAPE'",
     "local-functions-and-if": ABSENT,
     "loop-fp16-tiny": ABSENT,
     "loop-polygraphy": HELD,

@@ -127,16 +127,16 @@ class Op:
         return (None, None) if value is None else self._shapes.held_pair(value)
 
     def in_shapes(self, i: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shape of input i under both probes."""
+        """Shape of input i under both probes; they differ where it is dynamic."""
         value = self.node.inputs[i] if self.has(i) else None
-        a, b = (None, None) if value is None else self._shapes.shapes(value)
+        a, b = (None, None) if value is None else self._shapes.contrast(value)
         if a is None or b is None:
             raise Barrier(UNKNOWN_SHAPE)
         return a, b
 
     def out_shapes(self, i: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shape of output i under both probes."""
-        a, b = self._shapes.shapes(self.node.outputs[i])
+        """Shape of output i under both probes; they differ where it is dynamic."""
+        a, b = self._shapes.contrast(self.node.outputs[i])
         if a is None or b is None:
             raise Barrier("the output has no known shape")
         return a, b

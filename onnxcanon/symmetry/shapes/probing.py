@@ -69,9 +69,14 @@ class Shapes:
         self._folded: frozenset[ir.Node] | None = None
 
     def shapes(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
-        """The shape under either probe; None where not even the rank is known. If both agree, the second is
-        that of the walk with larger sizes: a batch cut in half may be one row for either."""
-        first, second = self._first.get(value).shape, self._second.get(value).shape
+        """The shape under either probe; None where not even the rank is known."""
+        return self._first.get(value).shape, self._second.get(value).shape
+
+    def contrast(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
+        """Two shapes that differ wherever the shape is dynamic: those of the probes; where these agree, the
+        second is that of the walk with larger sizes, for half of a batch may be one row under either
+        probe."""
+        first, second = self.shapes(value)
         if self._large is not None and first == second and first is not None:
             far = self._large.get(value).shape
             second = far if far is not None and len(far) == len(first) else second
