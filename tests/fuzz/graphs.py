@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail as LoadFailure
 
 from onnxcanon.runtime.noise import rounds
 from tests.fuzz.blocks import BLOCKS
@@ -56,7 +57,10 @@ def generate(seed: int) -> Case:
     rng = np.random.default_rng([seed, 20240])
     while True:
         case = _grown(rng)
-        outputs = outputs_of(case, case.proto)
+        try:
+            outputs = outputs_of(case, case.proto)
+        except LoadFailure:  # every node runs alone, and yet the runtime cannot infer a function's types
+            continue
         finite = all(np.isfinite(x).all() for row in outputs for x in row)
         if finite and not _rounds_inside(case.proto) and _settled(case, outputs):
             return case
