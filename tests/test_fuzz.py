@@ -131,3 +131,13 @@ def test_rows_that_are_one_for_two_batches_only() -> None:
     y = b.op("MatMul", b.op("Relu", y), weight(b, 6, 2))
     y = b.op("ScatterND", y, b.constant(np.array([[0]])), weight(b, 1, 2))
     passes(b, y, 3, 5)
+
+
+def test_contexts_in_a_circle() -> None:
+    """Columns differ by row, for each row is a head's; rows differ by column, for some are cut and moved. The
+    gain that meets both can follow one of these only."""
+    b = building(2, 1, 4, 4, dtype=np.float64)
+    y = b.op("MatMul", "x", weight(b, 6, 4, 3))
+    moved = b.op("Concat", *(b.op("Slice", y, b.ints(k), b.ints(4), b.ints(1)) for k in (1, 3)), axis=1)
+    moved = b.op("Concat", b.op("Slice", y, b.ints(0), b.ints(2), b.ints(1)), moved, axis=1)
+    passes(b, b.op("LayerNormalization", b.op("Concat", y, moved, axis=3), weight(b, 6, 4, 6), axis=1), 2)

@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
+from onnxcanon.symmetry.blocks import Blocks
 from onnxcanon.symmetry.branches import Branches
 from onnxcanon.symmetry.constraints import NOWHERE, Ids, Place, System
 from onnxcanon.symmetry.facts import Home
-from onnxcanon.symmetry.gauge import Freedom, solve_degrees, used
+from onnxcanon.symmetry.gauge import Freedom, solve_degrees, unite_degrees, used
 from onnxcanon.symmetry.group import Orbit, Solution
 from onnxcanon.symmetry.solve import solve
 from onnxcanon.symmetry.trace import Trace, trace
@@ -54,7 +55,6 @@ class Symmetry:
         for name, parameter in self.trace.parameters.items():
             rows = {a: self.solution.classes[i] for a, i in enumerate(parameter.ids) if i is not None}
             self.classes[name] = {a: _shrunk(c, a) for a, c in rows.items()}
-            self.degrees[name] = {a: d for a, d in enumerate(parameter.degrees) if d is not None}
 
         self.solution.orbits = _touching(self.solution, self.classes)
 
@@ -213,9 +213,20 @@ def _solved(name: str, facts: Trace) -> Symmetry:
     for group, unit in zip(facts.branches, units, strict=True):
         if moving[solution.classes[unit]].any():
             stacked.stack(group, unit)
-    columns = [[d for d in p.degrees if d is not None] for p in stacked.parameters.values()]
-    scale, sign = (solve_degrees(facts.ledger, system, columns) for system in (System.SCALE, System.SIGN))
-    return Symmetry(name, stacked, solution, scale, sign)
+    degrees = _degrees(stacked, blocks := unite_degrees(facts.ledger))
+    columns = [list(axes.values()) for axes in degrees.values()]
+    scale, sign = (
+        solve_degrees(facts.ledger, blocks, system, columns) for system in (System.SCALE, System.SIGN)
+    )
+    return Symmetry(name, stacked, solution, scale, sign, degrees=degrees)
+
+
+def _degrees(facts: Trace, blocks: Blocks) -> dict[str, dict[int, Ids]]:
+    """The degree variables of every parameter by axis."""
+    return {
+        name: {a: blocks.variables(d) for a, d in enumerate(parameter.degrees) if d is not None}
+        for name, parameter in facts.parameters.items()
+    }
 
 
 def _scale_alike(found: Symmetry, group: Branches) -> bool:

@@ -84,7 +84,8 @@ def _narrow(array: Ids, other: Sequence[int]) -> Ids:
 @dataclass(slots=True)
 class Ledger:
     """The growing list of facts; `cause` names the node whose rule is speaking, `equal_nodes[k]` the one that
-    stated `equals[k]`."""
+    stated `equals[k]`. Ids that are handed out together are a block; `unit_blocks` and `degree_blocks` hold
+    the first id of each."""
 
     units: int = 0
     degrees: int = 1  # variable 0 is ZERO
@@ -97,6 +98,8 @@ class Ledger:
     movements: list[tuple[Ids, Ids, Ids, Place]] = field(default_factory=list)
     degree_pairs: list[tuple[Ids, Ids, int, System]] = field(default_factory=list)
     degree_sums: list[tuple[Ids, Ids, Ids, System]] = field(default_factory=list)
+    unit_blocks: list[int] = field(default_factory=list)
+    degree_blocks: list[int] = field(default_factory=lambda: [ZERO])
     place: Place = NOWHERE  # of the facts that are found now
     _positions: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -104,6 +107,8 @@ class Ledger:
         """Fresh unit ids, int64 of the given shape."""
         n = int(np.prod(shape, dtype=np.int64))
         ids = np.arange(self.units, self.units + n, dtype=np.int64).reshape(shape)
+        if n:
+            self.unit_blocks.append(self.units)
         self.units += n
         return ids
 
@@ -111,6 +116,8 @@ class Ledger:
         """Fresh degree variables, int64 of the given shape."""
         n = int(np.prod(shape, dtype=np.int64))
         ids = np.arange(self.degrees, self.degrees + n, dtype=np.int64).reshape(shape)
+        if n:
+            self.degree_blocks.append(self.degrees)
         self.degrees += n
         return ids
 

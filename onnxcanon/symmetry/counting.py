@@ -49,7 +49,15 @@ class Freedoms:
 
 
 def count_freedoms(symmetry: Symmetry) -> Freedoms:
-    """Count the freedoms by the rank of their action."""
+    """Count the freedoms by the rank of their action.
+
+    Where every degree column follows its own axis alone, the freedoms that remain when idle ones are divided
+    out (`gauge`) are independent; columns that depend on other axes may cancel in more ways.
+    """
+    if all(len(_wide(d)) <= 1 for axes in symmetry.degrees.values() for d in axes.values()):
+        sign = _sign_only_by_hash(symmetry)
+        if sign is not None:
+            return Freedoms(symmetry.scale.count, sign, _free(symmetry.scale), _free(symmetry.sign))
     parts = _parts(symmetry)
     scale = (parts @ symmetry.scale.forms).tocsr()
     sign = _modulo2(parts @ symmetry.sign.forms)
@@ -59,6 +67,36 @@ def count_freedoms(symmetry: Symmetry) -> Freedoms:
         _changed(symmetry.scale, scale),
         _changed(symmetry.sign, sign),
     )
+
+
+def _sign_only_by_hash(symmetry: Symmetry) -> int | None:
+    """How many sign freedoms are not the sign of a scale freedom, where either kind contains the other
+    freedom by freedom; None where it takes a rank to tell.
+
+    The action of a freedom over GF(2) is hashed linearly: every part of every multiplier (module docstring)
+    has a random word, and those of the parts that flip are xored.
+    """
+    words = np.zeros(symmetry.sign.forms.shape[0], np.uint64)
+    rng = np.random.default_rng(0)
+    for axes in symmetry.degrees.values():
+        constant = rng.integers(0, 1 << 63, dtype=np.uint64)
+        for degrees in axes.values():
+            words[degrees.ravel()[:1]] ^= constant
+    columns = {d.tobytes(): d.ravel() for axes in symmetry.degrees.values() for d in axes.values()}
+    for degrees in columns.values():
+        drawn = rng.integers(0, 1 << 63, len(degrees), dtype=np.uint64)
+        drawn[0] ^= np.bitwise_xor.reduce(drawn)
+        np.bitwise_xor.at(words, degrees, drawn)
+    scale, sign = (_hashes(words, f) for f in (symmetry.scale.forms, symmetry.sign.forms))
+    new = int((~np.isin(sign, scale)).sum())
+    return new if new == 0 or np.isin(scale, sign).all() else None
+
+
+def _hashes(words: NDArray[np.uint64], forms: csr_matrix) -> NDArray[np.uint64]:
+    """For every freedom, the words of the degrees that it flips, xored."""
+    columns = forms.tocsc()
+    odd = np.where(columns.data % 2 != 0, words[columns.indices], np.uint64(0))
+    return np.bitwise_xor.reduceat(odd, columns.indptr[:-1]) if len(odd) else odd
 
 
 def _changed(freedom: Freedom, action: csr_matrix) -> Mask:

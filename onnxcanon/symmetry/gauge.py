@@ -13,8 +13,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_matrix, csr_matrix, identity
+from scipy.sparse import coo_matrix, csr_matrix, identity, vstack
 
+from onnxcanon.symmetry.blocks import Blocks, unite_blocks
 from onnxcanon.symmetry.constraints import ZERO, Ids, Ledger, System
 from onnxcanon.symmetry.hashing import distinct
 from onnxcanon.symmetry.tables import connected
@@ -33,42 +34,55 @@ class Freedom:
 
 @dataclass(slots=True)
 class _Equations:
-    """Pairs a = s·b and sums t = a + b, over classes of variables."""
+    """Pairs a = s·b and sums t = a + b of n variables: rows of variables and of their signs."""
 
     n: int
     pairs: list[tuple[Ids, Ids, Ids]]
-    sums: tuple[Ids, Ids, Ids]
+    terms: Ids
+    signs: Ids
     modulo2: bool
 
 
-def solve_degrees(ledger: Ledger, system: System, parameters: Sequence[Sequence[Ids]] = ()) -> Freedom:
-    """Solve the degree equations of one system.
+def unite_degrees(ledger: Ledger) -> Blocks:
+    """What both systems say about whole blocks of degrees."""
+    both = ((a, b, s) for a, b, s, where in ledger.degree_pairs if where == System.BOTH)
+    return unite_blocks(ledger.degree_blocks, ledger.degrees, both, zero=True)
+
+
+def solve_degrees(
+    ledger: Ledger, blocks: Blocks, system: System, parameters: Sequence[Sequence[Ids]] = ()
+) -> Freedom:
+    """Solve the degree equations of one system, for the variables that `blocks.variables` numbers.
 
     `parameters` lists the degree columns of each parameter, axis by axis. Solutions that change no parameter
     (they act on values alone, or their actions on two axes of a parameter cancel) are divided out.
     """
     modulo2 = system == System.SIGN
-    united = _unite(_equations(ledger, system))
-    whole = _solve(united, modulo2=modulo2)
-    idle = _solve(_idle(united, parameters, modulo2=modulo2), modulo2=modulo2)
+    united = _unite(_equations(ledger, blocks, system))
+    whole = _solve(united, blocks, modulo2=modulo2)
+    idle = _solve(_idle(united, parameters, modulo2=modulo2), blocks, modulo2=modulo2)
     return _quotient(whole, idle, parameters, modulo2=modulo2)
 
 
-def _equations(ledger: Ledger, system: System) -> _Equations:
-    pairs = [(a, b, np.full(len(a), s, np.int64)) for a, b, s, where in ledger.degree_pairs if where & system]
+def _equations(ledger: Ledger, blocks: Blocks, system: System) -> _Equations:
+    alone = [(a, b, s) for a, b, s, where in ledger.degree_pairs if where == system]
     sums = [(t, a, b) for t, a, b, where in ledger.degree_sums if where & system]
     zero = np.zeros(0, np.int64)
-    joined = tuple(np.concatenate([zero, *(s[k] for s in sums)]) for k in range(3))
-    return _Equations(ledger.degrees, pairs, joined, system == System.SIGN)  # type: ignore[arg-type]
+    joined = [blocks.signed(np.concatenate([zero, *(s[k] for s in sums)])) for k in range(3)]
+    terms, signs = (np.stack(columns, 1) for columns in zip(*joined, strict=True))
+    pairs = [*blocks.pairs, *blocks.mapped(alone)]
+    return _Equations(blocks.count, pairs, terms, signs, system == System.SIGN)
 
 
-def _solve(united: _United, *, modulo2: bool) -> Freedom:
-    n = len(united.classes)
+def _solve(united: _United, blocks: Blocks, *, modulo2: bool) -> Freedom:
+    """The solutions, of the variables and of their opposites where there are any."""
     forms, free = _eliminate(
         _normal_sums(united, modulo2=modulo2), united.count, united.zeros, modulo2=modulo2
     )
-    spread = csr_matrix((united.signs, (np.arange(n), united.classes)), (n, united.count))
-    total = (spread @ forms).tocsr()
+    total = forms[united.classes]
+    total.data = total.data * np.repeat(united.signs, np.diff(total.indptr))
+    if blocks.signs is not None:
+        total = vstack([total, -total]).tocsr()
     if modulo2:
         total.data %= 2
     total.eliminate_zeros()
@@ -78,20 +92,23 @@ def _solve(united: _United, *, modulo2: bool) -> Freedom:
 def _idle(united: _United, parameters: Sequence[Sequence[Ids]], *, modulo2: bool) -> _United:
     """The solutions that change no parameter: constant along every axis, the constants adding up to zero."""
     count = united.count + 1  # one more class stands for zero
-    pairs: list[tuple[Ids, Ids, Ids]] = []
+    arrays = {a.tobytes(): a.ravel() for axes in parameters for a in axes}  # most stand at many axes
+    flat = united.signed(np.concatenate([np.zeros(0, np.int64), *arrays.values()]))
+    sizes = np.array([a.size for a in arrays.values()], np.int64)
+    leads = flat[np.cumsum(sizes) - sizes]
+    first = np.repeat(leads, sizes)
+    differ = flat != first
+    flat, first = flat[differ], first[differ]
+    pairs = [(np.abs(flat) - 1, np.abs(first) - 1, np.sign(flat) * np.sign(first))]
     sums: list[tuple[Ids, Ids]] = []
+    constants = dict(zip(arrays, leads.tolist(), strict=True))
     for axes in parameters:
-        columns = [distinct(united.signed(a.ravel())) for a in axes]
-        pairs += [
-            (np.abs(c[1:]) - 1, np.full(len(c) - 1, abs(c[0]) - 1), np.sign(c[1:]) * np.sign(c[0]))
-            for c in columns
-        ]
         total = count  # as signed: class count - 1
-        for c in columns:
+        for lead in (constants[a.tobytes()] for a in axes):
             fresh, count = count + 1, count + 1
-            sums.append((np.array([fresh, total, abs(c[0])]) - 1, np.array([1, 1, np.sign(c[0])])))
+            sums.append((np.array([fresh, total, abs(lead)]) - 1, np.array([1, 1, 1 if lead > 0 else -1])))
             total = fresh
-        if columns:
+        if axes:
             pairs.append((np.array([total - 1]), np.array([united.count]), np.ones(1, np.int64)))
     terms = np.array([t for t, _ in sums], np.int64).reshape(-1, 3)
     signs = np.array([s for _, s in sums], np.int64).reshape(-1, 3)
@@ -170,8 +187,12 @@ class _United:
     coefficients: Ids
 
     def signed(self, variables: Ids) -> Ids:
-        """Classes of variables, counted from 1, with the sign."""
-        return (self.classes[variables] + 1) * self.signs[variables]
+        """Classes of variables, counted from 1, with the sign; numbers beyond the variables are opposites."""
+        opposite = variables >= len(self.classes)
+        if not opposite.any():
+            return (self.classes[variables] + 1) * self.signs[variables]
+        variables = np.where(opposite, variables - len(self.classes), variables)
+        return (self.classes[variables] + 1) * self.signs[variables] * np.where(opposite, -1, 1)
 
     def contracted(self, pairs: Sequence[tuple[Ids, Ids, Ids]], *, modulo2: bool) -> _United:
         """With pairs a = s·b of classes taken in, and the sums that thereby become pairs, until none does."""
@@ -201,8 +222,7 @@ def _unite(eq: _Equations) -> _United:
     """Classes of equal or opposite variables, with variable 0 zero."""
     n = np.arange(eq.n)
     zeros = n == ZERO
-    terms = np.stack(eq.sums, 1)
-    one = _United(n, np.ones(eq.n, np.int64), eq.n, zeros, terms, np.ones(terms.shape, np.int64))
+    one = _United(n, np.ones(eq.n, np.int64), eq.n, zeros, eq.terms, eq.signs)
     none = np.zeros(0, np.int64)
     return one.contracted([(none, none, none), *eq.pairs], modulo2=eq.modulo2)
 

@@ -123,6 +123,21 @@ def constant(shape: Sequence[int], state: State = FIXED, *, zero: bool = False) 
     return Labelled(shape, [UNIFORM if n == 1 else state for n in shape], [None] * len(shape), None, zero)
 
 
+def without_circles(context: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
+    """Contexts by axis in which no two axes depend on each other, as no motion of a tensor could: of such
+    dependencies the one on the outer axis is kept, and labels along the other are united."""
+    kept: dict[int, list[int]] = {}
+
+    def reaches(axis: int, goal: int) -> bool:
+        return axis == goal or any(reaches(k, goal) for k in kept.get(axis, ()))
+
+    edges = ((outer, axis) for axis, around in context.items() for outer in around)
+    for outer, axis in sorted(edges, key=lambda e: (e[0] > e[1], e)):
+        if not reaches(outer, axis):
+            kept.setdefault(axis, []).append(outer)
+    return kept
+
+
 def parameter_value(parameter: Parameter) -> Labelled:
     """The whole of a parameter, not yet labelled."""
     value = constant(parameter.shape)
@@ -175,16 +190,17 @@ class Labels:
         if view is None:
             return value
         value.view = None
+        context = without_circles(context or {})
         parameter = view.parameter
         wanted = set(range(value.rank) if axes is None else axes)
         if carried is None:
-            carried = {c for cs in (context or {}).values() for c in cs}
+            carried = {c for cs in context.values() for c in cs}
         carried = set(carried)
         for axis, size in enumerate(value.shape):
             shown = view.axes[axis]
             if shown is None or parameter.shape[shown[0]] == 1:
                 continue
-            sources = (view.axes[c] for c in (context or {}).get(axis, ()))
+            sources = (view.axes[c] for c in context.get(axis, ()))
             around = [source[0] for source in sources if source is not None]
             bound = self._bind_axis(view, parameter.ids, shown[0], around, units=True, groups=groups)
             ids = self._as_viewed(view, bound)

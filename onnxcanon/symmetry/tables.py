@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.symmetry.blocks import unite_blocks
 from onnxcanon.symmetry.constraints import Ids, Ledger, Relation
 from onnxcanon.symmetry.hashing import Words, add_at, distinct, mix, salt
 
@@ -90,11 +91,11 @@ class Index:
 
 def unite(ledger: Ledger) -> tuple[Ids, int]:
     """Classes of equal units, closed under congruence of relations."""
-    left = [a for a, _ in ledger.equals]
-    right = [b for _, b in ledger.equals]
+    blocks = unite_blocks(ledger.unit_blocks, ledger.units, ((a, b, 1) for a, b in ledger.equals))
+    left, right = [a for a, _, _ in blocks.pairs], [b for _, b, _ in blocks.pairs]
     keyed = [r for r in ledger.relations if r.key is not None]
     while True:
-        classes = connected(ledger.units, left, right)
+        classes = connected(blocks.count, left, right)[blocks.index]
         known: dict[tuple[object, ...], tuple[Ids, Ids]] = {}
         grown = False
         for relation in keyed:
@@ -106,8 +107,8 @@ def unite(ledger: Ledger) -> tuple[Ids, int]:
                 mark = (relation.key, side, rows.shape[1], rows[chosen][:, lead].tobytes())
                 other, units = known.setdefault(mark, (rows[chosen], relation.rows[chosen]))
                 if not np.array_equal(other, rows[chosen]):
-                    left.extend(units.T)
-                    right.extend(relation.rows[chosen].T)
+                    left.extend(blocks.index[units].T)
+                    right.extend(blocks.index[relation.rows[chosen]].T)
                     grown = True
         if not grown:
             return classes, int(classes.max()) + 1 if len(classes) else 0
