@@ -56,9 +56,10 @@ class Chains:
     def __init__(self, ledger: Ledger, classes: Ids, moving: NDArray[np.bool_]) -> None:
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
-        still = ~moving[classes]
+        self._still = still = ~moving[classes]
+        self._place = place = np.cumsum(still) - 1  # among the units that do not move
         equal = [
-            (a[still[a]], b[still[a]], self._number(node))
+            (place[a[still[a]]], place[b[still[a]]], self._number(node))
             for (a, b), node in zip(ledger.equals, ledger.equal_nodes, strict=True)
         ]
         related = []
@@ -67,8 +68,8 @@ class Chains:
             whole = relation.rows[:, 0]
             for part in relation.rows[:, 1:].T:
                 both = still[whole] & still[part]
-                related.append((whole[both], part[both], number))
-        count = ledger.units
+                related.append((place[whole[both]], place[part[both]], number))
+        count = int(still.sum())
         self.pin = np.full(count, -1, np.int64)
         self.distance = np.full(count, np.iinfo(np.int64).max)
         self._parent = np.full(count, -1, np.int64)
@@ -82,6 +83,9 @@ class Chains:
 
     def of(self, units: Ids) -> tuple[int, list[str]] | None:
         """The pin nearest to any of the units and the nodes on the way to it; None where none is reached."""
+        units = self._place[units[self._still[units]]]
+        if not len(units):
+            return None
         nearest = units[np.argmin(self.distance[units])]
         if self.pin[nearest] < 0:
             return None
@@ -100,7 +104,7 @@ class Chains:
     def _seed(self, ledger: Ledger, pins: Iterable[int], distance: int) -> Ids:
         seeds = [np.zeros(0, np.int64)]
         for number in pins:
-            ids = ledger.pins[number][0]
+            ids = self._place[ledger.pins[number][0]]
             fresh = ids[self.pin[ids] < 0]
             self.pin[fresh] = number
             self.distance[fresh] = distance

@@ -87,9 +87,9 @@ def _sign_only_by_hash(symmetry: Symmetry) -> int | None:
         drawn = rng.integers(0, 1 << 63, len(degrees), dtype=np.uint64)
         drawn[0] ^= np.bitwise_xor.reduce(drawn)
         np.bitwise_xor.at(words, degrees, drawn)
-    scale, sign = (_hashes(words, f) for f in (symmetry.scale.forms, symmetry.sign.forms))
-    new = int((~np.isin(sign, scale)).sum())
-    return new if new == 0 or np.isin(scale, sign).all() else None
+    scale, sign = (distinct(_hashes(words, f)) for f in (symmetry.scale.forms, symmetry.sign.forms))
+    common = len(sign) + len(scale) - len(distinct(np.concatenate([sign, scale])))
+    return len(sign) - common if common in (len(sign), len(scale)) else None
 
 
 def _hashes(words: NDArray[np.uint64], forms: csr_matrix) -> NDArray[np.uint64]:

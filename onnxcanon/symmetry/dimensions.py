@@ -45,32 +45,40 @@ class Found:
 
 @dataclass(slots=True)
 class Axes:
-    """All labelled axes of all parameters in one flat table of entries."""
+    """All labelled axes of all parameters; most have the labels of many others, which are looked at once.
 
-    names: list[tuple[str, int]]
-    site: Ids  # [entries] which axis
-    position: Ids  # [entries] position along it
-    classes: Ids  # [entries] unit class
-    context: Mask  # [axes] whether its classes depend on other axes
+    Attributes:
+        names: the axes, each with the number of its labels.
+        labels: the different label arrays in one flat table: which array, the position along the axis and the
+            unit class of every entry.
+        context: whether the classes of an array depend on other axes, bool [arrays].
+    """
+
+    names: list[tuple[tuple[str, int], int]]
+    labels: tuple[Ids, Ids, Ids]
+    context: Mask
 
     @classmethod
     def of(cls, symmetry: Symmetry) -> Axes:
         """The entries of every label array, in order."""
-        names: list[tuple[str, int]] = []
+        names: list[tuple[tuple[str, int], int]] = []
+        numbers: dict[tuple[bytes, int, int], int] = {}
         arrays: list[Ids] = []
         for name, axes in symmetry.classes.items():
             for axis, rows in axes.items():
                 if rows.shape[axis] > 1:
-                    names.append((name, axis))
-                    arrays.append(rows)
+                    mark = rows.tobytes(), rows.shape[axis], prod(rows.shape[axis + 1 :])
+                    number = numbers.setdefault(mark, len(arrays))
+                    if number == len(arrays):
+                        arrays.append(rows)
+                    names.append(((name, axis), number))
         sizes = np.array([a.size for a in arrays], np.int64)
-        length = np.array([a.shape[k] for (_, k), a in zip(names, arrays, strict=True)], np.int64)
-        after = [a.shape[k + 1 :] for (_, k), a in zip(names, arrays, strict=True)]
-        stride = np.array([prod(shape) for shape in after], np.int64)
-        site = np.repeat(np.arange(len(arrays)), sizes)
+        length = np.array([length for _, length, _ in numbers], np.int64)
+        stride = np.array([stride for _, _, stride in numbers], np.int64)
+        which = np.repeat(np.arange(len(arrays)), sizes)
         within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        position = within // stride[site] % length[site]
-        return cls(names, site, position, _joined(a.ravel() for a in arrays), sizes > length)
+        position = within // stride[which] % length[which]
+        return cls(names, (which, position, _joined(a.ravel() for a in arrays)), sizes > length)
 
 
 class Membership:
@@ -133,16 +141,21 @@ def find_dimensions(symmetry: Symmetry, freedoms: Freedoms) -> tuple[list[Found]
 
 def _place(membership: Membership, axes: Axes) -> None:
     """Fill in the sites of every dimension."""
-    labels = membership.label[axes.classes]
+    which, position, classes = axes.labels
+    labels = membership.label[classes]
     moving = labels > 0
-    span = int(axes.position.max(initial=0)) + 1
-    code = (axes.site[moving] * len(membership.sets) + labels[moving]) * span + axes.position[moving]
+    span = int(position.max(initial=0)) + 1
+    code = (which[moving] * len(membership.sets) + labels[moving]) * span + position[moving]
     pairs, counts = np.unique(distinct(code) // span, return_counts=True)
+    positions: dict[int, list[tuple[int, int]]] = {}
     for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
-        site, label = divmod(pair, len(membership.sets))
-        for number in (membership.inner if axes.context[site] else membership.sets)[label]:
-            sites = membership.found[number].sites
-            sites[axes.names[site]] = sites.get(axes.names[site], 0) + count
+        number, label = divmod(pair, len(membership.sets))
+        positions.setdefault(number, []).append((label, count))
+    for name, number in axes.names:
+        for label, count in positions.get(number, ()):
+            for found in (membership.inner if axes.context[number] else membership.sets)[label]:
+                sites = membership.found[found].sites
+                sites[name] = sites.get(name, 0) + count
 
 
 # -- scale and sign ---------------------------------------------------------------------------------
@@ -153,11 +166,12 @@ def _free_degrees(symmetry: Symmetry, freedoms: Freedoms, membership: Membership
     scale, sign = freedoms.scaled, freedoms.flipped
     entries = _free_entries(symmetry, scale | sign)
     labels = membership.label[entries.classes]
-    for label in distinct(labels[labels > 0]).tolist():
-        here = entries.variables[labels == label]
+    for label in distinct(labels[scale[entries.variables]]).tolist():
         for number in membership.inner[label]:
-            membership.found[number].scale |= bool(scale[here].any())
-            membership.found[number].sign |= bool(sign[here].any())
+            membership.found[number].scale = True
+    for label in distinct(labels[sign[entries.variables]]).tolist():
+        for number in membership.inner[label]:
+            membership.found[number].sign = True
     held = (labels == 0) & (scale | sign)[entries.variables]
     if held.any():
         for found, units in _held_dimensions(symmetry, entries.only(held)):

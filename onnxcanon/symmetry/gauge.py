@@ -17,7 +17,6 @@ from scipy.sparse import coo_matrix, csr_matrix, identity, vstack
 
 from onnxcanon.symmetry.blocks import Blocks, unite_blocks
 from onnxcanon.symmetry.constraints import ZERO, Ids, Ledger, System
-from onnxcanon.symmetry.hashing import distinct
 from onnxcanon.symmetry.tables import connected
 
 CORE_LIMIT = 4096

@@ -101,8 +101,11 @@ class _Solver:
 
     def _fixed(self, colours: Words) -> NDArray[np.bool_]:
         """The classes no motion can move: pinned, or of a colour of their own; bool [count]."""
-        _, index, counts = np.unique(colours, return_inverse=True, return_counts=True)
-        alone = counts[index] == 1
+        order = np.argsort(colours)
+        ranked = colours[order]
+        differ = np.r_[True, ranked[1:] != ranked[:-1], True]
+        alone = np.zeros(len(colours), bool)
+        alone[order[differ[:-1] & differ[1:]]] = True
         out = np.ones(self.count, bool)
         out[: len(alone)] = alone | self.pinned[: len(alone)]
         return out
