@@ -148,6 +148,12 @@ class Model:
         twin._new = {**self._new, **new}
         return twin
 
+    def stored(self) -> list[memoryview]:
+        """The bytes of the file the model was read from and of its external data, by name; of a model in
+        memory its serialized form. Replacements made by `with_tensors` do not show."""
+        files = sorted(self._mappings.paths, key=lambda path: (path != self.path, path.name))
+        return [self._mappings.view(path) for path in files] or [self._source.buffer]
+
     def to_proto(self) -> onnx.ModelProto:
         """The model in memory, replacements and external data included.
 

@@ -130,7 +130,7 @@ class Analysis:
         shared: parameters that several nodes read.
         half: parameters in half precision, which move but are not rescaled.
         quantized: parameters stored as integers, which move but are not rescaled.
-        dead: constants that no node of the main graph reads.
+        dead: constants that no node reads which leads to an output.
         dead_positions: how many positions of an axis reach no output.
         defects: parts of the group that failed a check of ours and are held; each is a bug to report.
     """
@@ -216,7 +216,7 @@ class Analysis:
         if self.quantized:
             lines.append(f"quantized, permutes but is not rescaled: {some(self.quantized)}")
         if self.dead:
-            lines.append(f"read by no node of the main graph: {some(self.dead)}")
+            lines.append(f"read by no node that leads to an output: {some(self.dead)}")
         lines += [f"defect, please report this model: {defect}" for defect in self.defects]
         return "\n".join(lines)
 
@@ -258,7 +258,7 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
         shared=_shared(symmetry),
         half=tuple(name for name, t in types.items() if t.is_floating_point() and t.bitwidth <= 16),
         quantized=tuple(name for name, t in types.items() if not t.is_floating_point()),
-        dead=_dead(model),
+        dead=_dead(symmetry),
         dead_positions=_sites(dead, symmetry.stacks),
         defects=tuple(symmetry.solution.defects),
     )
@@ -380,8 +380,8 @@ def _shared(symmetry: Symmetry) -> tuple[Shared, ...]:
     return tuple(Shared(n, tuple(r)) for n, r in readers.items() if n in labelled and len(r) > 1)
 
 
-def _dead(model: Model) -> tuple[str, ...]:
-    values = model.ir.graph.initializers.values()
+def _dead(symmetry: Symmetry) -> tuple[str, ...]:
+    values = symmetry.trace.graph.initializers.values()
     return tuple(v.name or "" for v in values if not v.uses() and not v.is_graph_output())
 
 

@@ -159,9 +159,8 @@ def test_positions_that_reach_no_output_are_dead() -> None:
     found = report.analyze(load(data_graphs.sliced()))
     assert {(s.initializer, s.axis): s.positions for s in found.dead_positions} == {
         ("w1", 1): 3,
-        ("w3", 0): 3,
-        ("w3", 1): 6,
     }
+    assert found.dead == ("w3",)
     assert "dead, for it reaches no output: 3 of w1[1]" in found.to_text(why=True)
     assert not report.analyze(load(small_models.mlp())).dead_positions
 

@@ -202,7 +202,9 @@ def test_a_constant_that_nothing_reads_is_dead() -> None:
     spare.name = "spare"
     found = analyze(proto)
     assert found.dead == ("spare",)
-    assert {f.reason for f in found.fixed if f.value == "spare"} == {"no node of the main graph reads it"}
+    assert {f.reason for f in found.fixed if f.value == "spare"} == {
+        "no node that leads to an output reads it"
+    }
 
 
 def test_freedoms_that_do_the_same_count_once() -> None:

@@ -51,7 +51,7 @@ class _Edges:
 
 
 class Chains:
-    """The ways to the pins of one ledger; `moving` bool [classes] are left out, they have none."""
+    """The ways to the pins of one ledger; `moving` bool [classes] have none and are left out."""
 
     def __init__(self, ledger: Ledger, classes: Ids, moving: NDArray[np.bool_]) -> None:
         self._names: list[str] = []

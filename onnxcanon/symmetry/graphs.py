@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
@@ -28,9 +28,9 @@ def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
 def captured(node: ir.Node) -> Iterator[ir.Value]:
     """Every value read inside a node's subgraphs (outer ones among them)."""
     for graph in subgraphs(node):
-        yield from graph.outputs
-        for inner in graph:
+        for inner in ordered(graph):
             yield from reads(inner)
+        yield from graph.outputs
 
 
 def reads(node: ir.Node) -> Iterator[ir.Value]:
@@ -40,24 +40,60 @@ def reads(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def ordered(graph: ir.Graph) -> list[ir.Node]:
-    """The nodes, every one after those that compute what it reads (not every file is sorted)."""
+    """The nodes, every one after those that compute what it reads.
+
+    Depth first from the outputs, inputs in their order: the same for every order in which a file stores them.
+    Nodes that lead to no output come last.
+    """
+    return _reached(graph, [*(value.producer() for value in graph.outputs), *graph])
+
+
+def live(graph: ir.Graph) -> list[ir.Node]:
+    """The nodes that lead to an output, in the same order."""
+    return _reached(graph, [value.producer() for value in graph.outputs])
+
+
+def _reached(graph: ir.Graph, roots: Sequence[ir.Node | None]) -> list[ir.Node]:
     nodes: list[ir.Node] = []
     opened: set[ir.Node] = set()
     done: set[ir.Node] = set()
-    for root in graph:
-        stack = [root]
-        while stack:
-            node = stack[-1]
-            if node in opened:
-                stack.pop()
-                if node not in done:
-                    done.add(node)
-                    nodes.append(node)
-                continue
-            opened.add(node)
-            before = (value.producer() for value in reads(node))
-            stack += [n for n in before if n is not None and n.graph is graph and n not in opened]
+    stack = [node for node in reversed(roots) if node is not None and node.graph is graph]
+    while stack:
+        node = stack[-1]
+        if node in opened:
+            stack.pop()
+            if node not in done:
+                done.add(node)
+                nodes.append(node)
+            continue
+        opened.add(node)
+        before = [value.producer() for value in reads(node)]
+        stack += [n for n in reversed(before) if n is not None and n.graph is graph and n not in opened]
     return nodes
+
+
+def pruned(model: ir.Model, original: ir.Model) -> ir.Model:
+    """The model without nodes that lead to no output; itself where it has none, a copy if it is `original`.
+
+    The constants of the copy are the same tensors."""
+    if not _dead(model.graph):
+        return model
+    out = model.clone() if model is original else model
+    _remove_dead(out.graph)
+    return out
+
+
+def _dead(graph: ir.Graph) -> bool:
+    nodes = live(graph)
+    return len(nodes) < len(graph) or any(_dead(body) for node in nodes for body in subgraphs(node))
+
+
+def _remove_dead(graph: ir.Graph) -> None:
+    kept = set(live(graph))
+    graph.remove([node for node in graph if node not in kept], safe=True)
+    for node in graph:
+        for body in subgraphs(node):
+            _remove_dead(body)
 
 
 # -- local functions --------------------------------------------------------------------------------

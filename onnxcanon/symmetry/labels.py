@@ -151,7 +151,6 @@ class Labels:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
         self.shown: list[tuple[View, int]] = []
-        self.first_use: dict[str, None] = {}  # parameters in the order in which they were labelled
 
     @property
     def cause(self) -> Cause:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.symmetry.graphs import captured
+from onnxcanon.symmetry.graphs import captured, ordered
 from onnxcanon.symmetry.hashing import distinct
 from onnxcanon.symmetry.labels import Labelled, State
 from onnxcanon.symmetry.trace import NEVER_READ
@@ -51,7 +51,7 @@ class _Walk:
     """One look at all nodes of a graph."""
 
     def __init__(self, symmetry: Symmetry) -> None:
-        self.nodes = _nodes(symmetry.trace.graph)
+        self.nodes = ordered(symmetry.trace.graph)
         self.symmetry = symmetry
         self.stack = {m: name for name, members in symmetry.stacks.items() for m in members}
         self.known: dict[str, Ids] = {}
@@ -62,8 +62,8 @@ class _Walk:
         classes = self.symmetry.solution.classes
         for ids, _, _ in self.symmetry.trace.ledger.pins:  # a pinned unit is read there
             mask[classes[ids]] = False
-        for node, live in self.nodes:
-            if live and mask.any():
+        for node in self.nodes:
+            if mask.any():
                 self._take_in(node, mask)
         for ids, cause, _ in self.symmetry.trace.ledger.pins:
             if cause.reason == NEVER_READ:
@@ -71,13 +71,10 @@ class _Walk:
         return mask
 
     def _dropped(self) -> NDArray[np.bool_]:
-        """The classes that some node drops or that stand in nodes leading nowhere."""
+        """The classes that some node drops."""
         mask = np.zeros(self.symmetry.solution.count, bool)
-        for node, live in self.nodes:
-            if not live:
-                for value in (*node.inputs, *node.outputs):
-                    mask[self._labels(value)] = True
-            elif node.op_type in SELECTING:
+        for node in self.nodes:
+            if node.op_type in SELECTING:
                 gone = self._labels(node.inputs[0])
                 if len(gone):
                     kept = [self._labels(v) for v in node.outputs if v.uses() or v.is_graph_output()]
@@ -109,15 +106,3 @@ class _Walk:
                 arrays = [self.symmetry.solution.classes[ids] for ids in units]
             self.known[name] = distinct(np.concatenate(arrays)) if arrays else np.zeros(0, np.int64)
         return self.known[name]
-
-
-def _nodes(graph: ir.Graph) -> list[tuple[ir.Node, bool]]:
-    """Every node, and whether it leads to an output."""
-    live: set[ir.Value] = set(graph.outputs)
-    out = []
-    for node in reversed(list(graph)):
-        leads = any(v in live for v in node.outputs)
-        if leads:
-            live.update(v for v in (*node.inputs, *captured(node)) if v is not None)
-        out.append((node, leads))
-    return out

@@ -27,7 +27,7 @@ CONVERSIONS = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 IRREGULAR = "irregular structure: what its positions are tied to does not fall into equal blocks"
 DIFFERENT = "its positions differ in how the graph uses them"
-UNREAD = "no node of the main graph reads it"
+UNREAD = "no node that leads to an output reads it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,8 @@ class Reasons:
 
     @cached_property
     def _chains(self) -> Chains:
-        return Chains(self.ledger, self.symmetry.solution.classes, self.symmetry.moving)
+        moving = self.symmetry.moving & ~self.symmetry.carried
+        return Chains(self.ledger, self.symmetry.solution.classes, moving)
 
     @cached_property
     def _pinned(self) -> NDArray[np.bool_]:

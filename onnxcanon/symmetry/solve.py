@@ -103,9 +103,10 @@ class _Solver:
         """The classes no motion can move: pinned, or of a colour of their own; bool [count]."""
         order = np.argsort(colours)
         ranked = colours[order]
-        differ = np.r_[True, ranked[1:] != ranked[:-1], True]
+        repeats = np.zeros(len(colours) + 1, bool)
+        repeats[1:-1] = ranked[1:] == ranked[:-1]
         alone = np.zeros(len(colours), bool)
-        alone[order[differ[:-1] & differ[1:]]] = True
+        alone[order] = ~(repeats[:-1] | repeats[1:])
         out = np.ones(self.count, bool)
         out[: len(alone)] = alone | self.pinned[: len(alone)]
         return out

@@ -17,7 +17,7 @@ from onnxcanon.model import Model
 from onnxcanon.symmetry.branches import Branches, Step, digest, find_branches, step
 from onnxcanon.symmetry.constraints import Cause, Ids, Ledger, Place
 from onnxcanon.symmetry.data_constants import data_kind
-from onnxcanon.symmetry.graphs import captured, inlined, not_inlined, ordered, reads, subgraphs
+from onnxcanon.symmetry.graphs import captured, inlined, not_inlined, ordered, pruned, reads, subgraphs
 from onnxcanon.symmetry.labels import (
     FIXED,
     UNIFORM,
@@ -103,7 +103,7 @@ class Tracer:
         self.model = model
         self.permute_constants = permute_constants
         self.overridable = frozenset[str]() if allow_overridable else frozenset(model.overridable())
-        program = inlined(model.ir)
+        program = pruned(inlined(model.ir), model.ir)
         self.graph = program.graph
         self.opaque = not_inlined(program, model.ir.functions)
         self.worlds = self._worlds(sizes)
@@ -125,12 +125,11 @@ class Tracer:
             self._world()
             met = {**self.values, **{value: labelled for value, labelled in met.items() if labelled}}
         self.values = met
+        self.trace.parameters = self._in_order_of_use(self.trace.parameters)
         self.trace.branches = self._branches() if len(self.worlds) == 1 else []
         self.trace.barriers = list(dict.fromkeys(self.trace.barriers))
         self.trace.nodes = list(dict.fromkeys(self.trace.nodes))
         self._settle_parameters()
-        known = self.trace.parameters
-        self.trace.parameters = {n: known[n] for n in [*self.labels.first_use, *known] if n in known}
         self._name_values()
         return self.trace
 
@@ -182,6 +181,11 @@ class Tracer:
                     key = None if value is None else self.model.key(value)
                     if key is not None:
                         self.trace.held[key] = f"in {'::'.join(identifier[:2])}, which is not seen through"
+
+    def _in_order_of_use(self, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
+        """Parameters as the nodes read them first, those that none reads last."""
+        used = dict.fromkeys(key for node in self.trace.nodes for key in self._keys(node))
+        return {name: parameters[name] for name in [*used, *parameters] if name in parameters}
 
     def _name_values(self) -> None:
         """Names of values: those of the main graph have their own, equal ones elsewhere a number behind."""

@@ -1,0 +1,198 @@
+"""Digests of graphs: what a model computes as one word, whatever its file calls and orders things.
+
+A value's digest is that of the operator, its attributes and the digests of what it reads (a Merkle tree over
+the unfolded graph), a graph's that of its outputs. Names, the order of nodes and initializers, metadata,
+storage, nodes that lead to no output and whether equal things are stored once or twice leave no trace. Equal
+digests mean equal functions: nothing that matters to an output is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from blake3 import blake3
+
+from onnxcanon.model import Model
+from onnxcanon.symmetry.graphs import inlined, live
+
+Word = bytes
+"""32 bytes of BLAKE3."""
+
+Content = Callable[[str], Word]
+"""What the digest says of a tensor's entries, by the tensor's name."""
+
+TENSORS = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
+
+
+def word(kind: str, *parts: bytes | str | int) -> Word:
+    """The digest of a tuple; every part is told apart from its neighbours by its length."""
+    out = blake3(kind.encode())
+    for part in parts:
+        data = part if isinstance(part, bytes) else str(part).encode()
+        out.update(len(data).to_bytes(8, "little"))
+        out.update(data)
+    return out.digest()
+
+
+def contents(model: Model) -> Content:
+    """The entries of tensors, bit for bit."""
+
+    def content(name: str) -> Word:
+        return blake3(_bytes(model.tensor(name))).digest()
+
+    return content
+
+
+def shapes_alone(model: Model) -> Content:
+    """Nothing about the entries of weights: floating-point tensors of more than one entry."""
+    whole = contents(model)
+
+    def content(name: str) -> Word:
+        shape, dtype = model.tensor_info(name)
+        weight = dtype.is_floating_point() and int(np.prod(shape, dtype=np.int64)) > 1
+        return b"" if weight else whole(name)
+
+    return content
+
+
+def graph_digest(model: Model, content: Content) -> Word:
+    """The digest of a model's graph.
+
+    Args:
+        model: the model; local functions are inlined.
+        content: what to say of a tensor beside its shape and type.
+    """
+    program = inlined(model.ir)
+    return _Digest(model, program, content).of_graph(program.graph, 0)
+
+
+def _bytes(array: np.ndarray) -> memoryview | bytes:
+    if array.dtype.kind == "O":
+        return b"".join(word("string", x if isinstance(x, bytes) else str(x)) for x in array.ravel().tolist())
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+
+
+class _Digest:
+    def __init__(self, model: Model, program: ir.Model, content: Content) -> None:
+        self.model, self.program, self.content = model, program, content
+        self.values: dict[ir.Value, Word] = {}
+        self.tensors: dict[str, Word] = {}
+        self.dimensions: dict[str, int] = {}  # symbolic sizes, numbered as they are met
+        self.functions: dict[ir.OperatorIdentifier, Word] = {}
+
+    def of_graph(self, graph: ir.Graph, depth: int) -> Word:
+        """The digest of a graph; those nested in it have a greater depth."""
+        interface = []
+        for k, value in enumerate(graph.inputs):
+            described = word("input", depth, k, *self._described(value))
+            default = self._constant(value)
+            self.values[value] = described if default is None else word("default", described, default)
+            interface.append(self.values[value])
+        for node in live(graph):
+            self._node(node, depth)
+        return word("graph", *interface, b"outputs", *map(self._value, graph.outputs))
+
+    def _described(self, value: ir.Value) -> Iterator[str]:
+        """The type and shape of an input; which sizes are one symbol, not what it is called."""
+        yield str(value.type)
+        for size in value.shape or ():
+            if isinstance(size, int):
+                yield str(size)
+            elif size.value is None:
+                yield "?"
+            else:
+                yield f"?{self.dimensions.setdefault(size.value, len(self.dimensions))}"
+
+    def _value(self, value: ir.Value | None) -> Word:
+        if value is None:
+            return b""
+        if value not in self.values:
+            constant = self._constant(value)
+            self.values[value] = word("undefined", value.name or "") if constant is None else constant
+        return self.values[value]
+
+    def _constant(self, value: ir.Value) -> Word | None:
+        """The digest of a constant that the model knows by name, or that only the graph holds."""
+        name = self.model.key(value)
+        if name is not None:
+            if name not in self.tensors:
+                shape, dtype = self.model.tensor_info(name)
+                self.tensors[name] = word("tensor", dtype.name, str(shape), self.content(name))
+            return self.tensors[name]
+        return None if value.const_value is None else _of_tensor(value.const_value)
+
+    def _node(self, node: ir.Node, depth: int) -> None:
+        if len(node.outputs) == 1 and (constant := self._constant(node.outputs[0])) is not None:
+            self.values[node.outputs[0]] = constant
+            return
+        inputs = [self._value(value) for value in node.inputs]
+        while inputs and not inputs[-1]:
+            inputs.pop()
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        version = node.version or self.model.opset(domain)
+        kind = word("operator", domain, node.op_type, node.overload, version, self._called(node))
+        made = word("node", kind, *self._attributes(node, version, depth), b"inputs", *inputs)
+        for k, value in enumerate(node.outputs):
+            self.values[value] = word("output", made, k)
+
+    def _called(self, node: ir.Node) -> Word:
+        """The body of a function that could not be inlined: as it is spelled."""
+        function = self.program.functions.get(node.op_identifier())
+        if function is None:
+            return b""
+        identifier = function.identifier()
+        if identifier not in self.functions:
+            self.functions[identifier] = b"itself"  # where it calls itself
+            body = ir.to_proto(function).SerializeToString(deterministic=True)
+            inner = sorted(self._called(call) for call in function.all_nodes())
+            self.functions[identifier] = word("function", body, *inner)
+        return self.functions[identifier]
+
+    def _attributes(self, node: ir.Node, version: int, depth: int) -> Iterator[Word]:
+        """The attributes by name, defaults included."""
+        attributes = {**_defaults(node.op_type, version, node.domain), **node.attributes}
+        for name in sorted(attributes):
+            yield word("attribute", name, *self._attribute(attributes[name], depth))
+
+    def _attribute(self, attribute: ir.Attr, depth: int) -> Iterator[bytes | str]:
+        yield attribute.type.name
+        value = attribute.value
+        if attribute.is_ref():
+            yield f"reference {attribute.ref_attr_name}"
+        elif attribute.type == ir.AttributeType.GRAPH:
+            yield self.of_graph(value, depth + 1)
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from (self.of_graph(graph, depth + 1) for graph in value)
+        elif attribute.type in TENSORS:
+            yield from map(_of_tensor, value if attribute.type == ir.AttributeType.TENSORS else [value])
+        else:
+            yield from map(_plain, value if isinstance(value, list | tuple) else [value])
+
+
+@lru_cache(512)
+def _defaults(operator: str, version: int, domain: str) -> dict[str, ir.Attr]:
+    """The attributes of an operator that have a default, where its schema is known."""
+    try:
+        schema = onnx.defs.get_schema(operator, version, "" if domain == "ai.onnx" else domain)
+    except onnx.defs.SchemaError:
+        return {}
+    protos = {name: attribute.default_value for name, attribute in schema.attributes.items()}
+    return {
+        name: ir.serde.deserialize_attribute(proto) for name, proto in protos.items() if proto.type}
+
+
+def _of_tensor(tensor: ir.TensorProtocol) -> Word:
+    return word(
+        "tensor", tensor.dtype.name, str(tuple(tensor.shape)), blake3(_bytes(tensor.numpy())).digest()
+    )
+
+
+def _plain(value: object) -> bytes | str:
+    """A number or text; floats as the 32 bits that they are stored in."""
+    if isinstance(value, float):
+        return np.float32(value).tobytes()
+    return value if isinstance(value, bytes) else str(value)

@@ -1,0 +1,80 @@
+"""The fingerprint: one name for all files that hold the same model.
+
+What it looks through grows from level to level: ``file`` nothing, ``content`` names, order and storage,
+``canonical`` also permutations, powers of two and signs; ``structure`` leaves the weights out. All levels but
+the first are digests of graphs (`digest`), `canonical` that of the canonical form in hash order, so equal
+fingerprints mean equal functions at every level but `structure`. The version in a fingerprint changes when
+any model's would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from blake3 import blake3
+
+from onnxcanon.canonical.digest import Word, contents, graph_digest, shapes_alone
+from onnxcanon.model import Model
+
+if TYPE_CHECKING:
+    from onnxcanon.symmetry.analysis import Symmetry
+    from onnxcanon.transform import Transform
+
+VERSION = 1
+LEVELS = ("canonical", "content", "structure", "file")
+
+
+def named(level: str, digest: Word) -> str:
+    """A digest with the algorithm that made it, `onnxcanon-1-…`; levels beside canonical are named."""
+    kind = "" if level == "canonical" else f"{level}-"
+    return f"onnxcanon-{VERSION}-{kind}{digest.hex()}"
+
+
+def fingerprint(
+    model: Model, level: str = "canonical", sizes: Mapping[str, int] | None = None
+) -> tuple[str, list[str]]:
+    """The fingerprint of a model at a level, and what to know about it.
+
+    Args:
+        model: any loaded model.
+        level: one of `LEVELS`.
+        sizes: sizes of dynamic dimensions by name, where the analyzer needs them.
+
+    Raises:
+        ValueError: an unknown level.
+    """
+    if level not in LEVELS:
+        raise ValueError(f"level is one of {', '.join(LEVELS)}")
+    if level == "file":
+        return named(level, _stored(model)), []
+    if level == "structure":
+        return named(level, graph_digest(model, shapes_alone(model))), []
+    if level == "content":
+        return named(level, graph_digest(model, contents(model))), []
+    from onnxcanon.symmetry.analysis import symmetry
+
+    transform, notes = hash_form(model, symmetry(model, dict(sizes or {})))
+    form = transform.apply(model)
+    return named(level, graph_digest(form, contents(form))), notes
+
+
+def hash_form(model: Model, symmetry: Symmetry) -> tuple[Transform, list[str]]:
+    """The transform to the canonical form in hash order, and what to know about it."""
+    from onnxcanon.canonical.colours import Colours
+    from onnxcanon.canonical.scale import scaling
+
+    scaled, notes = scaling(model, symmetry, "pow2")
+    if not symmetry.solution.orbits:
+        return scaled, notes
+    colours = Colours(scaled.apply(model), symmetry)
+    return scaled.then(symmetry.action(colours.run())), [*notes, *colours.notes]
+
+
+def _stored(model: Model) -> Word:
+    """The bytes of the files a model is stored in, external ones in the order of their names."""
+    out = blake3()
+    for buffer in model.stored():
+        out.update(len(buffer).to_bytes(8, "little"))
+        out.update(buffer)
+    return out.digest()
