@@ -14,7 +14,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxcanon.api import Canonicalized, Scrambled, analyze, apply, canonicalize, scramble, verify
+    from onnxcanon.api import (
+        Canonicalized,
+        Fingerprint,
+        Scrambled,
+        analyze,
+        apply,
+        canonicalize,
+        fingerprint,
+        scramble,
+        verify,
+    )
     from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
     from onnxcanon.model import Model, load
     from onnxcanon.report import Analysis
@@ -26,6 +36,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Analysis",
     "Canonicalized",
+    "Fingerprint",
     "Model",
     "ModelError",
     "OnnxcanonError",
@@ -37,6 +48,7 @@ __all__ = [
     "analyze",
     "apply",
     "canonicalize",
+    "fingerprint",
     "load",
     "load_transform",
     "scramble",
@@ -44,7 +56,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "api": ("Canonicalized", "Scrambled", "analyze", "apply", "canonicalize", "scramble", "verify"),
+    "api": (
+        "Canonicalized",
+        "Fingerprint",
+        "Scrambled",
+        "analyze",
+        "apply",
+        "canonicalize",
+        "fingerprint",
+        "scramble",
+        "verify",
+    ),
     "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),
     "model": ("Model", "load"),
     "report": ("Analysis",),

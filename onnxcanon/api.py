@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Canonicalized",
+    "Fingerprint",
     "Scrambled",
     "analyze",
     "apply",
     "canonicalize",
+    "fingerprint",
     "load",
     "load_transform",
     "scramble",
@@ -138,6 +140,34 @@ class Scrambled(_Transformed):
         return f"random twin of {self.model.name} (seed {self.seed}, {done})\n  {_changes(self.transform)}"
 
 
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """One name for all files of a model; `str` is the name.
+
+    Attributes:
+        path: the model.
+        fingerprint: its name at the level asked for.
+        structure: the digest of the graph alone.
+        parameters: the number of weights.
+        level: what the fingerprint looks through.
+        notes: what to know, such as ties that could not be resolved within the limit.
+    """
+
+    path: str
+    fingerprint: str
+    structure: str
+    parameters: int
+    level: str = "canonical"
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fingerprint, as JSON values."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        return self.fingerprint
+
+
 def analyze(
     model: ModelSource,
     *,
@@ -230,6 +260,37 @@ def canonicalize(
         tuple(found.notes),
         verification,
     )
+
+
+def fingerprint(
+    model: ModelSource,
+    *,
+    level: str = "canonical",
+    sizes: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Fingerprint:
+    """The name that all files of one model share, whatever they call and store things.
+
+    Args:
+        model: the model; its weights are read once or a few times.
+        level: what the name looks through: `canonical` permutations, powers of two, signs, names, order and
+            storage; `content` all of these but the first three; `file` nothing. `structure` leaves the
+            weights out.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: the model cannot be read.
+        ValueError: there is no such level.
+    """
+    from onnxcanon.canonical.fingerprint import fingerprint as digest
+
+    original = load(model)
+    say = progress or (lambda _: None)
+    say(f"reading {original.name}")
+    found, notes = digest(original, level, _known(original, sizes))
+    structure = found if level == "structure" else digest(original, "structure")[0]
+    return Fingerprint(original.name, found, structure, report.weights(original), level, tuple(notes))
 
 
 def verify(

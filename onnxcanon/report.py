@@ -245,7 +245,7 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
     dead = dead_positions(symmetry)
     return Analysis(
         model=model.name,
-        parameters=_weights(model),
+        parameters=weights(model),
         log10_orbit=orders,
         log10_group_order=orders,
         scale_freedoms=freedoms.scale,
@@ -343,7 +343,7 @@ def _sites(found: Mapping[tuple[str, int], int], stacks: Mapping[str, tuple[str,
     return tuple(out)
 
 
-def _weights(model: Model) -> int:
+def weights(model: Model) -> int:
     """Entries of all constants that are numbers, no indices. A single number counts where a layer reads it:
     most are settings that an exporter wrote down as constants."""
     from onnxcanon.symmetry.trace import INDEX_TYPES

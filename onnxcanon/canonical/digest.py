@@ -8,7 +8,8 @@ digests mean equal functions: nothing that matters to an output is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -59,6 +60,15 @@ def shapes_alone(model: Model) -> Content:
     return content
 
 
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What reads constants: the digest of a node (or of a graph, for what it hands out), and their names in
+    the order in which it reads them, None for other values."""
+
+    reader: Word
+    constants: tuple[str | None, ...]
+
+
 def graph_digest(model: Model, content: Content) -> Word:
     """The digest of a model's graph.
 
@@ -70,6 +80,18 @@ def graph_digest(model: Model, content: Content) -> Word:
     return _Digest(model, program, content).of_graph(program.graph, 0)
 
 
+def roles(model: Model) -> list[Role]:
+    """Where constants are read, in an order that is the same for graphs of one structure.
+
+    Graphs whose readers are the same one by one are equal but for their weights; the sizes that their inputs
+    declare are not compared.
+    """
+    program = inlined(model.ir)
+    digest = _Digest(model, program, shapes_alone(model), sizes=False)
+    digest.of_graph(program.graph, 0)
+    return digest.roles
+
+
 def _bytes(array: np.ndarray) -> memoryview | bytes:
     if array.dtype.kind == "O":
         return b"".join(word("string", x if isinstance(x, bytes) else str(x)) for x in array.ravel().tolist())
@@ -77,8 +99,9 @@ def _bytes(array: np.ndarray) -> memoryview | bytes:
 
 
 class _Digest:
-    def __init__(self, model: Model, program: ir.Model, content: Content) -> None:
-        self.model, self.program, self.content = model, program, content
+    def __init__(self, model: Model, program: ir.Model, content: Content, *, sizes: bool = True) -> None:
+        self.model, self.program, self.content, self.sizes = model, program, content, sizes
+        self.roles: list[Role] = []
         self.values: dict[ir.Value, Word] = {}
         self.tensors: dict[str, Word] = {}
         self.dimensions: dict[str, int] = {}  # symbolic sizes, numbered as they are met
@@ -94,12 +117,18 @@ class _Digest:
             interface.append(self.values[value])
         for node in live(graph):
             self._node(node, depth)
-        return word("graph", *interface, b"outputs", *map(self._value, graph.outputs))
+        made = word("graph", *interface, b"outputs", *map(self._value, graph.outputs))
+        self._note(made, graph.outputs)
+        return made
+
+    def _note(self, reader: Word, values: Sequence[ir.Value | None]) -> None:
+        names = tuple(None if value is None else self.model.key(value) for value in values)
+        self.roles.append(Role(reader, names))
 
     def _described(self, value: ir.Value) -> Iterator[str]:
         """The type and shape of an input; which sizes are one symbol, not what it is called."""
         yield str(value.type)
-        for size in value.shape or ():
+        for size in (value.shape or ()) if self.sizes else ():
             if isinstance(size, int):
                 yield str(size)
             elif size.value is None:
@@ -136,6 +165,7 @@ class _Digest:
         version = node.version or self.model.opset(domain)
         kind = word("operator", domain, node.op_type, node.overload, version, self._called(node))
         made = word("node", kind, *self._attributes(node, version, depth), b"inputs", *inputs)
+        self._note(made, node.inputs)
         for k, value in enumerate(node.outputs):
             self.values[value] = word("output", made, k)
 
@@ -181,8 +211,7 @@ def _defaults(operator: str, version: int, domain: str) -> dict[str, ir.Attr]:
     except onnx.defs.SchemaError:
         return {}
     protos = {name: attribute.default_value for name, attribute in schema.attributes.items()}
-    return {
-        name: ir.serde.deserialize_attribute(proto) for name, proto in protos.items() if proto.type}
+    return {name: ir.serde.deserialize_attribute(proto) for name, proto in protos.items() if proto.type}
 
 
 def _of_tensor(tensor: ir.TensorProtocol) -> Word:

@@ -25,6 +25,7 @@ class Verb(click.Command):
             raise
         except Exception as error:
             files = [ctx.params[name] for name in ("model", "a", "b") if name in ctx.params]
+            files += ctx.params.get("models", ())
             kind, text = type(error).__name__, " ".join(str(error).split())
             raise OnnxcanonError(
                 f"{' '.join(map(str, files))}: internal error: {kind}: {text[:300]}; please report"

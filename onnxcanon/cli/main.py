@@ -20,6 +20,7 @@ from onnxcanon.errors import OnnxcanonError
 VERBS = {
     "analyze": "inspecting",
     "canonicalize": "canonicalizing",
+    "fingerprint": "naming",
     "verify": "inspecting",
     "scramble": "transforming",
     "apply": "transforming",

@@ -1,0 +1,238 @@
+"""The verdict: from the strongest that can be proved to the weakest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from onnxcanon.compare.correspondence import correspondence
+from onnxcanon.compare.maps import Difference, Match, match
+from onnxcanon.model import Model
+from onnxcanon.transform import Transform
+
+if TYPE_CHECKING:
+    from onnxcanon.runtime.verification import Verification
+
+VERDICTS = ("identical", "symmetric", "equivalent", "close", "different")
+SAME = frozenset(VERDICTS[:3])
+
+SHOWN = 8
+"""Tensors whose differences are printed."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Whether two models are the same.
+
+    Attributes:
+        a: the first model.
+        b: the second.
+        verdict: one of `VERDICTS`, the strongest that was proved.
+        reason: why, in a sentence.
+        transform: takes the first model to the second, or as near as was found; None where their graphs
+            differ, so that it would act on their normal forms.
+        differences: what is left between counterparts then; empty where the graphs have no correspondence.
+        verification: the comparison of their outputs, where no map was found.
+    """
+
+    a: str
+    b: str
+    verdict: str
+    reason: str
+    transform: Transform | None = None
+    differences: tuple[Difference, ...] = field(default=(), repr=False)
+    verification: Verification | None = field(default=None, repr=False)
+
+    @property
+    def same(self) -> bool:
+        """Whether they are the same model."""
+        return self.verdict in SAME
+
+    @property
+    def max_relative_difference(self) -> float | None:
+        """The largest difference of two entries after the map, relative to the larger; None without a map."""
+        return max((d.largest for d in self.differences), default=None)
+
+    @property
+    def permuted(self) -> int:
+        """How many parameters have entries that move."""
+        return 0 if self.transform is None else self.transform.permuted
+
+    @property
+    def rescaled(self) -> int:
+        """How many parameters have entries that are multiplied."""
+        return 0 if self.transform is None else self.transform.rescaled
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as JSON values; `transform` is the path it was saved to, filled in by who saves it."""
+        return {
+            "a": self.a,
+            "b": self.b,
+            "verdict": self.verdict,
+            "reason": self.reason,
+            "max_relative_difference": self.max_relative_difference,
+            "permuted": self.permuted,
+            "rescaled": self.rescaled,
+            "transform": None,
+            "differences": [asdict(d) for d in self.differences if d.equal < d.entries],
+            "verification": None if self.verification is None else self.verification.to_json(),
+        }
+
+    def __str__(self) -> str:
+        lines = [f"{self.verdict}: {self.reason}"]
+        if not self.same:
+            apart = sorted((d for d in self.differences if not d.rounded), key=lambda d: -d.distance)
+            lines += [f"  {_told(d)}" for d in apart[:SHOWN]]
+            if len(apart) > SHOWN:
+                lines.append(f"  and {len(apart) - SHOWN} more")
+        return "\\n".join(lines)
+
+
+def compare(
+    a: Model,
+    b: Model,
+    *,
+    rtol: float | None = None,
+    sizes: Mapping[str, int] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    data: Mapping[str, Any] | None = None,
+    progress: Say | None = None,
+) -> Comparison:
+    """Compare two models, neither of which is changed.
+
+    Args:
+        a: the first model.
+        b: the second model.
+        rtol: how near outputs have to be for `close`, relative to their size; by default what rounding does
+            to them.
+        sizes: sizes of dynamic dimensions by name.
+        device: where models without a map between them are run.
+        seed: what inputs for that are drawn from.
+        data: inputs by name for that, instead of drawn ones.
+        progress: called with a short line before each step that lasts.
+    """
+    say = progress or (lambda _: None)
+    known = dict(sizes or {})
+    say("comparing graphs")
+    pairs = correspondence(a, b)
+    found = None if pairs is None else match(a, b, pairs, say, known)
+    if found is not None and found.same:
+        verdict = "identical" if found.identical else "symmetric"
+        return _comparison(a, b, verdict, _proof(found), found)
+    other = _in_normal_form(a, b, say, known)
+    if isinstance(other, Match) and other.same:
+        reason = f"their normal forms have the same graph, {_proof(other)}"
+        return Comparison(a.name, b.name, "equivalent", reason, None, tuple(other.differences))
+    found = found or (other if isinstance(other, Match) else None)
+    say("running both models")
+    where = _parting(found) if found is not None else str(other)
+    return _run(a, b, found, where, rtol=rtol, sizes=known, device=device, seed=seed, data=data, progress=say)
+
+
+def _comparison(a: Model, b: Model, verdict: str, reason: str, found: Match) -> Comparison:
+    transform = found.transform if found.transform.actions else None
+    return Comparison(a.name, b.name, verdict, reason, transform, tuple(found.differences))
+
+
+def _in_normal_form(a: Model, b: Model, say: Say, sizes: dict[str, int]) -> Match | str:
+    """What holding the normal forms against each other found, or why they cannot be."""
+    from onnxcanon.normalform import normal_form
+
+    say("normalizing graphs")
+    fixed = {**common_sizes(a, b), **sizes}
+    forms = [normal_form(model, fixed) for model in (a, b)]
+    for form in forms:
+        if form.incomplete:
+            return f"the graph of {form.original.name} has no normal form: {form.incomplete}"
+    one, other = (form.model for form in forms)
+    pairs = correspondence(one, other)
+    if pairs is None:
+        return "their graphs differ"
+    return match(one, other, pairs, say, sizes)
+
+
+def common_sizes(a: Model, b: Model) -> dict[str, int]:
+    """Sizes of the inputs' dimensions that one model fixes and the other leaves open, by name."""
+    sizes: dict[str, int] = {}
+    for one, other in zip(a.ir.graph.inputs, b.ir.graph.inputs, strict=False):
+        for x, y in zip(one.shape or (), other.shape or (), strict=False):
+            for size, symbol in ((x, y), (y, x)):
+                if isinstance(size, int) and not isinstance(symbol, int) and symbol.value:
+                    sizes[symbol.value] = size
+    return sizes
+
+
+def _run(
+    a: Model,
+    b: Model,
+    found: Match | None,
+    where: str,
+    *,
+    rtol: float | None,
+    sizes: dict[str, int],
+    **options: Any,
+) -> Comparison:
+    """The verdict by running both models: close or different."""
+    from onnxcanon.errors import RuntimeUnavailableError
+    from onnxcanon.runtime import verify
+
+    kept = () if found is None else tuple(found.differences)
+    try:
+        ran = verify(a, b, rtol=rtol, shapes=sizes or None, **options)
+    except RuntimeUnavailableError as error:
+        reason = f"{where}; their outputs could not be compared: {error}"
+        return Comparison(a.name, b.name, "different", reason, None, kept)
+    if ran.same:
+        return Comparison(
+            a.name, b.name, "close", f"{where}, but their outputs agree: {ran.reason}", None, kept, ran
+        )
+    return Comparison(a.name, b.name, "different", f"{where}; {ran.reason}", None, kept, ran)
+
+
+# -- words ------------------------------------------------------------------------------------------
+
+
+def _proof(found: Match) -> str:
+    """Why two models are the same."""
+    if found.identical:
+        return "every parameter is equal bit for bit"
+    done = [
+        f"{count} parameters {what}"
+        for count, what in ((found.transform.permuted, "permuted"), (found.transform.rescaled, "rescaled"))
+        if count
+    ]
+    how = f"after a map ({', '.join(done)})" if done else "as they are"
+    if found.exact:
+        return f"every parameter is equal bit for bit {how}"
+    largest = max(d.largest for d in found.differences)
+    rounded = sum(d.equal < d.entries for d in found.differences)
+    return f"parameters are equal {how}, {rounded} of them up to rounding (at most {largest:.1e})"
+
+
+def _parting(found: Match) -> str:
+    """Where two models of one graph part."""
+    entries = sum(d.entries for d in found.differences)
+    near = sum(d.near for d in found.differences)
+    first = next(d for d in found.differences if not d.rounded)
+    text = f"after the best alignment {entries - near:,} of {entries:,} entries differ"
+    return f"{text}, first in '{first.name}'{_kinship(found.differences, entries, near)}"
+
+
+def _kinship(found: Sequence[Difference], entries: int, near: int) -> str:
+    """What one model may be of the other."""
+    zeroed = sum(d.zeroed for d in found)
+    if near * 2 > entries:
+        if zeroed and zeroed >= 0.9 * (entries - near):
+            return f": B looks like A pruned ({zeroed:,} entries are zero in B alone)"
+        return (
+            f": one looks like the other changed in part ({near / entries:.2%} of the entries are the same)"
+        )
+    return ""
+
+
+def _told(d: Difference) -> str:
+    return f"{d.name}: {d.entries - d.near:,} of {d.entries:,} entries differ, by {d.distance:.1e} of the tensor's size"

@@ -1,0 +1,215 @@
+"""The element of the group that takes one model to another of the same structure.
+
+Both models are brought to a form with scales and signs chosen (`unit`: by norms, which rounding hardly
+moves), their units are matched there, and the three steps make one transform. It is then applied to the first
+model and held against the second, entry by entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.canonical.fingerprint import hash_form
+from onnxcanon.canonical.scale import scaling
+from onnxcanon.compare.matching import Features, matched
+from onnxcanon.model import Model
+from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.transform import Transform
+
+ROUNDING = 2.0**-20
+"""What rounding may do to an entry that was multiplied by other factors than powers of two: this much of the
+entry itself, whose factors are known from norms as exactly as single precision allows, and of the spread of its
+tensor, for terms may have cancelled where an exporter folded a rescaled normalization."""
+
+NEAREST_POWER = 2.0**-18
+"""How near (as log2) an estimated factor is to a power of two that it is taken to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How far a tensor of the first model, mapped, is from its counterpart in the second.
+
+    Attributes:
+        name: the tensor in the first model.
+        counterpart: the tensor in the second.
+        entries: how many it has.
+        equal: how many of them are the same bit for bit (0 and -0 are).
+        near: how many differ by no more than rounding.
+        zeroed: how many are zero in the second model only.
+        largest: the largest difference of two entries, relative to the larger of them.
+        distance: the root mean square of all differences, relative to that of the second tensor's entries.
+    """
+
+    name: str
+    counterpart: str
+    entries: int
+    equal: int
+    near: int
+    zeroed: int
+    largest: float
+    distance: float
+
+    @property
+    def rounded(self) -> bool:
+        """Whether rounding explains all of the difference."""
+        return self.near == self.entries
+
+
+def same_symmetry(a: Symmetry, b: Symmetry) -> bool:
+    """Whether two groups are the same, number by number; they may differ where weights decide (a uniform
+    tensor, a zero)."""
+    if len(a.classes) != len(b.classes) or a.solution.count != b.solution.count:
+        return False
+    for freedom in ((a.scale, b.scale), (a.sign, b.sign)):
+        if freedom[0].forms.shape != freedom[1].forms.shape or (freedom[0].forms != freedom[1].forms).nnz:
+            return False
+    for one, other in ((a.classes, b.classes), (a.degrees, b.degrees)):
+        for ours, theirs in zip(one.values(), other.values(), strict=True):
+            if ours.keys() != theirs.keys():
+                return False
+            if not all(np.array_equal(ours[axis], theirs[axis]) for axis in ours):
+                return False
+    return True
+
+
+def renamed(transform: Transform, theirs: Symmetry, ours: Symmetry) -> Transform:
+    """A transform of the second model, said of the first: parameters have the same numbers in both."""
+    names = dict(zip(theirs.classes, ours.classes, strict=True))
+    stacks = {names[name]: ours.stacks[names[name]] for name in transform.stacks}
+    return Transform({names[name]: action for name, action in transform.actions.items()}, ours.model, stacks)
+
+
+def approximate_map(a: Model, b: Model, ours: Symmetry, theirs: Symmetry) -> Transform:
+    """The transform that takes `a` nearest to `b`, where both have the same group.
+
+    It is exact up to rounding where the models are twins, and a good alignment where they resemble each other.
+    """
+    scaled_a, _ = scaling(a, ours, "unit")
+    scaled_b, _ = scaling(b, theirs, "unit")
+    if ours.solution.orbits:
+        features = [
+            Features(symmetry, partial(symmetry.read, scaled.apply(model))).refine()
+            for model, symmetry, scaled in ((a, ours, scaled_a), (b, theirs, scaled_b))
+        ]
+        moved = scaled_a.then(ours.action(matched(ours, *features)))
+    else:
+        moved = scaled_a
+    return snapped(moved.then(renamed(scaled_b.inverse(), theirs, ours)))
+
+
+def snapped(transform: Transform) -> Transform:
+    """With factors next to powers of two made exact; factors of one are left out."""
+    actions = {}
+    for name, action in transform.actions.items():
+        factor = {axis: _snap(f) for axis, f in action.factor.items()}
+        factor = {axis: f for axis, f in factor.items() if (f != 1).any()}
+        if action.index or factor:
+            actions[name] = replace(action, factor=factor)
+    return Transform(actions, transform.model, {n: m for n, m in transform.stacks.items() if n in actions})
+
+
+def _snap(factor: NDArray[np.float64]) -> NDArray[np.float64]:
+    level = np.log2(np.abs(factor))
+    near = np.abs(level - np.rint(level)) < NEAREST_POWER
+    return np.where(near, np.copysign(np.exp2(np.rint(level)), factor), factor)
+
+
+def differences(transform: Transform, a: Model, b: Model, pairs: Mapping[str, str]) -> list[Difference]:
+    """Hold every tensor of `a`, transformed, against its counterpart in `b`."""
+    mapped = transform.apply(a)
+    return [_difference(name, other, mapped.tensor(name), b.tensor(other)) for name, other in pairs.items()]
+
+
+def _difference(name: str, other: str, ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> Difference:
+    if ours.dtype.kind not in "fV" or ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+        equal = int((ours == theirs).sum()) if ours.shape == theirs.shape else 0
+        whole = max(ours.size, theirs.size)
+        return Difference(name, other, whole, equal, equal, 0, float(equal < whole), float(equal < whole))
+    x, y = ours.astype(np.float64), theirs.astype(np.float64)
+    same = (x == y) | (np.isnan(x) & np.isnan(y))
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(x - y))
+        size = np.maximum(np.abs(x), np.abs(y))
+        level = float(np.sqrt((y**2).mean())) if y.size else 0.0
+        near = same | (apart <= ROUNDING * (size + (float(y.std()) if y.size else 0.0)))
+        relative = np.divide(apart, size, out=np.zeros_like(apart), where=size > 0)
+        distance = float(np.sqrt((apart**2).mean()) / level) if level else float((apart > 0).any())
+    counts = x.size, int(same.sum()), int(near.sum()), int(((y == 0) & (x != 0)).sum())
+    return Difference(name, other, *counts, float(relative.max(initial=0.0)), distance)
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """What holding one model against another of the same structure found.
+
+    Attributes:
+        transform: takes the first model as near to the second as was found.
+        differences: what is left, by tensor.
+        identical: whether the tensors are the same without any map, bit for bit.
+    """
+
+    transform: Transform
+    differences: list[Difference]
+    identical: bool = False
+
+    @property
+    def exact(self) -> bool:
+        """Whether the map leaves no difference."""
+        return all(d.equal == d.entries for d in self.differences)
+
+    @property
+    def same(self) -> bool:
+        """Whether the map leaves nothing but rounding."""
+        return all(d.rounded for d in self.differences)
+
+    @property
+    def distance(self) -> float:
+        """All differences in one number."""
+        return sum(d.distance for d in self.differences)
+
+
+def match(
+    a: Model,
+    b: Model,
+    pairs: Mapping[str, str],
+    say: Callable[[str], None],
+    sizes: dict[str, int] | None = None,
+) -> Match:
+    """The best map found from `a` to `b`, whose tensors correspond as `pairs` says.
+
+    First none, then through both canonical forms, which is exact for twins by permutations, powers of two and
+    signs, then by norms and features, which rounding does not mislead.
+    """
+    say("comparing parameters")
+    nothing = Transform({}, a.name)
+    unmoved = differences(nothing, a, b, pairs)
+    if all(_same_bytes(a, name, b, other) for name, other in pairs.items()):
+        return Match(nothing, unmoved, identical=True)
+    say("analyzing")
+    ours, theirs = symmetry(a, sizes), symmetry(b, sizes)
+    if not same_symmetry(ours, theirs):
+        return Match(nothing, unmoved)
+    say("comparing canonical forms")
+    exact = _through_canonical_forms(a, b, ours, theirs)
+    tried = [Match(nothing, unmoved), Match(exact, differences(exact, a, b, pairs))]
+    if not tried[-1].exact:
+        say("matching units")
+        near = approximate_map(a, b, ours, theirs)
+        tried.append(Match(near, differences(near, a, b, pairs)))
+    return min(tried, key=lambda m: m.distance)
+
+
+def _same_bytes(a: Model, name: str, b: Model, other: str) -> bool:
+    one, two = a.tensor(name), b.tensor(other)
+    return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
+
+
+def _through_canonical_forms(a: Model, b: Model, ours: Symmetry, theirs: Symmetry) -> Transform:
+    there, _ = hash_form(a, ours)
+    back, _ = hash_form(b, theirs)
+    return there.then(renamed(back.inverse(), theirs, ours))

@@ -1,0 +1,198 @@
+"""Matching units by what they do, where rounding keeps their weights from being equal bit for bit.
+
+Every unit gets a vector of features that moves with it and changes little when weights do: sums of its
+weights, and of their squares, weighted by the features of the units at their other ends, a few rounds deep (a
+colour refinement whose colours are points instead of hashes). Siblings of two models are then assigned to each
+other, nearest first, along the tree of orbits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from string import ascii_letters
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.symmetry.analysis import Symmetry
+from onnxcanon.symmetry.constraints import Ids
+from onnxcanon.symmetry.group import Orbit
+
+Floats = NDArray[np.float64]
+Read = Callable[[str], NDArray[Any]]
+"""The entries of a parameter, by its name in the symmetry."""
+
+WIDTH = 16
+"""Features of a unit; half of them are sums of weights, half of squares."""
+
+ROUNDS = 3
+
+
+class Features:
+    """Features of all unit classes, float64 [classes, WIDTH]: the same function of both models' weights."""
+
+    def __init__(self, symmetry: Symmetry, read: Read) -> None:
+        self.symmetry, self.read = symmetry, read
+        rng = np.random.default_rng(20)
+        self.moving = symmetry.moving
+        self.own = rng.choice([-1.0, 1.0], (symmetry.solution.count, WIDTH))  # of units that stay
+        self.own[self.moving] = 1
+        self.vectors = self.own.copy()
+        self.group = _groups(symmetry)
+
+    def refine(self) -> Floats:
+        """The vectors after some rounds."""
+        for _ in range(ROUNDS):
+            total = np.zeros_like(self.vectors)
+            for number, (name, classes) in enumerate(self.symmetry.classes.items()):
+                moving = [axis for axis, rows in classes.items() if self.moving[rows].any()]
+                if moving:
+                    self._contribute(name, number, moving, total)
+            self._follow_parts(total)
+            self.vectors = np.where(self.moving[:, None], self._normal(total), self.own)
+            for orbit in self.symmetry.solution.orbits:
+                self._gather(orbit, orbit.members[None])
+        return self.vectors
+
+    def _contribute(self, name: str, number: int, moving: Sequence[int], total: Floats) -> None:
+        entries = self.read(name).astype(np.float64)
+        size = np.sqrt((entries**2).mean()) or 1.0
+        half = WIDTH // 2
+        for part, values in ((slice(0, half), entries / size), (slice(half, None), (entries / size) ** 2)):
+            weights = [
+                self._weights(name, number, axis, entries.shape)[..., part] for axis in range(entries.ndim)
+            ]
+            for axis in moving:
+                classes = self.symmetry.classes[name][axis]
+                np.add.at(total[:, part], classes.ravel(), _summed(values, weights, axis, classes.shape))
+
+    def _weights(self, name: str, number: int, axis: int, shape: tuple[int, ...]) -> Floats:
+        """What the positions of an axis count as: [..., WIDTH] over the parameter's axes."""
+        classes = self.symmetry.classes[name].get(axis)
+        if classes is not None:
+            return self.vectors[classes]
+        rng = np.random.default_rng([number, axis])
+        line = [n if k == axis else 1 for k, n in enumerate(shape)]
+        return rng.choice([-1.0, 1.0], (*line, WIDTH))
+
+    def _follow_parts(self, total: Floats) -> None:
+        for derived in self.symmetry.solution.derived:
+            whole = total[derived.composites]
+            for column in derived.parts.T:
+                np.add.at(total, column, whole)
+        for derived in self.symmetry.solution.derived:
+            total[derived.composites] += sum(self.vectors[column] for column in derived.parts.T)
+
+    def _normal(self, total: Floats) -> Floats:
+        """Each feature squashed, in units of its spread among the classes of one kind."""
+        count = np.maximum(np.bincount(self.group), 1)[:, None]
+        mean = _sums(self.group, total, len(count)) / count
+        spread = np.sqrt(_sums(self.group, (total - mean[self.group]) ** 2, len(count)) / count)
+        away = (total - mean[self.group]) / np.where(spread > 0, spread, 1)[self.group]
+        return np.tanh(away / 2)
+
+    def _gather(self, orbit: Orbit, members: Ids) -> Floats:
+        """Units take in the mean of their component, inner ones first; members int64 [b, k, s]."""
+        for child in orbit.children:
+            self._gather(child, members[..., child.members].reshape(-1, *child.members.shape))
+        mean: Floats = component_vectors(orbit, members, self.vectors)
+        flat = members.reshape(-1, members.shape[-1])
+        spread = mean.reshape(-1, 1, WIDTH) / np.sqrt(members.shape[-1])
+        self.vectors[flat] = self.vectors[flat] + 0.5 * spread
+        return mean
+
+
+def component_vectors(orbit: Orbit, members: Ids, vectors: Floats) -> Floats:
+    """A vector for every component [..., s] of an orbit: its units' vectors added up, loose columns told apart,
+    the components of nested orbits not."""
+    rng = np.random.default_rng(30)
+    sign = rng.choice([-1.0, 1.0], (members.shape[-1], WIDTH))
+    for child in orbit.children:
+        sign[child.members] = sign[child.members[0]][None]
+    out: Floats = np.einsum("...sk,sk->...k", vectors[members], sign)
+    return out
+
+
+def matched(symmetry: Symmetry, ours: Floats, theirs: Floats) -> Ids:
+    """The motion that takes each class of one model to the class of the other it resembles most.
+
+    Args:
+        symmetry: of both models, which have one numbering of classes.
+        ours: the features of the first model's classes.
+        theirs: those of the second's.
+    """
+    motion = np.arange(symmetry.solution.count)
+    for orbit in symmetry.solution.orbits:
+        _match(orbit, orbit.members, orbit.members, (ours, theirs), motion)
+    return symmetry.solution.extend(motion)
+
+
+def _match(orbit: Orbit, one: Ids, other: Ids, vectors: tuple[Floats, Floats], motion: Ids) -> None:
+    """Match components [k, s] of one model with those of another, then what is inside them."""
+    pairs = assigned(component_vectors(orbit, one, vectors[0]), component_vectors(orbit, other, vectors[1]))
+    motion[one] = other[pairs]
+    for child in orbit.children:
+        for row, image in zip(one, other[pairs], strict=True):
+            _match(child, row[child.members], image[child.members], vectors, motion)
+
+
+def assigned(ours: Floats, theirs: Floats) -> Ids:
+    """For each of our points [k, d] one of theirs: the nearest, if that is one to one, else by least total
+    squared distance."""
+    cost = (ours**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * (ours @ theirs.T)
+    nearest = cost.argmin(1)
+    if len(np.unique(nearest)) == len(nearest):
+        return nearest
+    from scipy.optimize import linear_sum_assignment
+
+    _, chosen = linear_sum_assignment(cost)
+    return np.asarray(chosen, np.int64)
+
+
+def _summed(values: Floats, weights: Sequence[Floats], axis: int, shape: tuple[int, ...]) -> Floats:
+    """The entries along an axis (with its context), weighted by all other axes and summed: [positions, k]."""
+    letters = ascii_letters[: values.ndim]
+    terms: list[Any] = [values, list(range(values.ndim))]
+    feature = values.ndim
+    count = 1
+    for k, weight in enumerate(weights):
+        if k != axis:
+            wide = [j for j, n in enumerate(weight.shape[:-1]) if n > 1]
+            narrow = weight.reshape([weight.shape[j] for j in wide] + [weight.shape[-1]])
+            terms += [narrow, [*wide, feature]]
+    kept = [j for j, n in enumerate(shape) if n > 1]
+    for j in range(len(letters)):
+        count *= 1 if j in kept else values.shape[j]
+    if len(terms) == 2:
+        terms += [np.ones(weights[axis].shape[-1]), [feature]]
+    out = np.einsum(*terms, [*kept, feature], optimize=True) / np.sqrt(max(count, 1))
+    return np.asarray(out).reshape(-1, out.shape[-1])
+
+
+def _groups(symmetry: Symmetry) -> Ids:
+    """A number for the classes of one kind: the column of an orbit; nested siblings share theirs."""
+    group = np.zeros(symmetry.solution.count, np.int64)
+    count = 1
+
+    def enter(orbit: Orbit, members: Ids) -> None:
+        nonlocal count
+        columns = count + np.arange(orbit.members.shape[1])
+        count += orbit.members.shape[1]
+        group[members] = columns
+        for child in orbit.children:
+            enter(child, members[..., child.members].reshape(-1, child.members.shape[1]))
+
+    for orbit in symmetry.solution.orbits:
+        enter(orbit, orbit.members)
+    for derived in symmetry.solution.derived:
+        _, kinds = np.unique(group[derived.parts], axis=0, return_inverse=True)
+        group[derived.composites] = count + kinds.reshape(-1)
+        count += int(kinds.max(initial=0)) + 1
+    return group
+
+
+def _sums(group: Ids, rows: Floats, count: int) -> Floats:
+    out = np.zeros((count, rows.shape[1]))
+    np.add.at(out, group, rows)
+    return out
