@@ -48,13 +48,13 @@ def contents(model: Model) -> Content:
     return content
 
 
-def shapes_alone(model: Model) -> Content:
-    """Nothing about the entries of weights: floating-point tensors of more than one entry."""
+def shapes_alone(model: Model, smallest: int = 2) -> Content:
+    """Nothing about the entries of weights: floating-point tensors of `smallest` entries or more."""
     whole = contents(model)
 
     def content(name: str) -> Word:
         shape, dtype = model.tensor_info(name)
-        weight = dtype.is_floating_point() and int(np.prod(shape, dtype=np.int64)) > 1
+        weight = dtype.is_floating_point() and int(np.prod(shape, dtype=np.int64)) >= smallest
         return b"" if weight else whole(name)
 
     return content
@@ -83,11 +83,11 @@ def graph_digest(model: Model, content: Content) -> Word:
 def roles(model: Model) -> list[Role]:
     """Where constants are read, in an order that is the same for graphs of one structure.
 
-    Graphs whose readers are the same one by one are equal but for their weights; the sizes that their inputs
-    declare are not compared.
+    Graphs whose readers are the same one by one are equal but for their floating-point constants; the sizes
+    that their inputs declare are not compared.
     """
     program = inlined(model.ir)
-    digest = _Digest(model, program, shapes_alone(model), sizes=False)
+    digest = _Digest(model, program, shapes_alone(model, 0), sizes=False)
     digest.of_graph(program.graph, 0)
     return digest.roles
 

@@ -6,12 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxcanon.compare.correspondence import correspondence
 from onnxcanon.compare.maps import Difference, Match, match
 from onnxcanon.model import Model
 from onnxcanon.transform import Transform
 
 if TYPE_CHECKING:
+    from onnxcanon.normalform import NormalForm
     from onnxcanon.runtime.verification import Verification
 
 VERDICTS = ("identical", "symmetric", "equivalent", "close", "different")
@@ -152,7 +155,23 @@ def _in_normal_form(a: Model, b: Model, say: Say, sizes: dict[str, int]) -> Matc
     pairs = correspondence(one, other)
     if pairs is None:
         return "their graphs differ"
-    return match(one, other, pairs, say, sizes)
+    levels = {
+        name: max(_level(forms[0], name), _level(forms[1], counterpart))
+        for name, counterpart in pairs.items()
+    }
+    return match(one, other, pairs, say, sizes, levels)
+
+
+def _level(form: NormalForm, name: str) -> float:
+    """How large the tensors are that one of the normal form was computed from; 0 if it is one of the model's."""
+    sources = form.sources.get(name, ())
+    if len(sources) < 2:
+        return 0.0
+    arrays = [form.original.tensor(source) for source in sources]
+    return max(
+        (float(np.sqrt((a.astype(np.float64) ** 2).mean())) for a in arrays if a.dtype.kind == "f"),
+        default=0.0,
+    )
 
 
 def common_sizes(a: Model, b: Model) -> dict[str, int]:

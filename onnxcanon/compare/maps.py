@@ -26,6 +26,9 @@ ROUNDING = 2.0**-20
 entry itself, whose factors are known from norms as exactly as single precision allows, and of the spread of its
 tensor, for terms may have cancelled where an exporter folded a rescaled normalization."""
 
+CANCELLED = 2.0**-22
+"""What rounding may do to an entry that we computed, of the root mean square of what it was computed from."""
+
 NEAREST_POWER = 2.0**-18
 """How near (as log2) an estimated factor is to a power of two that it is taken to be."""
 
@@ -119,13 +122,27 @@ def _snap(factor: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(near, np.copysign(np.exp2(np.rint(level)), factor), factor)
 
 
-def differences(transform: Transform, a: Model, b: Model, pairs: Mapping[str, str]) -> list[Difference]:
-    """Hold every tensor of `a`, transformed, against its counterpart in `b`."""
-    mapped = transform.apply(a)
-    return [_difference(name, other, mapped.tensor(name), b.tensor(other)) for name, other in pairs.items()]
+def differences(
+    transform: Transform,
+    a: Model,
+    b: Model,
+    pairs: Mapping[str, str],
+    levels: Mapping[str, float] | None = None,
+) -> list[Difference]:
+    """Hold every tensor of `a`, transformed, against its counterpart in `b`.
+
+    `levels` says of tensors that were computed from others how large those are.
+    """
+    mapped, known = transform.apply(a), levels or {}
+    return [
+        _difference(name, other, mapped.tensor(name), b.tensor(other), known.get(name, 0.0))
+        for name, other in pairs.items()
+    ]
 
 
-def _difference(name: str, other: str, ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> Difference:
+def _difference(
+    name: str, other: str, ours: NDArray[np.generic], theirs: NDArray[np.generic], level: float
+) -> Difference:
     if ours.dtype.kind not in "fV" or ours.dtype != theirs.dtype or ours.shape != theirs.shape:
         equal = int((ours == theirs).sum()) if ours.shape == theirs.shape else 0
         whole = max(ours.size, theirs.size)
@@ -135,10 +152,11 @@ def _difference(name: str, other: str, ours: NDArray[np.generic], theirs: NDArra
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(x - y))
         size = np.maximum(np.abs(x), np.abs(y))
-        level = float(np.sqrt((y**2).mean())) if y.size else 0.0
-        near = same | (apart <= ROUNDING * (size + (float(y.std()) if y.size else 0.0)))
+        own = float(np.sqrt((y**2).mean())) if y.size else 0.0
+        spread = float(y.std()) if y.size else 0.0
+        near = same | (apart <= ROUNDING * (size + spread) + CANCELLED * level)
         relative = np.divide(apart, size, out=np.zeros_like(apart), where=size > 0)
-        distance = float(np.sqrt((apart**2).mean()) / level) if level else float((apart > 0).any())
+        distance = float(np.sqrt((apart**2).mean()) / own) if own else float((apart > 0).any())
     counts = x.size, int(same.sum()), int(near.sum()), int(((y == 0) & (x != 0)).sum())
     return Difference(name, other, *counts, float(relative.max(initial=0.0)), distance)
 
@@ -179,15 +197,16 @@ def match(
     pairs: Mapping[str, str],
     say: Callable[[str], None],
     sizes: dict[str, int] | None = None,
+    levels: Mapping[str, float] | None = None,
 ) -> Match:
-    """The best map found from `a` to `b`, whose tensors correspond as `pairs` says.
+    """The best map found from `a` to `b`, whose tensors correspond as `pairs` says; `levels` as in `differences`.
 
     First none, then through both canonical forms, which is exact for twins by permutations, powers of two and
     signs, then by norms and features, which rounding does not mislead.
     """
     say("comparing parameters")
     nothing = Transform({}, a.name)
-    unmoved = differences(nothing, a, b, pairs)
+    unmoved = differences(nothing, a, b, pairs, levels)
     if all(_same_bytes(a, name, b, other) for name, other in pairs.items()):
         return Match(nothing, unmoved, identical=True)
     say("analyzing")
@@ -196,11 +215,11 @@ def match(
         return Match(nothing, unmoved)
     say("comparing canonical forms")
     exact = _through_canonical_forms(a, b, ours, theirs)
-    tried = [Match(nothing, unmoved), Match(exact, differences(exact, a, b, pairs))]
+    tried = [Match(nothing, unmoved), Match(exact, differences(exact, a, b, pairs, levels))]
     if not tried[-1].exact:
         say("matching units")
         near = approximate_map(a, b, ours, theirs)
-        tried.append(Match(near, differences(near, a, b, pairs)))
+        tried.append(Match(near, differences(near, a, b, pairs, levels)))
     return min(tried, key=lambda m: m.distance)
 
 
