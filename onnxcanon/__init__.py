@@ -21,10 +21,12 @@ if TYPE_CHECKING:
         analyze,
         apply,
         canonicalize,
+        compare,
         fingerprint,
         scramble,
         verify,
     )
+    from onnxcanon.compare import Comparison
     from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
     from onnxcanon.model import Model, load
     from onnxcanon.report import Analysis
@@ -36,6 +38,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Analysis",
     "Canonicalized",
+    "Comparison",
     "Fingerprint",
     "Model",
     "ModelError",
@@ -48,6 +51,7 @@ __all__ = [
     "analyze",
     "apply",
     "canonicalize",
+    "compare",
     "fingerprint",
     "load",
     "load_transform",
@@ -63,10 +67,12 @@ _HOMES = {
         "analyze",
         "apply",
         "canonicalize",
+        "compare",
         "fingerprint",
         "scramble",
         "verify",
     ),
+    "compare": ("Comparison",),
     "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),
     "model": ("Model", "load"),
     "report": ("Analysis",),

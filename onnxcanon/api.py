@@ -22,6 +22,7 @@ from onnxcanon.runtime.verification import Verification
 from onnxcanon.transform import Transform, load_transform
 
 if TYPE_CHECKING:
+    from onnxcanon.compare import Comparison
     from onnxcanon.symmetry.analysis import Symmetry
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "analyze",
     "apply",
     "canonicalize",
+    "compare",
     "fingerprint",
     "load",
     "load_transform",
@@ -291,6 +293,51 @@ def fingerprint(
     found, notes = digest(original, level, _known(original, sizes))
     structure = found if level == "structure" else digest(original, "structure")[0]
     return Fingerprint(original.name, found, structure, report.weights(original), level, tuple(notes))
+
+
+def compare(
+    a: ModelSource,
+    b: ModelSource,
+    *,
+    rtol: float | None = None,
+    sizes: Mapping[str, int] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    data: Data | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Are these the same model?
+
+    Graphs are matched by structure, in normal form if they are spelled differently; parameters by the map
+    that takes one model to the other. Only where there is none are the models run.
+
+    Args:
+        a: the first model.
+        b: the second model.
+        rtol: how near outputs have to be to be `close`, relative to each output's size; by default as near as
+            rounding alone brings them.
+        sizes: sizes of dynamic dimensions by name, where a graph works only for some.
+        device: where models are run: auto, cpu, cuda or cuda:N.
+        seed: what inputs for that are drawn from.
+        data: inputs for that by name, or an .npz file of them, instead of drawn ones.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: a model cannot be read.
+    """
+    from onnxcanon.compare import compare as judge
+
+    first, second = load(a), load(b)
+    return judge(
+        first,
+        second,
+        rtol=rtol,
+        sizes=_known(first, sizes),
+        device=device,
+        seed=seed,
+        data=_arrays(data),
+        progress=progress,
+    )
 
 
 def verify(

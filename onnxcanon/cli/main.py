@@ -21,6 +21,7 @@ VERBS = {
     "analyze": "inspecting",
     "canonicalize": "canonicalizing",
     "fingerprint": "naming",
+    "compare": "naming",
     "verify": "inspecting",
     "scramble": "transforming",
     "apply": "transforming",

@@ -1,13 +1,18 @@
-"""The verbs that tell whether models are the same: fingerprint."""
+"""The verbs that tell whether models are the same: fingerprint and compare."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from onnxcanon.cli import options
+from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import Verb, complain, emit, progress
+from onnxcanon.errors import OnnxcanonError
+
+if TYPE_CHECKING:
+    from onnxcanon.compare import Comparison
 
 LEVELS = ("canonical", "content", "structure", "file")
 
@@ -36,15 +41,92 @@ def fingerprint(models: tuple[Path, ...], level: str, sizes: dict[str, int], as_
     """
     from onnxcanon.api import fingerprint as run
 
-    found = []
+    documents = []
+    failed = False
     for model in models:
-        with progress(as_json) as say:
-            found.append(run(model, level=level, sizes=sizes, progress=say))
+        try:
+            with progress(as_json) as say:
+                found = run(model, level=level, sizes=sizes, progress=say)
+        except OnnxcanonError as error:
+            if len(models) == 1:
+                raise
+            failed = True
+            complain(str(error))  # and go on with the others
+            continue
+        documents.append(found.to_json())
         if not as_json:
-            click.echo(f"{found[-1]}  {model}")
-            for note in found[-1].notes:
-                complain(f"{model}: {note}")
+            click.echo(f"{found}  {model}")
+        for note in found.notes:
+            complain(f"{model}: {note}")
     if as_json:
-        documents = [f.to_json() for f in found]
-        emit(documents[0] if len(documents) == 1 else {"models": documents})
-    return 0
+        emit(documents[0] if len(models) == 1 else {"models": documents})
+    return 2 if failed else 0
+
+
+@click.command(
+    cls=Verb,
+    short_help="Tell whether two models are the same, and how.",
+    epilog=options.example("onnxcanon compare model.onnx twin.onnx"),
+)
+@click.argument("a", type=options.FILE)
+@click.argument("b", type=options.FILE)
+@click.option("--transform", type=options.FILE, metavar="T", help="Save the map that takes A to B.")
+@click.option(
+    "--rtol",
+    type=click.FloatRange(min=0),
+    metavar="TOLERANCE",
+    help="How near outputs have to be to be close, instead of A's own rounding noise.",
+)
+@options.data_option
+@options.shape_option
+@options.device_option
+@options.seed_option
+@options.json_option
+@options.quiet_option
+def compare(
+    a: Path,
+    b: Path,
+    transform: Path | None,
+    rtol: float | None,
+    data: Path | None,
+    sizes: dict[str, int],
+    device: str,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    """Tell whether A and B are the same model.
+
+    \b
+    The verdict, strongest first:
+      identical   every parameter is equal bit for bit
+      symmetric   equal after a permutation, scale or sign map
+      equivalent  the graphs differ in ways that keep the function, the parameters agree as above
+      close       no map was found, but the outputs agree on every probe
+      different   none of these
+
+    Exits with 0 for the first three and with 1 for the others.
+    """
+    if transform is not None:
+        writing.may_be_written(transform, {"A": a, "B": b})
+    from onnxcanon.api import compare as run
+
+    with progress(quiet or as_json) as say:
+        found = run(a, b, rtol=rtol, sizes=sizes, device=device, seed=seed, data=data, progress=say)
+    saved = transform is not None and found.same and found.transform is not None
+    if saved and transform is not None and found.transform is not None:
+        found.transform.save(transform)
+    if as_json:
+        emit({**found.to_json(), "transform": str(transform) if saved else None})
+    elif not quiet:
+        click.echo(str(found))
+    if transform is not None and not saved and not quiet:
+        complain(f"{transform}: not written, {_no_map(found)}")
+    return 0 if found.same else 1
+
+
+def _no_map(found: Comparison) -> str:
+    """Why there is no transform to save."""
+    if found.verdict == "identical":
+        return "for nothing has to move"
+    return "for the graphs differ" if found.verdict == "equivalent" else "for no map was found"

@@ -163,15 +163,13 @@ def _in_normal_form(a: Model, b: Model, say: Say, sizes: dict[str, int]) -> Matc
 
 
 def _level(form: NormalForm, name: str) -> float:
-    """How large the tensors are that one of the normal form was computed from; 0 if it is one of the model's."""
+    """How large the tensors are that one of the normal form was computed from; 0 if it is one of those."""
     sources = form.sources.get(name, ())
     if len(sources) < 2:
         return 0.0
     arrays = [form.original.tensor(source) for source in sources]
-    return max(
-        (float(np.sqrt((a.astype(np.float64) ** 2).mean())) for a in arrays if a.dtype.kind == "f"),
-        default=0.0,
-    )
+    levels = [np.sqrt((a.astype(np.float64) ** 2).mean()) for a in arrays if a.dtype.kind == "f" and a.size]
+    return float(max(levels, default=0.0))
 
 
 def common_sizes(a: Model, b: Model) -> dict[str, int]:
@@ -247,11 +245,10 @@ def _kinship(found: Sequence[Difference], entries: int, near: int) -> str:
     if near * 2 > entries:
         if zeroed and zeroed >= 0.9 * (entries - near):
             return f": B looks like A pruned ({zeroed:,} entries are zero in B alone)"
-        return (
-            f": one looks like the other changed in part ({near / entries:.2%} of the entries are the same)"
-        )
+        return f": one looks like the other changed in part ({near / entries:.2%} of the entries are equal)"
     return ""
 
 
 def _told(d: Difference) -> str:
-    return f"{d.name}: {d.entries - d.near:,} of {d.entries:,} entries differ, by {d.distance:.1e} of the tensor's size"
+    count = f"{d.entries - d.near:,} of {d.entries:,} entries differ"
+    return f"{d.name}: {count}, by {d.distance:.1e} of the tensor's size"

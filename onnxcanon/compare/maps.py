@@ -23,8 +23,8 @@ from onnxcanon.transform import Transform
 
 ROUNDING = 2.0**-20
 """What rounding may do to an entry that was multiplied by other factors than powers of two: this much of the
-entry itself, whose factors are known from norms as exactly as single precision allows, and of the spread of its
-tensor, for terms may have cancelled where an exporter folded a rescaled normalization."""
+entry itself, whose factors are known from norms as exactly as single precision allows, and of the spread of
+its tensor, for terms may have cancelled where an exporter folded a rescaled normalization."""
 
 CANCELLED = 2.0**-22
 """What rounding may do to an entry that we computed, of the root mean square of what it was computed from."""
@@ -90,7 +90,7 @@ def renamed(transform: Transform, theirs: Symmetry, ours: Symmetry) -> Transform
 def approximate_map(a: Model, b: Model, ours: Symmetry, theirs: Symmetry) -> Transform:
     """The transform that takes `a` nearest to `b`, where both have the same group.
 
-    It is exact up to rounding where the models are twins, and a good alignment where they resemble each other.
+    It is exact up to rounding where the models are twins, a good alignment where they resemble each other.
     """
     scaled_a, _ = scaling(a, ours, "unit")
     scaled_b, _ = scaling(b, theirs, "unit")
@@ -199,10 +199,10 @@ def match(
     sizes: dict[str, int] | None = None,
     levels: Mapping[str, float] | None = None,
 ) -> Match:
-    """The best map found from `a` to `b`, whose tensors correspond as `pairs` says; `levels` as in `differences`.
+    """The best map found from `a` to `b`, whose tensors correspond as `pairs` says.
 
     First none, then through both canonical forms, which is exact for twins by permutations, powers of two and
-    signs, then by norms and features, which rounding does not mislead.
+    signs, then by norms and features, which rounding does not mislead. `levels` as in `differences`.
     """
     say("comparing parameters")
     nothing = Transform({}, a.name)

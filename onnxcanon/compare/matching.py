@@ -1,9 +1,9 @@
 """Matching units by what they do, where rounding keeps their weights from being equal bit for bit.
 
 Every unit gets a vector of features that moves with it and changes little when weights do: sums of its
-weights, and of their squares, weighted by the features of the units at their other ends, a few rounds deep (a
-colour refinement whose colours are points instead of hashes). Siblings of two models are then assigned to each
-other, nearest first, along the tree of orbits.
+weights, and of their squares, weighted by the features of the units at their other ends, a few rounds deep
+(a colour refinement whose colours are points instead of hashes). Siblings of two models are then assigned to
+each other, nearest first, along the tree of orbits.
 """
 
 from __future__ import annotations
@@ -104,8 +104,8 @@ class Features:
 
 
 def component_vectors(orbit: Orbit, members: Ids, vectors: Floats) -> Floats:
-    """A vector for every component [..., s] of an orbit: its units' vectors added up, loose columns told apart,
-    the components of nested orbits not."""
+    """A vector for every component [..., s] of an orbit: its units' vectors added up, loose columns told
+    apart, the components of nested orbits not."""
     rng = np.random.default_rng(30)
     sign = rng.choice([-1.0, 1.0], (members.shape[-1], WIDTH))
     for child in orbit.children:
@@ -141,7 +141,7 @@ def assigned(ours: Floats, theirs: Floats) -> Ids:
     """For each of our points [k, d] one of theirs: the nearest, if that is one to one, else by least total
     squared distance."""
     cost = (ours**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * (ours @ theirs.T)
-    nearest = cost.argmin(1)
+    nearest: Ids = cost.argmin(1)
     if len(np.unique(nearest)) == len(nearest):
         return nearest
     from scipy.optimize import linear_sum_assignment
