@@ -90,7 +90,11 @@ def _dead(graph: ir.Graph) -> bool:
 
 def _remove_dead(graph: ir.Graph) -> None:
     kept = set(live(graph))
-    graph.remove([node for node in graph if node not in kept], safe=True)
+    gone = [node for node in graph if node not in kept]
+    for inner in (inner for node in gone for body in subgraphs(node) for inner in body.all_nodes()):
+        for k in range(len(inner.inputs)):
+            inner.replace_input_with(k, None)  # what a body reads has it as a user
+    graph.remove(gone, safe=True)
     for node in graph:
         for body in subgraphs(node):
             _remove_dead(body)
