@@ -315,8 +315,13 @@ class Labels:
             self.ledger.pin(ids, Cause(self.cause.node, reason))
 
     def fix(self, value: Labelled, axis: int, reason: str) -> None:
-        """Pin one axis of a value: positions, scale and sign."""
+        """Pin one axis of a value: positions, the same ones in every context that moves, scale and sign."""
         self.bind(value)
+        around = (k for k, s in enumerate(value.ids) if k != axis and not isinstance(s, State))
+        value.ids[axis] = self.forget(value.ids[axis], around)
+        self._hold(value, axis, reason)
+
+    def _hold(self, value: Labelled, axis: int, reason: str) -> None:
         self.pin(value.ids[axis], reason)
         self.ledger.degree_zero(value.degrees[axis])
         value.degrees[axis] = None
@@ -330,10 +335,16 @@ class Labels:
                 self.fix_all(member, reason)
         self.bind(value)
         for axis in range(value.rank):
-            self.fix(value, axis, reason)
+            self._hold(value, axis, reason)
 
-    def meet(self, states: Sequence[AxisState], reason: str = "meets a fixed axis") -> AxisState:
-        """The common state of axes whose positions are paired; labels become equal."""
+    def meet(
+        self, states: Sequence[AxisState], reason: str = "meets a fixed axis", around: Iterable[int] = ()
+    ) -> AxisState:
+        """The common state of axes whose positions are paired; labels become equal.
+
+        Where one is fixed, the positions are the same ones in every context: labels become equal along the
+        axes `around`, which may move.
+        """
         labelled = [s for s in states if not isinstance(s, State)]
         if not labelled:
             return FIXED if any(s is FIXED for s in states) else UNIFORM
@@ -341,7 +352,7 @@ class Labels:
         for other in labelled:
             self.ledger.equal(base, other)
         if any(s is FIXED for s in states):
-            self.pin(base, reason)
+            self.pin(self.forget(base, around), reason)
             return FIXED
         return base
 
@@ -425,9 +436,10 @@ class Labels:
         rank = len(shape)
         self.bind_together(values, rank)
         out = constant(shape)
+        moving = _moving([[self._padded(v, axis, rank)[0] for v in values] for axis in range(rank)])
         for axis in range(rank):
             states = [self._padded(v, axis, rank) for v in values]
-            out.ids[axis] = self.meet([s for s, _ in states])
+            out.ids[axis] = self.meet([s for s, _ in states], around=moving - {axis})
             degrees = [d for (_, d), v in zip(states, values, strict=True) if product or not v.zero]
             if product:
                 total: Ids | None = None
@@ -498,13 +510,16 @@ class Labels:
                 sizes[x] = max(sizes[x], n)
         gone = [k for k, x in enumerate(order) if x not in out]
         result = constant([sizes[x] for x in out])
+        moving = _moving(
+            [[v.ids[w.index(x)] for v, w in zip(values, letters, strict=True) if x in w] for x in order]
+        )
         for k, x in enumerate(order):
             seen = [
                 (self._spread(v.ids[word.index(x)], word, order), self._spread_degree(v, word, x, order))
                 for v, word in zip(values, letters, strict=True)
                 if x in word
             ]
-            state = self.meet([s for s, _ in seen])
+            state = self.meet([s for s, _ in seen], around=moving - {k})
             degrees = [d for _, d in seen if d is not None]
             if k in gone:
                 self.cancel(degrees)
@@ -602,6 +617,15 @@ class Labels:
                 self.ledger.degree_opposite(fresh, degree)
                 out.degrees[axis] = fresh
         return out
+
+
+def _moving(states: Sequence[Sequence[AxisState]]) -> set[int]:
+    """The axes that are labelled and meet no fixed one, by the states that meet on each."""
+    return {
+        axis
+        for axis, met in enumerate(states)
+        if not any(s is FIXED for s in met) and any(not isinstance(s, State) for s in met)
+    }
 
 
 def _letters(array: Ids, word: Sequence[str], order: Sequence[str]) -> Ids:
