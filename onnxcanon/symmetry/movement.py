@@ -12,7 +12,7 @@ from math import prod
 
 import numpy as np
 
-from onnxcanon.symmetry.constraints import Cause, Ids
+from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.labels import (
     CONTEXT_LIMIT,
     FIXED,
@@ -322,9 +322,12 @@ class Movement(Labels):
                 shape = [1] * rank
                 shape[axis] = v.shape[axis]
                 state_ids = self.ledger.new_units(shape)
+                alone = v.shape[axis] == 1
                 with self.slot(slot):
-                    if state is FIXED or not (v.zero or v.shape[axis] == 1):
-                        self.ledger.pin(state_ids, Cause(self.cause.node, "concatenated with a fixed axis"))
+                    if state is FIXED or not v.zero:
+                        self.pin(
+                            state_ids, "a single position" if alone else "concatenated with a fixed axis"
+                        )
                     self.ledger.column(state_ids)
                 pieces.append(state_ids)
             else:
