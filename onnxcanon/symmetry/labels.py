@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 import numpy as np
 
-from onnxcanon.symmetry.constraints import ZERO, Cause, Ids, Ledger, System
+from onnxcanon.symmetry.constraints import ZERO, Cause, Ids, Ledger, Place, System
 
 CONTEXT_LIMIT = 1 << 16
 """Entries up to which a concatenation keeps separate labels per part; beyond it they are united (sound)."""
@@ -90,6 +90,29 @@ class View:
     taken: Mapping[int, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What an axis was cut into, as long as nothing reads the parts: the labels of that axis, `whole` int64
+    [sizes of the parts], belong to the parts together; `axes[k]` is where part k lies. A reshape that follows
+    then cuts the axis itself, not its parts, and need not line up with the one before."""
+
+    whole: Ids
+    axes: tuple[int, ...]
+    place: Place
+    cause: Cause
+
+    def shown(self, array: Ids, rank: int) -> Ids:
+        """An array over the parts as one over all axes of the tensor."""
+        sizes = [1] * rank
+        for axis, size in zip(self.axes, array.shape, strict=True):
+            sizes[axis] = size
+        return array.transpose(np.argsort(self.axes)).reshape(sizes)
+
+    def at(self, axes: Iterable[int]) -> Cut:
+        """The same cut with its parts on other axes."""
+        return replace(self, axes=tuple(axes))
+
+
 @dataclass(eq=False)
 class Labelled:
     """The abstract value of one tensor. `shape` holds the sizes under the first probe."""
@@ -99,6 +122,7 @@ class Labelled:
     degrees: list[Ids | None]
     view: View | None = None
     zero: bool = False  # every entry is 0: any degree fits
+    cuts: tuple[Cut, ...] = ()  # `ids` shows the whole on each of their axes
 
     @property
     def rank(self) -> int:
@@ -235,6 +259,23 @@ class Labels:
                 self.column(value, axis)
         return value
 
+    def settle(self, value: Labelled) -> None:
+        """Label the parts of axes that were cut, each by units of its own: they are going to be read."""
+        ledger = self.ledger
+        for cut in value.cuts:
+            place, cause = ledger.place, ledger.cause
+            ledger.place, ledger.cause = cut.place, cut.cause
+            sizes = cut.whole.shape
+            count = len(sizes)
+            parts = [ledger.new_units([*sizes[: k + 1], *[1] * (count - k - 1)]) for k in range(count)]
+            lines = [tuple(range(count)), *((k,) for k in range(count))]
+            ledger.relate([cut.whole, *parts], lines, sizes)
+            for axis, part in zip(cut.axes, parts, strict=True):
+                value.ids[axis] = cut.shown(part, value.rank)
+                ledger.column(part)
+            ledger.place, ledger.cause = place, cause
+        value.cuts = ()
+
     def _bind_axis(
         self,
         view: View,
@@ -317,6 +358,7 @@ class Labels:
     def fix(self, value: Labelled, axis: int, reason: str) -> None:
         """Pin one axis of a value: positions, the same ones in every context that moves, scale and sign."""
         self.bind(value)
+        self.settle(value)
         around = (k for k, s in enumerate(value.ids) if k != axis and not isinstance(s, State))
         value.ids[axis] = self.forget(value.ids[axis], around)
         self._hold(value, axis, reason)
@@ -334,6 +376,7 @@ class Labels:
             for member in value.members:
                 self.fix_all(member, reason)
         self.bind(value)
+        self.settle(value)
         for axis in range(value.rank):
             self._hold(value, axis, reason)
 
@@ -490,7 +533,7 @@ class Labels:
 
     def copy(self, value: Labelled) -> Labelled:
         """The same labels for another tensor of the same shape (a view stays a view)."""
-        return Labelled(value.shape, list(value.ids), list(value.degrees), value.view, value.zero)
+        return Labelled(value.shape, list(value.ids), list(value.degrees), value.view, value.zero, value.cuts)
 
     # -- contraction --------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ one per pair, tied to their parts by a relation; splitting is the same relation 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from math import prod
 
 import numpy as np
@@ -18,6 +18,7 @@ from onnxcanon.symmetry.labels import (
     FIXED,
     UNIFORM,
     AxisState,
+    Cut,
     Labelled,
     Labels,
     State,
@@ -41,6 +42,7 @@ class Movement(Labels):
         out.ids = [_moved(v.ids[p], perm) for p in perm]
         out.degrees = [_moved_degree(v.degrees[p], perm) for p in perm]
         out.zero = v.zero
+        out.cuts = tuple(cut.at(list(perm).index(a) for a in cut.axes) for cut in v.cuts)
         return out
 
     def insert(self, v: Labelled, axis: int) -> Labelled:
@@ -54,6 +56,7 @@ class Movement(Labels):
         out.ids = [*ids[:axis], UNIFORM, *ids[axis:]]
         out.degrees = [*degrees[:axis], None, *degrees[axis:]]
         out.zero = v.zero
+        out.cuts = tuple(cut.at(a + (a >= axis) for a in cut.axes) for cut in v.cuts)
         return out
 
     def squeeze(self, v: Labelled, axis: int) -> Labelled:
@@ -79,6 +82,7 @@ class Movement(Labels):
         out.ids = [_squeezed(v.ids[k], axis) for k in keep]
         out.degrees = [None if degrees[k] is None else degrees[k].squeeze(axis) for k in keep]  # type: ignore[union-attr]
         out.view, out.zero = view, v.zero
+        out.cuts = tuple(cut.at(a - (a > axis) for a in cut.axes) for cut in v.cuts)
         return out
 
     # -- taking positions ---------------------------------------------------------------------------
@@ -139,6 +143,12 @@ class Movement(Labels):
 
     def split_axis(self, v: Labelled, axis: int, sizes: Sequence[int]) -> Labelled:
         """X[…, p·q·…, …] -> X[…, p, q, …, …] (row-major)."""
+        out = self._split(v, axis, sizes)
+        self.settle(out)
+        return out
+
+    def _split(self, v: Labelled, axis: int, sizes: Sequence[int]) -> Labelled:
+        """The same, with the cut left open where it can be."""
         self.bind(v)
         m = len(sizes)
         out = constant([*v.shape[:axis], *sizes, *v.shape[axis + 1 :]])
@@ -148,48 +158,65 @@ class Movement(Labels):
             inner = list(sizes) if a.shape[axis] > 1 else [1] * m
             return a.reshape([*a.shape[:axis], *inner, *a.shape[axis + 1 :]])
 
-        parts, fresh = self._split_labels(v.ids[axis], axis, sizes, widened)
+        own = v.ids[axis]
+        still = [UNIFORM if n == 1 or own is UNIFORM else FIXED for n in sizes]
         wide = [state if isinstance(state, State) else widened(state) for state in v.ids]
-        out.ids = [*wide[:axis], *parts, *wide[axis + 1 :]]
+        out.ids = [*wide[:axis], *still, *wide[axis + 1 :]]
         degrees = [None if d is None else widened(d) for d in v.degrees]
         out.degrees = [*degrees[:axis], *[None] * (m - 1), *degrees[axis:]]
-        for k in fresh:
-            self.in_context(out, k, range(axis, axis + m))
+        again = False
+        for cut in v.cuts:
+            parts = [range(a, a + m) if a == axis else [a + (m - 1) * (a > axis)] for a in cut.axes]
+            axes = [a for part in parts for a in part]
+            if axis in cut.axes:
+                self._open(out, axes, cut.whole.reshape([out.shape[a] for a in axes]))
+                again = True
+            else:
+                out.cuts += (cut.at(axes),)
+        if not isinstance(own, State) and not again:
+            self._label_parts(out, range(axis, axis + m), widened(own))
         return out
 
-    def _split_labels(
-        self, own: AxisState, axis: int, sizes: Sequence[int], widened: Callable[[Ids], Ids]
-    ) -> tuple[list[AxisState], list[int]]:
-        """The states of the axes that an axis splits into, and which of them got fresh units. Axes along
-        which the labels repeat are positions; a single one along which they vary takes them over."""
-        parts: list[AxisState] = [own if isinstance(own, State) else FIXED for _ in sizes]
-        fresh: list[int] = []
-        if not isinstance(own, State):
-            whole = widened(own)
-            varying = []
-            for k, n in enumerate(sizes, axis):
-                first = whole.take([0], k)
-                if n > 1 and not (whole == first).all():
-                    varying.append(k)
-                else:
-                    whole = first
-            if len(varying) == 1:
-                parts[varying[0] - axis] = whole
-            elif varying:
-                for k in varying:
-                    shape = [n if j <= k or j >= axis + len(sizes) else 1 for j, n in enumerate(whole.shape)]
-                    parts[k - axis] = self.ledger.new_units(shape)
-                lines = [tuple(varying), *((k,) for k in varying)]
-                labels = [x for k in varying if not isinstance(x := parts[k - axis], State)]
-                self.ledger.relate([whole, *labels], lines, tuple(sizes[k - axis] for k in varying))
-                fresh = varying
-        return [UNIFORM if n == 1 else s for n, s in zip(sizes, parts, strict=True)], fresh
+    def _label_parts(self, out: Labelled, axes: range, whole: Ids) -> None:
+        """Label the axes that one of the labels `whole`, over all axes, was cut into. Where these depend on
+        other axes the parts get fresh units at once."""
+        sizes = [whole.shape[k] for k in axes]
+        if whole.size == prod(sizes):
+            self._open(out, axes, whole.reshape(sizes))
+            return
+        whole, varying = _varying(whole, axes)
+        if len(varying) == 1:
+            out.ids[varying[0]] = whole
+        elif varying:
+            parts = []
+            for k in varying:
+                shape = [n if j <= k or j >= axes.stop else 1 for j, n in enumerate(whole.shape)]
+                parts.append(self.ledger.new_units(shape))
+                out.ids[k] = parts[-1]
+            lines = [tuple(varying), *((k,) for k in varying)]
+            self.ledger.relate([whole, *parts], lines, tuple(whole.shape[k] for k in varying))
+            for k in varying:
+                self.in_context(out, k, axes)
+
+    def _open(self, out: Labelled, axes: Sequence[int], whole: Ids) -> None:
+        """Label axes together by `whole`, the labels of the one they were cut from over them. Axes along
+        which these repeat are positions; a single one along which they vary takes them over."""
+        whole, varying = _varying(whole, range(len(axes)))
+        whole = whole.reshape([whole.shape[k] for k in varying])
+        cut = Cut(whole, tuple(axes[k] for k in varying), self.ledger.place, self.cause)
+        for axis in axes:
+            out.ids[axis] = UNIFORM if out.shape[axis] == 1 else FIXED
+        for axis in cut.axes:
+            out.ids[axis] = cut.shown(whole, out.rank)
+        if len(varying) > 1:
+            out.cuts += (cut,)
 
     def merge_axes(self, v: Labelled, start: int, count: int) -> Labelled:
         """X[…, p, q, …, …] -> X[…, p·q·…, …] (row-major)."""
         self.bind(v)
-        sizes = v.shape[start : start + count]
         stop = start + count
+        inside = self._inside(v, start, stop)
+        sizes = v.shape[start:stop]
         out = constant([*v.shape[:start], prod(sizes), *v.shape[stop:]])
         out.zero = v.zero
 
@@ -199,7 +226,7 @@ class Movement(Labels):
                 return a.reshape([*a.shape[:start], prod(sizes), *a.shape[stop:]])
             return a.reshape([*a.shape[:start], 1, *a.shape[stop:]])
 
-        own = self._composite(v, start, stop)
+        own = FIXED if inside else self._composite(v, start, stop)
         several = sum(not isinstance(state, State) for state in v.ids[start:stop]) > 1
         ids = [s if isinstance(s, State) else joined(s) for s in (*v.ids[:start], *v.ids[stop:])]
         out.ids = [*ids[:start], own if isinstance(own, State) else joined(own), *ids[start:]]
@@ -208,9 +235,40 @@ class Movement(Labels):
             total = self.ledger.degree_sum(total, d)
         degrees = [None if d is None else joined(d) for d in (*v.degrees[:start], *v.degrees[stop:])]
         out.degrees = [*degrees[:start], None if total is None else joined(total), *degrees[start:]]
-        if several:
+        for cut in v.cuts:
+            axes = list(dict.fromkeys(a - max(0, min(a - start, count - 1)) for a in cut.axes))
+            if cut is inside:
+                self._reopen(
+                    out,
+                    axes,
+                    cut,
+                    joined(cut.shown(np.arange(cut.whole.size).reshape(cut.whole.shape), v.rank)),
+                )
+            else:
+                out.cuts += (cut.at(axes),)
+        if several and not inside:
             self.in_context(out, start)
         return out
+
+    def _inside(self, v: Labelled, start: int, stop: int) -> Cut | None:
+        """The cut that all labels of the axes from start to stop are of; other cuts of these are settled."""
+        axes = {k for k in range(start, stop) if not isinstance(v.ids[k], State)}
+        positions = any(v.ids[k] is FIXED for k in range(start, stop))
+        for cut in v.cuts:
+            if axes and axes <= set(cut.axes) and not (positions and axes < set(cut.axes)):
+                return cut
+        if any(axes & set(cut.axes) for cut in v.cuts):
+            self.settle(v)
+        return None
+
+    def _reopen(self, out: Labelled, axes: Sequence[int], cut: Cut, index: Ids) -> None:
+        """Label axes by the labels of a cut, of which `index` says the positions, over all axes."""
+        order = [*axes, *(k for k in range(out.rank) if k not in axes)]
+        index = index.transpose(order).reshape([out.shape[a] for a in axes])
+        self._open(out, axes, cut.whole.reshape(-1)[index])
+        if not np.array_equal(index.reshape(-1), np.arange(cut.whole.size)):
+            before = cut.whole.reshape(1, -1)
+            self.ledger.movement(before, before[:, index.reshape(-1)], index.reshape(-1))
 
     def _composite(self, v: Labelled, start: int, stop: int) -> AxisState:
         """The labels of a merged block: those of its one labelled axis, repeated along the others; or fresh
@@ -229,7 +287,15 @@ class Movement(Labels):
         return fresh
 
     def reshape(self, v: Labelled, shape: Shape, before: Shape | None, after: Shape | None) -> Labelled:
-        """X[s…] -> Y[t…]; `before` and `after` are the shapes under the second probe.
+        """X[s…] -> Y[t…]; `before` and `after` are the shapes under the second probe."""
+        out = self.reshape_openly(v, shape, before, after)
+        self.settle(out)
+        return out
+
+    def reshape_openly(
+        self, v: Labelled, shape: Shape, before: Shape | None, after: Shape | None
+    ) -> Labelled:
+        """The same, with cuts left open: whoever reads the result has to settle it.
 
         Both shapes are cut into the finest common blocks; within a block axes split into the common factors
         and merge again. Where factors do not line up the block is flattened and cut anew.
@@ -279,11 +345,11 @@ class Movement(Labels):
                 for k in range(at, at + len(ins)):
                     v = self.gather_unknown(v, k, "reshaped in a way that depends on a dynamic size")
             v = self.merge_axes(v, at, len(ins))
-            return self.split_axis(v, at, [a for a, _ in outs])
+            return self._split(v, at, [a for a, _ in outs])
         fine_in, fine_out = fine
         for k in reversed(range(len(ins))):
             if len(fine_in[k]) > 1:
-                v = self.split_axis(v, at + k, fine_in[k])
+                v = self._split(v, at + k, fine_in[k])
         for k, factors in enumerate(fine_out):
             if len(factors) > 1:
                 v = self.merge_axes(v, at + k, len(factors))
@@ -450,6 +516,18 @@ class Movement(Labels):
             for axis in sorted(axes, reverse=True):
                 out = self.squeeze(out, axis)
         return out
+
+
+def _varying(whole: Ids, axes: Iterable[int]) -> tuple[Ids, list[int]]:
+    """Labels without the axes, of those given, along which they do not vary, and the others."""
+    varying = []
+    for k in axes:
+        first = whole.take([0], k)
+        if whole.shape[k] > 1 and not (whole == first).all():
+            varying.append(k)
+        else:
+            whole = first
+    return whole, varying
 
 
 def _moved(state: AxisState, perm: Sequence[int]) -> AxisState:
