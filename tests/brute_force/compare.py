@@ -99,6 +99,7 @@ def _search(case: Case, f: Function, found: Symmetry, result: Result) -> None:
         if ours.order == whole.order:
             return
         repeats = [g for g in _repeats(f, found) if f.keeps(g)]
+        repeats += [g for g in oracle.group("axes").generators if _keeps_units(f, found, g)]
         wider = chain(f.count, products([*drawn, *repeats], f.rng)) if repeats else ours
         for kind in ("axes", "within", "all"):
             group = whole if kind == "all" else oracle.group(kind)
@@ -131,11 +132,28 @@ def _repeats(f: Function, found: Symmetry) -> Iterator[Places]:
                     yield np.where(f.read, places, np.arange(f.count))
 
 
+def _keeps_units(f: Function, found: Symmetry, g: Places) -> bool:
+    """Whether every entry goes to positions that bear the same units; along axes without any it stays."""
+    units = {(name, axis): classes for name, axis, classes in _labelled_axes(f, found)}
+    for name, where in f.slices.items():
+        for axis, positions in enumerate(np.indices(f.shapes[name])):
+            own = np.broadcast_to(units.get((name, axis), positions), positions.shape).reshape(-1)
+            if (own[g[where] - where.start] != own).any():
+                return False
+    return True
+
+
 def _labelled_axes(f: Function, found: Symmetry) -> Iterator[tuple[str, int, Places]]:
-    """Parameters, those in stacks one by one, with their axes and the classes along these."""
+    """Parameters, those in stacks one by one, with their axes and the classes along these; composites of the
+    same parts count as one class."""
+    alike = np.arange(found.solution.count)
+    for relation in (r for r in found.trace.ledger.relations if r.key is not None):
+        rows = found.solution.classes[relation.rows]
+        _, first, number = np.unique(rows[:, 1:], axis=0, return_index=True, return_inverse=True)
+        alike[rows[:, 0]] = alike[rows[first[number.reshape(-1)], 0]]
     for name, axes in found.classes.items():
         members = found.stacks.get(name)
-        for axis, classes in axes.items():
+        for axis, classes in ((a, alike[c]) for a, c in axes.items()):
             if members is None and name in f.slices:
                 yield name, axis, classes
             elif members is not None and axis > 0:
