@@ -19,13 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final
 
 import numpy as np
 
-from onnxcanon.symmetry.constraints import ZERO, Cause, Ids, Ledger, System
+from onnxcanon.symmetry.constraints import ZERO, Cause, Ids, Ledger, Place, System
 
 CONTEXT_LIMIT = 1 << 16
 """Entries up to which a concatenation keeps separate labels per part; beyond it they are united (sound)."""
@@ -90,6 +90,29 @@ class View:
     taken: Mapping[int, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, eq=False)
+class Cut:
+    """What an axis was cut into, as long as nothing reads the parts: the labels of that axis, `whole` int64
+    [sizes of the parts], belong to the parts together; `axes[k]` is where part k lies. A reshape that follows
+    then cuts the axis itself, not its parts, and need not line up with the one before."""
+
+    whole: Ids
+    axes: tuple[int, ...]
+    place: Place
+    cause: Cause
+
+    def shown(self, array: Ids, rank: int) -> Ids:
+        """An array over the parts as one over all axes of the tensor."""
+        sizes = [1] * rank
+        for axis, size in zip(self.axes, array.shape, strict=True):
+            sizes[axis] = size
+        return array.transpose(np.argsort(self.axes)).reshape(sizes)
+
+    def at(self, axes: Iterable[int]) -> Cut:
+        """The same cut with its parts on other axes."""
+        return replace(self, axes=tuple(axes))
+
+
 @dataclass(eq=False)
 class Labelled:
     """The abstract value of one tensor. `shape` holds the sizes under the first probe."""
@@ -99,6 +122,7 @@ class Labelled:
     degrees: list[Ids | None]
     view: View | None = None
     zero: bool = False  # every entry is 0: any degree fits
+    cuts: tuple[Cut, ...] = ()  # `ids` shows the whole on each of their axes
 
     @property
     def rank(self) -> int:
@@ -235,6 +259,23 @@ class Labels:
                 self.column(value, axis)
         return value
 
+    def settle(self, value: Labelled) -> None:
+        """Label the parts of axes that were cut, each by units of its own: they are going to be read."""
+        ledger = self.ledger
+        for cut in value.cuts:
+            place, cause = ledger.place, ledger.cause
+            ledger.place, ledger.cause = cut.place, cut.cause
+            sizes = cut.whole.shape
+            count = len(sizes)
+            parts = [ledger.new_units([*sizes[: k + 1], *[1] * (count - k - 1)]) for k in range(count)]
+            lines = [tuple(range(count)), *((k,) for k in range(count))]
+            ledger.relate([cut.whole, *parts], lines, sizes)
+            for axis, part in zip(cut.axes, parts, strict=True):
+                value.ids[axis] = cut.shown(part, value.rank)
+                ledger.column(part)
+            ledger.place, ledger.cause = place, cause
+        value.cuts = ()
+
     def _bind_axis(
         self,
         view: View,
@@ -315,8 +356,14 @@ class Labels:
             self.ledger.pin(ids, Cause(self.cause.node, reason))
 
     def fix(self, value: Labelled, axis: int, reason: str) -> None:
-        """Pin one axis of a value: positions, scale and sign."""
+        """Pin one axis of a value: positions, the same ones in every context that moves, scale and sign."""
         self.bind(value)
+        self.settle(value)
+        around = (k for k, s in enumerate(value.ids) if k != axis and not isinstance(s, State))
+        value.ids[axis] = self.forget(value.ids[axis], around)
+        self._hold(value, axis, reason)
+
+    def _hold(self, value: Labelled, axis: int, reason: str) -> None:
         self.pin(value.ids[axis], reason)
         self.ledger.degree_zero(value.degrees[axis])
         value.degrees[axis] = None
@@ -329,11 +376,18 @@ class Labels:
             for member in value.members:
                 self.fix_all(member, reason)
         self.bind(value)
+        self.settle(value)
         for axis in range(value.rank):
-            self.fix(value, axis, reason)
+            self._hold(value, axis, reason)
 
-    def meet(self, states: Sequence[AxisState], reason: str = "meets a fixed axis") -> AxisState:
-        """The common state of axes whose positions are paired; labels become equal."""
+    def meet(
+        self, states: Sequence[AxisState], reason: str = "meets a fixed axis", around: Iterable[int] = ()
+    ) -> AxisState:
+        """The common state of axes whose positions are paired; labels become equal.
+
+        Where one is fixed, the positions are the same ones in every context: labels become equal along the
+        axes `around`, which may move.
+        """
         labelled = [s for s in states if not isinstance(s, State)]
         if not labelled:
             return FIXED if any(s is FIXED for s in states) else UNIFORM
@@ -341,7 +395,7 @@ class Labels:
         for other in labelled:
             self.ledger.equal(base, other)
         if any(s is FIXED for s in states):
-            self.pin(base, reason)
+            self.pin(self.forget(base, around), reason)
             return FIXED
         return base
 
@@ -425,9 +479,10 @@ class Labels:
         rank = len(shape)
         self.bind_together(values, rank)
         out = constant(shape)
+        moving = _moving([[self._padded(v, axis, rank)[0] for v in values] for axis in range(rank)])
         for axis in range(rank):
             states = [self._padded(v, axis, rank) for v in values]
-            out.ids[axis] = self.meet([s for s, _ in states])
+            out.ids[axis] = self.meet([s for s, _ in states], around=moving - {axis})
             degrees = [d for (_, d), v in zip(states, values, strict=True) if product or not v.zero]
             if product:
                 total: Ids | None = None
@@ -478,7 +533,7 @@ class Labels:
 
     def copy(self, value: Labelled) -> Labelled:
         """The same labels for another tensor of the same shape (a view stays a view)."""
-        return Labelled(value.shape, list(value.ids), list(value.degrees), value.view, value.zero)
+        return Labelled(value.shape, list(value.ids), list(value.degrees), value.view, value.zero, value.cuts)
 
     # -- contraction --------------------------------------------------------------------------------
 
@@ -498,13 +553,16 @@ class Labels:
                 sizes[x] = max(sizes[x], n)
         gone = [k for k, x in enumerate(order) if x not in out]
         result = constant([sizes[x] for x in out])
+        moving = _moving(
+            [[v.ids[w.index(x)] for v, w in zip(values, letters, strict=True) if x in w] for x in order]
+        )
         for k, x in enumerate(order):
             seen = [
                 (self._spread(v.ids[word.index(x)], word, order), self._spread_degree(v, word, x, order))
                 for v, word in zip(values, letters, strict=True)
                 if x in word
             ]
-            state = self.meet([s for s, _ in seen])
+            state = self.meet([s for s, _ in seen], around=moving - {k})
             degrees = [d for _, d in seen if d is not None]
             if k in gone:
                 self.cancel(degrees)
@@ -602,6 +660,15 @@ class Labels:
                 self.ledger.degree_opposite(fresh, degree)
                 out.degrees[axis] = fresh
         return out
+
+
+def _moving(states: Sequence[Sequence[AxisState]]) -> set[int]:
+    """The axes that are labelled and meet no fixed one, by the states that meet on each."""
+    return {
+        axis
+        for axis, met in enumerate(states)
+        if not any(s is FIXED for s in met) and any(not isinstance(s, State) for s in met)
+    }
 
 
 def _letters(array: Ids, word: Sequence[str], order: Sequence[str]) -> Ids:

@@ -1,85 +1,32 @@
 """Movement: how labels and degrees travel through operators that only rearrange entries.
 
 Everything is index arithmetic on the label arrays: a strided slice, a channel shuffle or a padded residual
-is `take`, `split_axis`, `merge_axes` and `concat`. Merging two labelled axes makes composites: fresh units,
-one per pair, tied to their parts by a relation; splitting is the same relation read backwards.
+is `take`, `split_axis`, `merge_axes` and `concat`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
 
-from onnxcanon.symmetry.constraints import Cause, Ids
+from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.labels import (
     CONTEXT_LIMIT,
     FIXED,
     UNIFORM,
     AxisState,
     Labelled,
-    Labels,
     State,
     View,
     constant,
 )
+from onnxcanon.symmetry.reshaping import Reshaping, Shape
 
-Shape = tuple[int, ...]
 
-
-class Movement(Labels):
+class Movement(Reshaping):
     """Helpers for the movement operators; every helper returns a new value and leaves its argument alone."""
-
-    # -- order and size-1 axes ----------------------------------------------------------------------
-
-    def transpose(self, v: Labelled, perm: Sequence[int]) -> Labelled:
-        """X[…] -> Y[…] with axis k of Y being axis perm[k] of X."""
-        out = constant([v.shape[p] for p in perm])
-        if v.view is not None:
-            out.view = View(v.view.parameter, tuple(v.view.axes[p] for p in perm), v.view.taken)
-        out.ids = [_moved(v.ids[p], perm) for p in perm]
-        out.degrees = [_moved_degree(v.degrees[p], perm) for p in perm]
-        out.zero = v.zero
-        return out
-
-    def insert(self, v: Labelled, axis: int) -> Labelled:
-        """A new axis of size 1."""
-        shape = [*v.shape[:axis], 1, *v.shape[axis:]]
-        out = constant(shape)
-        if v.view is not None:
-            out.view = View(v.view.parameter, (*v.view.axes[:axis], None, *v.view.axes[axis:]), v.view.taken)
-        ids = [i if isinstance(i, State) else np.expand_dims(i, axis) for i in v.ids]
-        degrees = [None if d is None else np.expand_dims(d, axis) for d in v.degrees]
-        out.ids = [*ids[:axis], UNIFORM, *ids[axis:]]
-        out.degrees = [*degrees[:axis], None, *degrees[axis:]]
-        out.zero = v.zero
-        return out
-
-    def squeeze(self, v: Labelled, axis: int) -> Labelled:
-        """Remove an axis of size 1; a degree it carried moves to another axis."""
-        view = v.view
-        if view is not None and view.axes[axis] is not None:
-            source, positions = view.axes[axis]  # type: ignore[misc]
-            taken = {**view.taken, source: 0 if positions is None else int(positions[0])}
-            view = View(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), taken)
-        elif view is not None:
-            view = View(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), view.taken)
-        degrees = list(v.degrees)
-        carried = degrees[axis]
-        if carried is not None:
-            home = next((k for k in range(v.rank) if k != axis and carried.shape[k] > 1), None)
-            home = next((k for k in range(v.rank) if k != axis), None) if home is None else home
-            if home is None:
-                self.ledger.degree_zero(carried)
-            else:
-                degrees[home] = self.ledger.degree_sum(degrees[home], carried)
-        out = constant([n for k, n in enumerate(v.shape) if k != axis])
-        keep = [k for k in range(v.rank) if k != axis]
-        out.ids = [_squeezed(v.ids[k], axis) for k in keep]
-        out.degrees = [None if degrees[k] is None else degrees[k].squeeze(axis) for k in keep]  # type: ignore[union-attr]
-        out.view, out.zero = view, v.zero
-        return out
 
     # -- taking positions ---------------------------------------------------------------------------
 
@@ -126,169 +73,6 @@ class Movement(Labels):
             if k != axis and not isinstance(ids, State) and ids.shape[axis] > 1:
                 self.column(out, k)
 
-    def gather_unknown(self, v: Labelled, axis: int, reason: str) -> Labelled:
-        """Forget an axis whose positions are chosen at run time: it is fixed, and no context for others."""
-        self.fix(v, axis, reason)
-        out = self.copy(v)
-        for k in range(v.rank):
-            out.ids[k] = self.forget(v.ids[k], [axis])
-            out.degrees[k] = self.degree_forget(v.degrees[k], [axis])
-        return out
-
-    # -- splitting and merging ----------------------------------------------------------------------
-
-    def split_axis(self, v: Labelled, axis: int, sizes: Sequence[int]) -> Labelled:
-        """X[…, p·q·…, …] -> X[…, p, q, …, …] (row-major)."""
-        self.bind(v)
-        m = len(sizes)
-        out = constant([*v.shape[:axis], *sizes, *v.shape[axis + 1 :]])
-        out.zero = v.zero
-
-        def widened(a: Ids) -> Ids:
-            inner = list(sizes) if a.shape[axis] > 1 else [1] * m
-            return a.reshape([*a.shape[:axis], *inner, *a.shape[axis + 1 :]])
-
-        parts, fresh = self._split_labels(v.ids[axis], axis, sizes, widened)
-        wide = [state if isinstance(state, State) else widened(state) for state in v.ids]
-        out.ids = [*wide[:axis], *parts, *wide[axis + 1 :]]
-        degrees = [None if d is None else widened(d) for d in v.degrees]
-        out.degrees = [*degrees[:axis], *[None] * (m - 1), *degrees[axis:]]
-        for k in fresh:
-            self.in_context(out, k, range(axis, axis + m))
-        return out
-
-    def _split_labels(
-        self, own: AxisState, axis: int, sizes: Sequence[int], widened: Callable[[Ids], Ids]
-    ) -> tuple[list[AxisState], list[int]]:
-        """The states of the axes that an axis splits into, and which of them got fresh units. Axes along
-        which the labels repeat are positions; a single one along which they vary takes them over."""
-        parts: list[AxisState] = [own if isinstance(own, State) else FIXED for _ in sizes]
-        fresh: list[int] = []
-        if not isinstance(own, State):
-            whole = widened(own)
-            varying = []
-            for k, n in enumerate(sizes, axis):
-                first = whole.take([0], k)
-                if n > 1 and not (whole == first).all():
-                    varying.append(k)
-                else:
-                    whole = first
-            if len(varying) == 1:
-                parts[varying[0] - axis] = whole
-            elif varying:
-                for k in varying:
-                    shape = [n if j <= k or j >= axis + len(sizes) else 1 for j, n in enumerate(whole.shape)]
-                    parts[k - axis] = self.ledger.new_units(shape)
-                lines = [tuple(varying), *((k,) for k in varying)]
-                labels = [x for k in varying if not isinstance(x := parts[k - axis], State)]
-                self.ledger.relate([whole, *labels], lines, tuple(sizes[k - axis] for k in varying))
-                fresh = varying
-        return [UNIFORM if n == 1 else s for n, s in zip(sizes, parts, strict=True)], fresh
-
-    def merge_axes(self, v: Labelled, start: int, count: int) -> Labelled:
-        """X[…, p, q, …, …] -> X[…, p·q·…, …] (row-major)."""
-        self.bind(v)
-        sizes = v.shape[start : start + count]
-        stop = start + count
-        out = constant([*v.shape[:start], prod(sizes), *v.shape[stop:]])
-        out.zero = v.zero
-
-        def joined(a: Ids) -> Ids:
-            if any(n > 1 for n in a.shape[start:stop]):
-                a = np.broadcast_to(a, [*a.shape[:start], *sizes, *a.shape[stop:]])
-                return a.reshape([*a.shape[:start], prod(sizes), *a.shape[stop:]])
-            return a.reshape([*a.shape[:start], 1, *a.shape[stop:]])
-
-        own = self._composite(v, start, stop)
-        several = sum(not isinstance(state, State) for state in v.ids[start:stop]) > 1
-        ids = [s if isinstance(s, State) else joined(s) for s in (*v.ids[:start], *v.ids[stop:])]
-        out.ids = [*ids[:start], own if isinstance(own, State) else joined(own), *ids[start:]]
-        total: Ids | None = None
-        for d in v.degrees[start:stop]:
-            total = self.ledger.degree_sum(total, d)
-        degrees = [None if d is None else joined(d) for d in (*v.degrees[:start], *v.degrees[stop:])]
-        out.degrees = [*degrees[:start], None if total is None else joined(total), *degrees[start:]]
-        if several:
-            self.in_context(out, start)
-        return out
-
-    def _composite(self, v: Labelled, start: int, stop: int) -> AxisState:
-        """The labels of a merged block: those of its one labelled axis, repeated along the others; or fresh
-        units for the combinations of several, related to these."""
-        states = v.ids[start:stop]
-        labelled = [k for k in range(start, stop) if not isinstance(v.ids[k], State)]
-        if not labelled:
-            return FIXED if any(s is FIXED for s in states) else UNIFORM
-        parts = [x for k in labelled if not isinstance(x := v.ids[k], State)]
-        if len(parts) == 1:
-            return parts[0]
-        whole = np.broadcast_shapes(*(p.shape for p in parts))
-        fresh = self.ledger.new_units(whole)
-        lines = [tuple(labelled), *((k,) for k in labelled)]
-        self.ledger.relate([fresh, *parts], lines, tuple(v.shape[k] for k in labelled))
-        return fresh
-
-    def reshape(self, v: Labelled, shape: Shape, before: Shape | None, after: Shape | None) -> Labelled:
-        """X[s…] -> Y[t…]; `before` and `after` are the shapes under the second probe.
-
-        Both shapes are cut into the finest common blocks; within a block axes split into the common factors
-        and merge again. Where factors do not line up the block is flattened and cut anew.
-        """
-        if v.shape == shape:
-            return self.copy(v)
-        alive_in = [k for k, n in enumerate(v.shape) if n != 1 or (before is not None and before[k] != 1)]
-        alive_out = [k for k, n in enumerate(shape) if n != 1 or (after is not None and after[k] != 1)]
-        if prod(v.shape) == 0 or before is None or after is None or len(before) != v.rank:
-            self.fix_all(v, "reshaped to a size that is not known")
-            return constant(shape)
-        core = v
-        for k in reversed(range(v.rank)):
-            if k not in alive_in:
-                core = self.squeeze(core, k)
-        target = [(shape[k], after[k]) for k in alive_out]
-        core = self._reshape_core(core, [before[k] for k in alive_in], target)
-        for k in range(len(shape)):
-            if k not in alive_out:
-                core = self.insert(core, k)
-        return core
-
-    def _reshape_core(self, v: Labelled, alt: Sequence[int], target: Sequence[tuple[int, int]]) -> Labelled:
-        """Reshape between shapes without size-1 axes, block by block from the left."""
-        source = list(zip(v.shape, alt, strict=True))
-        if source == list(target):
-            return v
-        blocks = _blocks(source, target)
-        if blocks is None:
-            self.fix_all(v, "reshaped in a way that depends on a dynamic size")
-            return constant([n for n, _ in target])
-        at = 0
-        for ins, outs in blocks:
-            if len(ins) == len(outs) == 1:
-                at += 1
-                continue
-            v = self._reshape_block(v, at, ins, outs)
-            at += len(outs)
-        return v
-
-    def _reshape_block(
-        self, v: Labelled, at: int, ins: Sequence[tuple[int, int]], outs: Sequence[tuple[int, int]]
-    ) -> Labelled:
-        fine = _common_factors(list(ins), list(outs))
-        if fine is None:
-            if any(a != b for a, b in [*ins, *outs]):
-                for k in range(at, at + len(ins)):
-                    v = self.gather_unknown(v, k, "reshaped in a way that depends on a dynamic size")
-            v = self.merge_axes(v, at, len(ins))
-            return self.split_axis(v, at, [a for a, _ in outs])
-        fine_in, fine_out = fine
-        for k in reversed(range(len(ins))):
-            if len(fine_in[k]) > 1:
-                v = self.split_axis(v, at + k, fine_in[k])
-        for k, factors in enumerate(fine_out):
-            if len(factors) > 1:
-                v = self.merge_axes(v, at + k, len(factors))
-        return v
-
     # -- joining ------------------------------------------------------------------------------------
 
     def concat(self, values: Sequence[Labelled], axis: int) -> Labelled:
@@ -322,9 +106,12 @@ class Movement(Labels):
                 shape = [1] * rank
                 shape[axis] = v.shape[axis]
                 state_ids = self.ledger.new_units(shape)
+                alone = v.shape[axis] == 1
                 with self.slot(slot):
-                    if state is FIXED or not (v.zero or v.shape[axis] == 1):
-                        self.ledger.pin(state_ids, Cause(self.cause.node, "concatenated with a fixed axis"))
+                    if state is FIXED or not v.zero:
+                        self.pin(
+                            state_ids, "a single position" if alone else "concatenated with a fixed axis"
+                        )
                     self.ledger.column(state_ids)
                 pieces.append(state_ids)
             else:
@@ -449,79 +236,7 @@ class Movement(Labels):
         return out
 
 
-def _moved(state: AxisState, perm: Sequence[int]) -> AxisState:
-    return state if isinstance(state, State) else state.transpose(perm)
-
-
-def _moved_degree(degree: Ids | None, perm: Sequence[int]) -> Ids | None:
-    return None if degree is None else degree.transpose(perm)
-
-
-def _squeezed(state: AxisState, axis: int) -> AxisState:
-    return state if isinstance(state, State) else state.squeeze(axis)
-
-
 def _taken(state: AxisState, axis: int, index: Ids) -> AxisState:
     if isinstance(state, State) or state.shape[axis] == 1:
         return state
     return state.take(index, axis)
-
-
-Sizes = list[tuple[int, int]]
-
-
-def _blocks(source: Sizes, target: Sequence[tuple[int, int]]) -> list[tuple[Sizes, Sizes]] | None:
-    """Cut two shapes, given as (first probe, second probe) pairs, into the finest blocks of equal product."""
-    blocks: list[tuple[Sizes, Sizes]] = []
-    i = j = 0
-    while i < len(source) and j < len(target):
-        ins, outs = [source[i]], [target[j]]
-        (a, x), (b, y) = source[i], target[j]
-        i, j = i + 1, j + 1
-        while (a, x) != (b, y):
-            if (a < b or (a == b and x < y)) and i < len(source):
-                a, x = a * source[i][0], x * source[i][1]
-                ins.append(source[i])
-                i += 1
-            elif j < len(target):
-                b, y = b * target[j][0], y * target[j][1]
-                outs.append(target[j])
-                j += 1
-            else:
-                return None
-        blocks.append((ins, outs))
-    return blocks if i == len(source) and j == len(target) else None
-
-
-def _common_factors(ins: Sizes, outs: Sizes) -> tuple[list[list[int]], list[list[int]]] | None:
-    """The factors (first probe) both lists of sizes are products of, grouped for each list; None where they
-    do not line up under both probes."""
-    cuts = sorted({*_products(ins), *_products(outs)})
-    factors, last = [], (1, 1)
-    for cut in cuts:
-        if cut[0] % last[0] or cut[1] % last[1]:
-            return None
-        factors.append((cut[0] // last[0], cut[1] // last[1]))
-        last = cut
-
-    def grouped(sizes: Sizes) -> list[list[int]]:
-        groups, rest = [], iter(factors)
-        for size in sizes:
-            group, have = [], (1, 1)
-            while have != size:
-                f = next(rest)
-                group.append(f[0])
-                have = (have[0] * f[0], have[1] * f[1])
-            groups.append(group)
-        return groups
-
-    return grouped(ins), grouped(outs)
-
-
-def _products(sizes: Sizes) -> list[tuple[int, int]]:
-    """Running products of (first, second) sizes."""
-    out, a, b = [], 1, 1
-    for x, y in sizes:
-        a, b = a * x, b * y
-        out.append((a, b))
-    return out

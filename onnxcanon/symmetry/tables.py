@@ -104,7 +104,8 @@ def unite(ledger: Ledger) -> tuple[Ids, int]:
                 chosen = function_of(rows, lead)
                 if chosen is None:
                     continue
-                mark = (relation.key, side, rows.shape[1], rows[chosen][:, lead].tobytes())
+                order = chosen.tobytes() if side == "whole" else b""  # the same units in another order differ
+                mark = (relation.key, side, rows.shape[1], order, rows[chosen][:, lead].tobytes())
                 other, units = known.setdefault(mark, (rows[chosen], relation.rows[chosen]))
                 if not np.array_equal(other, rows[chosen]):
                     left.extend(blocks.index[units].T)

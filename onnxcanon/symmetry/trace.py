@@ -30,7 +30,7 @@ from onnxcanon.symmetry.labels import (
     stacked,
 )
 from onnxcanon.symmetry.movement import Movement
-from onnxcanon.symmetry.rules import RULES, UNKNOWN_SHAPE, Barrier, Op
+from onnxcanon.symmetry.rules import OPEN, RULES, UNKNOWN_SHAPE, Barrier, Op
 from onnxcanon.symmetry.shapes import Shapes, probe
 
 SCALABLE = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
@@ -264,6 +264,8 @@ class Tracer:
         inputs = [None if v is None else self.values.get(v) for v in node.inputs]
         domain = "" if node.domain == "ai.onnx" else node.domain
         rule = RULES.get((domain, node.op_type))
+        if (domain, node.op_type) not in OPEN:
+            self._settle(inputs)
         op = Op(node, inputs, self.shapes, node.version or self.model.opset(domain), self._body)
         outputs: list[Labelled | None] = []
         try:
@@ -295,8 +297,15 @@ class Tracer:
             labelled = outputs[k] if k < len(outputs) else None
             shape = self.shapes.shapes(output)[0]
             self.values[output] = constant(shape) if labelled is None and shape is not None else labelled
+            if len(output.uses()) > 1 or output.is_graph_output():  # several readers share one cut
+                self._settle([labelled])
         if not self.depth:
             self.steps.append(self._step(number, node, inputs, outputs, op))
+
+    def _settle(self, values: Iterable[Labelled | None]) -> None:
+        for value in values:
+            if value is not None:
+                self.labels.settle(value)
 
     def _step(
         self,

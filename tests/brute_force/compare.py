@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import combinations, permutations
+from itertools import combinations, islice, permutations
 
 import numpy as np
 
@@ -43,6 +43,9 @@ class Failure(StrEnum):
 
 GENERATORS = 16
 """Random elements that stand for a group; so many generate it but for one case in thousands."""
+
+MOST, TRIED = 8, 24
+"""Axes that bear one unit repeatedly, and orders of its positions, that are tried."""
 
 
 @dataclass
@@ -87,6 +90,7 @@ def _search(case: Case, f: Function, found: Symmetry, result: Result) -> None:
     if any((f.read[g] != f.read).any() for g in drawn):
         result.hard = True  # the samples leave some entries idle that others tell apart
         return
+    drawn = [np.where(f.read, g, np.arange(f.count)) for g in drawn]
     ours = chain(f.count, lambda: np.where(f.read, _drawn(f, found), np.arange(f.count)))
     try:
         oracle = Oracle(f)
@@ -95,6 +99,7 @@ def _search(case: Case, f: Function, found: Symmetry, result: Result) -> None:
         if ours.order == whole.order:
             return
         repeats = [g for g in _repeats(f, found) if f.keeps(g)]
+        repeats += [g for g in oracle.group("axes").generators if _keeps_units(f, found, g)]
         wider = chain(f.count, products([*drawn, *repeats], f.rng)) if repeats else ours
         for kind in ("axes", "within", "all"):
             group = whole if kind == "all" else oracle.group(kind)
@@ -110,17 +115,61 @@ def _search(case: Case, f: Function, found: Symmetry, result: Result) -> None:
 
 
 def _repeats(f: Function, found: Symmetry) -> Iterator[Places]:
-    """Exchanges of two positions of an axis that bear the same units."""
+    """Other orders of the positions along an axis that bear the same unit, on some of the axes that have as
+    many of them."""
+    sites: dict[tuple[int, ...], list[tuple[str, int, list[int]]]] = {}
+    for name, axis, classes in _labelled_axes(f, found):
+        lines = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
+        _, line = np.unique(lines, axis=0, return_inverse=True)
+        for number in np.flatnonzero(np.bincount(line.reshape(-1)) > 1):
+            at = np.flatnonzero(line.reshape(-1) == number).tolist()
+            sites.setdefault((*np.unique(lines[at[0]]), -len(at)), []).append((name, axis, at))
+    for known in sites.values():
+        for chosen in (c for n in range(1, len(known) + 1) for c in combinations(known[:MOST], n)):
+            for order in islice(permutations(range(len(known[0][2]))), 1, TRIED):
+                places = _reordered(f, chosen, order)
+                if (f.read[places] == f.read).all():
+                    yield np.where(f.read, places, np.arange(f.count))
+
+
+def _keeps_units(f: Function, found: Symmetry, g: Places) -> bool:
+    """Whether every entry goes to positions that bear the same units; along axes without any it stays."""
+    units = {(name, axis): classes for name, axis, classes in _labelled_axes(f, found)}
+    for name, where in f.slices.items():
+        for axis, positions in enumerate(np.indices(f.shapes[name])):
+            own = np.broadcast_to(units.get((name, axis), positions), positions.shape).reshape(-1)
+            if (own[g[where] - where.start] != own).any():
+                return False
+    return True
+
+
+def _labelled_axes(f: Function, found: Symmetry) -> Iterator[tuple[str, int, Places]]:
+    """Parameters, those in stacks one by one, with their axes and the classes along these; composites of the
+    same parts count as one class."""
+    alike = np.arange(found.solution.count)
+    for relation in (r for r in found.trace.ledger.relations if r.key is not None):
+        rows = found.solution.classes[relation.rows]
+        _, first, number = np.unique(rows[:, 1:], axis=0, return_index=True, return_inverse=True)
+        alike[rows[:, 0]] = alike[rows[first[number.reshape(-1)], 0]]
     for name, axes in found.classes.items():
-        entries = np.arange(f.count)[f.slices[name]].reshape(f.shapes[name]) if name in f.slices else None
-        for axis, classes in axes.items():
-            for i, j in combinations(range(classes.shape[axis] if entries is not None else 0), 2):
-                if np.array_equal(classes.take(i, axis), classes.take(j, axis)):
-                    order = np.arange(classes.shape[axis])
-                    order[[i, j]] = j, i
-                    places = np.arange(f.count)
-                    places[f.slices[name]] = np.take(entries, order, axis).reshape(-1)
-                    yield places
+        members = found.stacks.get(name)
+        for axis, classes in ((a, alike[c]) for a, c in axes.items()):
+            if members is None and name in f.slices:
+                yield name, axis, classes
+            elif members is not None and axis > 0:
+                each = np.broadcast_to(classes, (len(members), *classes.shape[1:]))
+                yield from ((m, axis - 1, own) for m, own in zip(members, each, strict=True))
+
+
+def _reordered(f: Function, sites: Sequence[tuple[str, int, list[int]]], order: Sequence[int]) -> Places:
+    """Positions along axes of parameters in another order."""
+    places = np.arange(f.count)
+    for name, axis, at in sites:
+        entries = places[f.slices[name]].reshape(f.shapes[name])
+        source = np.arange(entries.shape[axis])
+        source[at] = [at[k] for k in order]
+        places[f.slices[name]] = np.take(entries, source, axis).reshape(-1)
+    return places
 
 
 def _drawn(f: Function, found: Symmetry) -> Places:

@@ -22,6 +22,6 @@ from onnxcanon.symmetry.rules import (  # noqa: F401 - imported for their regist
     signals,
     spatial,
 )
-from onnxcanon.symmetry.rules.registry import RULES, UNKNOWN_SHAPE, Barrier, Op
+from onnxcanon.symmetry.rules.registry import OPEN, RULES, UNKNOWN_SHAPE, Barrier, Op
 
-__all__ = ["RULES", "UNKNOWN_SHAPE", "Barrier", "Op"]
+__all__ = ["OPEN", "RULES", "UNKNOWN_SHAPE", "Barrier", "Op"]

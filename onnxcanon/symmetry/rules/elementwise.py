@@ -21,7 +21,7 @@ from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 
 
-@register("Identity", "Neg", "Dropout")
+@register("Identity", "Neg", "Dropout", leaves_cuts=True)
 def linear(t: Movement, op: Op) -> Outputs:
     """X -> Y, f linear."""
     if op.kind == "Dropout" and op.has(2) and (op.data(2) is None or bool(np.any(op.data(2)))):
@@ -31,7 +31,7 @@ def linear(t: Movement, op: Op) -> Outputs:
     return [t.copy(op.x(0)), *[None] * (len(op.node.outputs) - 1)]
 
 
-@register("Cast", "CastLike")
+@register("Cast", "CastLike", leaves_cuts=True)
 def cast(t: Movement, op: Op) -> Outputs:
     """X -> Y in another type; rounding to integers, booleans or half precision ends scale and sign."""
     x = op.x(0)
@@ -46,25 +46,28 @@ def cast(t: Movement, op: Op) -> Outputs:
     return t.copy(x) if floating or whole else t.stop(x)
 
 
-@register("Relu", "LeakyRelu")
+@register("Relu", "LeakyRelu", leaves_cuts=True)
 def positive(t: Movement, op: Op) -> Outputs:
     """X -> Y, f positively homogeneous."""
     return t.stop(op.x(0), System.SIGN)
 
 
-@register("Tanh", "Erf", "Sin", "Tan", "Sinh", "Asinh", "Asin", "Atan", "Atanh", "Softsign", "Round", "Sign")
+@register(
+    "Tanh", "Erf", "Sin", "Tan", "Sinh", "Asinh", "Asin", "Atan", "Atanh", "Softsign", "Round", "Sign",
+    leaves_cuts=True,
+)  # fmt: skip
 def odd(t: Movement, op: Op) -> Outputs:
     """X -> Y, f odd."""
     return t.stop(op.x(0), System.SCALE)
 
 
-@register("Abs")
+@register("Abs", leaves_cuts=True)
 def absolute(t: Movement, op: Op) -> Outputs:
     """X -> |X|."""
     return t.without(op.x(0), System.SIGN)
 
 
-@register("Cos", "Cosh")
+@register("Cos", "Cosh", leaves_cuts=True)
 def even(t: Movement, op: Op) -> Outputs:
     """X -> Y, f even."""
     y = t.without(t.stop(op.x(0), System.SCALE), System.SIGN)
@@ -76,6 +79,7 @@ def even(t: Movement, op: Op) -> Outputs:
     "Acos", "Acosh", "BitCast", "BitwiseNot", "Ceil", "Celu", "Elu", "Exp", "Floor", "Gelu", "HardSigmoid",
     "HardSwish", "IsInf", "IsNaN", "Log", "Mish", "Not", "Reciprocal", "Selu", "Shrink", "Sigmoid",
     "Softplus", "Sqrt", "Swish", "ThresholdedRelu", "ParametricSoftplus", "ScaledTanh",
+    leaves_cuts=True,
 )  # fmt: skip
 def other(t: Movement, op: Op) -> Outputs:
     """X -> Y, neither homogeneous nor of a parity."""
@@ -88,7 +92,7 @@ def biased_gelu(t: Movement, op: Op) -> Outputs:
     return t.stop(t.elementwise(op.xs()))
 
 
-@register("Clip")
+@register("Clip", leaves_cuts=True)
 def clip(t: Movement, op: Op) -> Outputs:
     """X -> min(max(X, low), high): homogeneous when it is a ReLU, odd when the bounds are opposite."""
     low, high = _bound(op, 1, "min"), _bound(op, 2, "max")

@@ -11,19 +11,19 @@ from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 
 
-@register("Transpose")
+@register("Transpose", leaves_cuts=True)
 def transpose(t: Movement, op: Op) -> Outputs:
     """X[…] -> Y with axes permuted by `perm` (reversed by default)."""
     x = op.x(0)
     return t.transpose(x, op.attr("perm") or list(reversed(range(x.rank))))
 
 
-@register("ExpandDims", domain="com.microsoft")
-@register("Flatten", "Reshape", "Squeeze", "Unsqueeze")
+@register("ExpandDims", domain="com.microsoft", leaves_cuts=True)
+@register("Flatten", "Reshape", "Squeeze", "Unsqueeze", leaves_cuts=True)
 def reshape(t: Movement, op: Op) -> Outputs:
     """X[s…] -> Y[t…], entries in row-major order."""
     a, b = op.out_shapes()
-    return t.reshape(op.x(0), a, op.in_shapes(0)[1], b)
+    return t.reshape_openly(op.x(0), a, op.in_shapes(0)[1], b)
 
 
 @register("Expand")

@@ -28,12 +28,16 @@ Body = Callable[["ir.Graph", Sequence[Labelled | None]], list[Labelled | None]]
 UNKNOWN_SHAPE = "an input has no known shape"
 
 RULES: dict[tuple[str, str], Rule] = {}
+OPEN: set[tuple[str, str]] = set()
+"""Operators whose rules read no labels: axes that were cut (`labels.Cut`) pass them as they are."""
 
 
-def register(*names: str, domain: str = "") -> Callable[[Rule], Rule]:
-    """Enter a rule for one or several operators of a domain."""
+def register(*names: str, domain: str = "", leaves_cuts: bool = False) -> Callable[[Rule], Rule]:
+    """Enter a rule for one or several operators of a domain, `OPEN` ones if it leaves cuts as they are."""
 
     def enter(rule: Rule) -> Rule:
+        if leaves_cuts:
+            OPEN.update((domain, name) for name in names)
         for name in names:
             if (domain, name) in RULES:
                 raise ValueError(f"two rules for {domain or 'ai.onnx'}::{name}")
