@@ -87,6 +87,14 @@ CASES: dict[str, Case] = {
             constants={"s": [4]},
         ),
     ),
+    "rows_in_another_order": case(
+        TOKENS, {"w": (12, 12), "b": (12,)},
+        "m = MatMul(x, w) y = Add(m, b)",
+        Spelling("r = Reshape(x, s) m = Gemm(r, w, b) y = Reshape(m, t)",
+                 constants={"s": [-1, 12], "t": [-1, 5, 12]}),
+        "r = Transpose<perm = [1, 0, 2]>(x) m = MatMul(r, w) a = Add(m, b)"
+        " y = Transpose<perm = [1, 0, 2]>(a)",
+    ),
     "factor_into_matrix": case(
         VECTOR, {"w": (6, 4), "b": (4,), "c": (4,)},
         "v = Mul(w, c) d = Mul(b, c) m = MatMul(x, v) y = Add(m, d)",
@@ -267,6 +275,15 @@ CASES: dict[str, Case] = {
                  " h = Equal(t, g)"
                  " w = Where(h, f, t) e = Expand(c, w) y = Concat<axis = 1>(e, x)",
                  constants={"z": 0, "a": [0], "m": [-1], "minus": -1}),
+    ),
+    "packed": case(
+        "(float[n, 6] x) => (float[n, 4] y)", {"v": (6, 4), "w": (6, 4), "b": (4,), "c": (4,)},
+        "a = Gemm(x, v, b) g = Gemm(x, w, c) s = Sigmoid(g) y = Mul(a, s)",
+        Spelling("p = Concat<axis = 1>(v, w) q = Concat<axis = 0>(b, c) m = Gemm(x, p, q)"
+                 " a, g = Split<axis = 1, num_outputs = 2>(m) s = Sigmoid(g) y = Mul(a, s)"),
+        Spelling("p = Concat<axis = 1>(w, v) q = Concat<axis = 0>(c, b) m = Gemm(x, p, q) r = Reshape(m, k)"
+                 " a = Gather<axis = 1>(r, one) g = Gather<axis = 1>(r, zero) s = Sigmoid(g) y = Mul(a, s)",
+                 constants={"k": [-1, 2, 4], "one": 1, "zero": 0}),
     ),
     # -- reductions and pooling --
     "means": case(

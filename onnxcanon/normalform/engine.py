@@ -162,6 +162,17 @@ class Rewriting:
         """Whether one node alone reads a value."""
         return len(value.uses()) == 1 and not value.is_graph_output()
 
+    def is_own(self, value: ir.Value | None) -> bool:
+        """Whether a constant may be merged into another: one node reads it, or it is one number repeated.
+
+        A parameter that several nodes share stays one; exporters also share what is equal by chance, such as
+        zeros and ones.
+        """
+        array = self.array(value)
+        if value is None or array is None:
+            return False
+        return len(value.uses()) == 1 or not array.size or bool((array == array.flat[0]).all())
+
     # -- writing ------------------------------------------------------------------------------------
 
     def node(

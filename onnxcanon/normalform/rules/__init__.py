@@ -8,6 +8,7 @@ from onnxcanon.normalform.rules import (
     linear,
     movement,
     normalization,
+    packing,
     recurrent,
     sizes,
     slicing,
@@ -18,7 +19,7 @@ from onnxcanon.normalform.rules import (
 from onnxcanon.normalform.rules.registry import RULES, UPGRADES
 
 FAMILIES = (
-    arithmetic, constants, control, fused, linear, movement, normalization,
+    arithmetic, constants, control, fused, linear, movement, normalization, packing,
     recurrent, sizes, slicing, spatial, spelling, upgrades,
 )  # fmt: skip
 

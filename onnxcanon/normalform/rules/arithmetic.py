@@ -180,7 +180,7 @@ def constants_together(g: Rewriting, node: ir.Node) -> Outputs:
     if inner is None or x is None or not g.is_constant(d) or not g.is_float(x) or not g.sole_use(x):
         return None
     c = inner.inputs[1]
-    if not g.is_constant(c) or g.sizes(inner.inputs[0]) is None:
+    if not (g.is_own(c) and g.is_own(d)) or g.sizes(inner.inputs[0]) is None:
         return None
     function = np.add if node.op_type == "Add" else np.multiply
     both = computed(g, function, c, d)
@@ -240,8 +240,6 @@ def clip(g: Rewriting, node: ir.Node) -> Outputs:
     if lower == 0 and upper is None:
         return g.node("Relu", x)
     inner = made_by(x, "Relu")
-    if inner is not None and lower is not None and upper is not None and lower <= 0 <= upper and lower != 0:
-        lower = 0.0
     if inner is not None and (lower is None or lower <= 0) and upper is not None and upper >= 0:
         return g.node("Clip", inner.inputs[0], g.number(0, x), high)
     if (lower is None) == (low is None) and (upper is None) == (high is None) and not _has_axes(g, low, high):
@@ -287,7 +285,7 @@ def scaled_sum(g: Rewriting, node: ir.Node) -> Outputs:
     if inner is None or x is None or not g.is_constant(d) or not g.is_float(x) or not g.sole_use(x):
         return None
     c = inner.inputs[1]
-    if not g.is_constant(c) or g.rank(d) in (0, None):
+    if not (g.is_own(c) and g.is_own(d)) or g.rank(d) in (0, None):
         return None
     term = computed(g, np.multiply, c, d)
     return None if term is None else g.node("Add", g.node("Mul", inner.inputs[0], d), term)

@@ -9,12 +9,15 @@ A factor is folded only into a weight that nothing else reads: shared weights st
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.normalform.axes import chain_of
-from onnxcanon.normalform.engine import Array, Outputs, Rewriting, attribute, given, made_by
+from onnxcanon.normalform.axes import Chain, chain_of
+from onnxcanon.normalform.engine import Array, Outputs, Rewriting, attribute, given, made_by, static
 from onnxcanon.normalform.rules.arithmetic import computed
+from onnxcanon.normalform.rules.movement import rebuilt
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 CONVOLUTIONS = ("Conv", "ConvTranspose")
@@ -36,6 +39,51 @@ def gemm(g: Rewriting, node: ir.Node) -> Outputs:
 
 def _times(g: Rewriting, value: ir.Value, factor: float) -> ir.Value:
     return value if factor == 1 else g.node("Mul", value, g.number(factor, value))
+
+
+@rule("MatMul")
+def before_rearrangement(g: Rewriting, node: ir.Node) -> Outputs:
+    """R(X) @ W[K, N] -> R(X @ W) where R rearranges all but the last axis."""
+    x, weight = node.inputs
+    shape = g.sizes(weight)
+    if x is None or weight is None or not g.is_constant(weight) or shape is None or len(shape[0]) != 2:
+        return None
+    chain = chain_of(g, x).merged()
+    if chain.root is x or not _keeps_last_axis(chain) or g.is_constant(chain.root):
+        return None
+    return rebuilt(g, _with_last_axis(chain, g.node("MatMul", chain.root, weight), static(shape[0][1])))
+
+
+@rule("Add", "Mul")
+def parameter_before_rearrangement(g: Rewriting, node: ir.Node) -> Outputs:
+    """R(X @ W) + b[N] -> R(X @ W + b) where R rearranges all but the last axis."""
+    x, c = node.inputs
+    if x is None or not g.is_constant(c) or g.rank(c) != 1 or made_by(x, "Reshape", "Transpose") is None:
+        return None
+    chain = chain_of(g, x).merged()
+    if made_by(chain.root, "MatMul", "Add", "Mul") is None or not _keeps_last_axis(chain):
+        return None
+    if g.shape(c) != (static(chain.shape[-1]),):
+        return None
+    moved = g.node(node.op_type, chain.root, c)
+    return rebuilt(g, _with_last_axis(chain, moved, static(chain.shape[-1])))
+
+
+def _keeps_last_axis(chain: Chain) -> bool:
+    """Whether the last axis of the result is that of the root, as it was."""
+    if not chain.groups or not chain.start or len(chain.groups[-1]) != 1:
+        return False
+    (factor,) = chain.groups[-1]
+    return factor.axis == len(chain.start) - 1 and factor.size == chain.start[-1]
+
+
+def _with_last_axis(chain: Chain, root: ir.Value, size: int | None) -> Chain:
+    """The same rearrangement of a value that differs in its last axis."""
+    assert size is not None  # weights have static shapes
+    (factor,) = chain.groups[-1]
+    sizes = (size,) * len(factor.size)
+    last = () if size == 1 else (replace(factor, size=sizes),)
+    return Chain(root, (*chain.groups[:-1], last), (*chain.shape[:-1], sizes), (*chain.start[:-1], sizes))
 
 
 @rule("MatMul")
@@ -83,7 +131,7 @@ def factor_into_matrix(g: Rewriting, node: ir.Node) -> Outputs:
         return None
     weight = product.inputs[1]
     shape, factor = g.shape(weight), g.shape(c)
-    if not _is_own(g, weight) or not g.is_constant(c) or not shape or factor != shape[-1:]:
+    if not _is_own(g, weight) or not g.is_own(c) or not shape or factor != shape[-1:]:
         return None
     folded = computed(g, np.multiply, weight, c)
     return None if folded is None else g.node("MatMul", product.inputs[0], folded)
@@ -94,7 +142,7 @@ def factor_into_convolution(g: Rewriting, node: ir.Node) -> Outputs:
     """Conv(X, W, b) * c[C, 1, ..., 1] -> Conv(X, W * c, b * c)."""
     layer = made_by(node.inputs[0], *CONVOLUTIONS)
     factor = None if layer is None else channelwise(g, node.inputs[1], g.rank(node.inputs[0]))
-    if layer is None or factor is None or factor.size == 1:
+    if layer is None or factor is None or factor.size == 1 or not g.is_own(node.inputs[1]):
         return None
     return scaled_convolution(g, layer, factor, np.zeros_like(factor), node.inputs[1])
 
@@ -105,19 +153,20 @@ def term_into_convolution(g: Rewriting, node: ir.Node) -> Outputs:
     x, c = node.inputs
     layer = made_by(x, *CONVOLUTIONS)
     term = None if layer is None else channelwise(g, c, g.rank(x))
-    if layer is None or x is None or term is None or not g.sole_use(x):
+    if layer is None or x is None or term is None or not g.sole_use(x) or not g.is_own(c):
         return None
     channels = out_channels(g, layer)
     if channels is None or term.size not in (1, channels):
         return None
     bias = given(layer, 2)
-    if bias is not None and not _is_own(g, bias):
+    if bias is not None and not g.is_own(bias):
         return None
     spread = np.broadcast_to(term, (channels,))
-    total = computed(g, lambda _: spread, c) if bias is None else computed(g, lambda b: b + spread, bias)
+    total = computed(g, lambda *_: spread, c)
+    if bias is not None:
+        total = computed(g, lambda b, _: b + spread, bias, c)
     if total is None:
         return None
-    g.sources[total] = (*g.sources.get(total, ()), *(g.sources.get(c, ()) if c and bias else ()))
     return g.renewed(layer, inputs=[*layer.inputs[:2], total])
 
 
@@ -144,9 +193,9 @@ def scaled_convolution(
         return None
     rank, group = g.rank(weight) or 0, attribute(layer, "group", 1)
     if layer.op_type == "Conv":
-        folded = _with_sources(g, lambda w: w * factor.reshape(-1, *(1,) * (rank - 1)), weight, sources)
+        folded = computed(g, lambda w, *_: w * factor.reshape(-1, *(1,) * (rank - 1)), weight, *sources)
     else:
-        folded = _with_sources(g, lambda w: _scaled_transposed(w, factor, group), weight, sources)
+        folded = computed(g, lambda w, *_: _scaled_transposed(w, factor, group), weight, *sources)
     if folded is None or weight is None or weight.dtype is None:
         return None
     old = np.zeros(channels) if bias is None else np.asarray(g.array(bias), np.float64)
@@ -160,16 +209,6 @@ def _scaled_transposed(weight: Array, factor: Array, group: int) -> Array:
     split = weight.reshape(group, -1, *weight.shape[1:])
     factors = factor.reshape(group, 1, -1, *(1,) * (weight.ndim - 2))
     return np.asarray(split * factors).reshape(weight.shape)
-
-
-def _with_sources(
-    g: Rewriting, function: object, weight: ir.Value | None, sources: tuple[ir.Value | None, ...]
-) -> ir.Value | None:
-    folded = computed(g, function, weight)  # type: ignore[arg-type]
-    if folded is not None:
-        names = [name for value in (weight, *sources) if value for name in g.sources.get(value, ())]
-        g.sources[folded] = tuple(dict.fromkeys(names))
-    return folded
 
 
 def channelwise(g: Rewriting, value: ir.Value | None, rank: int | None) -> Array | None:

@@ -146,7 +146,7 @@ def _is_whole(cut: Cut, size: int | None) -> bool:
 @rule("Slice")
 def before_movement(g: Rewriting, node: ir.Node) -> Outputs:
     """A slice of a rearrangement is a rearrangement of a slice, if it cuts whole blocks of one axis."""
-    x, cut = node.inputs[0], _one_cut(g, node)
+    x, cut = node.inputs[0], one_cut(g, node)
     if x is None or cut is None:
         return None
     chain = chain_of(g, x)
@@ -199,7 +199,7 @@ def _replaced(items: tuple[T, ...], index: int, item: T) -> tuple[T, ...]:
     return (*items[:index], item, *items[index + 1 :])
 
 
-def _one_cut(g: Rewriting, node: ir.Node) -> tuple[int, int, int] | None:
+def one_cut(g: Rewriting, node: ir.Node) -> tuple[int, int, int] | None:
     """The axis and bounds of a slice along one axis without steps."""
     columns = [g.ints(given(node, k)) for k in range(1, 5)]
     if any(column is None or len(column) != 1 for column in columns):

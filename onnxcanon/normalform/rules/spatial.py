@@ -51,7 +51,7 @@ def _pads(g: Rewriting, node: ir.Node, wanted: dict[str, Any]) -> list[int] | No
     if how == "VALID":
         return [0] * 2 * rank
     shape = g.shape(node.inputs[0])
-    if shape is None or None in shape[2:]:
+    if shape is None or None in shape[2:] or attribute(node, "ceil_mode", 0):
         return None
     before, after = [], []
     columns = (wanted["kernel_shape"], wanted["strides"], wanted["dilations"])
