@@ -169,6 +169,13 @@ CASES: dict[str, Case] = {
             constants={"c": True},
         ),
     ),
+    "inside_branches": case(
+        "(float[n, 6] x, bool c) => (float[n, 6] y)", {"w": (6, 6)},
+        "y = If(c)<then_branch = t () => (float[n, 6] a) { a = MatMul(x, w) },"
+        " else_branch = e () => (float[n, 6] b) { r = Exp(x) b = Add(r, x) }>",
+        "y = If(c)<then_branch = t () => (float[n, 6] a) { v = Transpose(w) a = Gemm<transB = 1>(x, v) },"
+        " else_branch = e () => (float[n, 6] b) { i = Identity(x) r = Exp(i) b = Add(i, r) }>",
+    ),
     "equal_nodes": case(
         SAME, {},
         "r = Relu(x) e = Exp(r) y = Add(r, e)",
@@ -355,6 +362,18 @@ CASES: dict[str, Case] = {
         Spelling("g = Reshape(x, t) n = InstanceNormalization(g, one, zero) r = Shape(x) i = Reshape(n, r)"
                  " u = Unsqueeze(s, a) v = Unsqueeze(b, a) m = Mul(i, u) y = Add(m, v)",
                  constants={"t": [0, 2, -1], "one": [1.0, 1.0], "zero": [0.0, 0.0], "a": [1, 2]}),
+    ),
+    "group_normalization_by_group": case(
+        IMAGE, {},
+        Spelling("y = GroupNormalization<num_groups = 2>(x, s, b)",
+                 constants={"s": [1.5, 1.5, 0.5, 0.5], "b": [0.5, 0.5, 2.0, 2.0]}),
+        Spelling("y = GroupNormalization<num_groups = 2>(x, s, b)", opset=18,
+                 constants={"s": [1.5, 0.5], "b": [0.5, 2.0]}),
+    ),
+    "fourier_transform": case(
+        "(float[n, 6, 1] x) => (float[n, 6, 2] y)", {},
+        Spelling("y = DFT(x, , a)", constants={"a": np.int64(1)}),
+        Spelling("y = DFT<axis = 1>(x)", opset=17),
     ),
     # -- activations --
     "gelu": case(

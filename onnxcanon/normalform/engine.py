@@ -40,6 +40,8 @@ Outputs = ir.Value | Sequence[ir.Value | None] | None
 Rule = Callable[["Rewriting", ir.Node], Outputs]
 
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
+# Operators that compute the same without the last of their outputs; onnxruntime's attention does not.
+_TRIMMED = frozenset({"BatchNormalization", "Dropout", "GRU", "LSTM", "LayerNormalization", "MaxPool", "RNN"})
 _SMALL = 16  # elements up to which constants of equal content are one constant
 
 
@@ -346,10 +348,31 @@ def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
 
 
 def remove_dead(graph: ir.Graph) -> None:
-    """Remove nodes that nothing reads, with the graphs inside them."""
+    """Remove nodes that nothing reads, with the graphs inside them, unread outputs, and constants."""
     for node in reversed(list(graph)):
         if not _is_read(node):
             _remove(node)
+            continue
+        _trim(node)
+        for body in subgraphs(node):
+            remove_dead(body)
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+            del graph.initializers[name]
+
+
+def _trim(node: ir.Node) -> None:
+    """Drop optional outputs that nothing reads, and optional inputs that are left out, from the end."""
+    inputs = list(node.inputs)
+    while inputs and inputs[-1] is None:
+        inputs.pop()
+    node.resize_inputs(len(inputs))
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _TRIMMED:
+        return
+    count = len(node.outputs)
+    while count > 1 and not (node.outputs[count - 1].uses() or node.outputs[count - 1].is_graph_output()):
+        count -= 1
+    node.resize_outputs(count)
 
 
 def _remove(node: ir.Node) -> None:

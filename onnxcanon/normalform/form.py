@@ -19,7 +19,6 @@ from onnx_ir.passes.common import (
     AddDefaultAttributesPass,
     CommonSubexpressionEliminationPass,
     RemoveUnusedFunctionsPass,
-    RemoveUnusedNodesPass,
     RemoveUnusedOpsetsPass,
 )
 
@@ -30,7 +29,7 @@ from onnxcanon.normalform.naming import Names
 from onnxcanon.normalform.rules import RULES, UPGRADES
 from onnxcanon.normalform.structure import order_operands
 from onnxcanon.normalform.types import constant_tensor, infer_types
-from onnxcanon.normalform.upgrade import Obstacle, refuse_older
+from onnxcanon.normalform.upgrade import Obstacle, check_complete, check_meaning
 from onnxcanon.symmetry.graphs import inlined, ordered
 from onnxcanon.symmetry.shapes import probe
 
@@ -88,6 +87,7 @@ def _made(model: Model, sizes: Mapping[str, int], *, rewrite: bool) -> NormalFor
     outputs = [(value.name, value.type, value.shape) for value in graph.outputs]
     sources = _constants(model, clone)
     held = _set_aside(graph, clone.ir_version)
+    remove_dead(graph)
     infer_types(graph, version)
     incomplete = _rewrite(clone, sources, version) if rewrite else None
     _put_back(graph, held)
@@ -99,9 +99,10 @@ def _made(model: Model, sizes: Mapping[str, int], *, rewrite: bool) -> NormalFor
 def _rewrite(model: ir.Model, sources: dict[ir.Value, tuple[str, ...]], version: int) -> str | None:
     """Rewrite the graph by all rules; returns why they did not come to an end."""
     graph = model.graph
+    check_complete(graph, version)
     g = Rewriting(graph, probe(graph, _read), sources, version)
     g.apply(UPGRADES)
-    refuse_older(graph, version)
+    check_meaning(graph, version)
     for node in graph.all_nodes():
         node.version = None
     graph.opset_imports.pop("ai.onnx", None)
@@ -124,7 +125,6 @@ def _settle(g: Rewriting, model: ir.Model) -> bool:
         changed = True
         CommonSubexpressionEliminationPass()(model)
         remove_dead(model.graph)
-        RemoveUnusedNodesPass()(model)
     return changed
 
 
@@ -228,15 +228,17 @@ def _put_back(graph: ir.Graph, held: list[tuple[ir.Value, ir.TensorProtocol]]) -
 def _finish(model: ir.Model, outputs: Sequence[tuple[str | None, Any, ir.Shape | None]]) -> None:
     """Drop what is not used, spell out defaults, order operands, and give outputs their names again."""
     graph = model.graph
-    RemoveUnusedNodesPass()(model)
+    remove_dead(graph)
     AddDefaultAttributesPass()(model)
     order_operands(graph)
     CommonSubexpressionEliminationPass()(model)
     names = Names.of(graph)
     _separate_outputs(graph, outputs)
     taken = {name for name, _, _ in outputs}
-    for value in (v for node in graph for v in node.outputs if v.name in taken):
-        value.name = names.free(value.name or "")
+    computed = [value for node in graph for value in node.outputs]
+    for value in (*computed, *graph.initializers.values()):
+        if value.name in taken and not value.is_graph_input():
+            value.name = names.free(value.name or "")
     for value, (name, kind, shape) in zip(graph.outputs, outputs, strict=True):
         value.name, value.type, value.shape = name, kind, shape
     for part in (graph, *graph.subgraphs()):

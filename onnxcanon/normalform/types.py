@@ -8,6 +8,8 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxcanon.symmetry.graphs import subgraphs
+
 _CONCRETE = re.compile(r"tensor\((\w+)\)")
 _NAMES = {"float": "FLOAT", "double": "DOUBLE"}
 
@@ -17,6 +19,9 @@ def result_types(node: ir.Node, version: int) -> list[ir.DataType | None]:
     chosen = _by_attribute(node)
     if chosen is not None:
         return [chosen] * len(node.outputs)
+    inner = _by_body(node)
+    if inner is not None:
+        return inner
     try:
         domain = "" if node.domain == "ai.onnx" else node.domain
         schema = onnx.defs.get_schema(node.op_type, version, domain)
@@ -51,6 +56,15 @@ def _by_attribute(node: ir.Node) -> ir.DataType | None:
     return None
 
 
+def _by_body(node: ir.Node) -> list[ir.DataType | None] | None:
+    """The types that the graph inside a node returns."""
+    body = next(subgraphs(node), None)
+    if body is None or node.op_type not in ("If", "Loop", "Scan"):
+        return None
+    returned = body.outputs[1:] if node.op_type == "Loop" else body.outputs
+    return [value.dtype for value in returned] if len(returned) == len(node.outputs) else None
+
+
 def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     """What a Constant node holds, in whichever attribute."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
@@ -77,7 +91,9 @@ def _first(node: ir.Node) -> ir.DataType | None:
 
 def infer_types(graph: ir.Graph, version: int) -> None:
     """Enter the element types of all values that the file does not declare; nodes have to be in order."""
-    for node in graph.all_nodes():
+    for node in graph:
+        for body in subgraphs(node):
+            infer_types(body, version)
         for value, dtype in zip(node.outputs, result_types(node, node.version or version), strict=True):
             if value.type is None and dtype is not None:
                 value.dtype = dtype

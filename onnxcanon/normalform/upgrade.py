@@ -25,7 +25,20 @@ class Obstacle(Exception):
     """A node stands in the way of a common operator set."""
 
 
-def refuse_older(graph: ir.Graph, version: int) -> None:
+def check_complete(graph: ir.Graph, version: int) -> None:
+    """See that every node has what its operator requires.
+
+    Raises:
+        Obstacle: If one has not.
+    """
+    for node in graph.all_nodes():
+        if node.domain in ("", "ai.onnx") and not _is_complete(node, node.version or version):
+            raise Obstacle(
+                f"{node.op_type} ('{node.name}') lacks what it requires, or has what it cannot have"
+            )
+
+
+def check_meaning(graph: ir.Graph, version: int) -> None:
     """See that every node means the same in the target's operator set.
 
     Raises:
@@ -33,12 +46,24 @@ def refuse_older(graph: ir.Graph, version: int) -> None:
     """
     for node in graph.all_nodes():
         written = node.version or version
-        if node.domain not in ("", "ai.onnx") or written >= TARGET:
+        if node.domain not in ("", "ai.onnx"):
             continue
-        if not _means_the_same(node.op_type, written, frozenset(node.attributes)):
+        if written < TARGET and not _means_the_same(node.op_type, written, frozenset(node.attributes)):
             raise Obstacle(
                 f"{node.op_type} of operator set {written} ('{node.name}') has no newer spelling here"
             )
+
+
+def _is_complete(node: ir.Node, version: int) -> bool:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, "")
+    except onnx.defs.SchemaError:
+        return True
+    if not schema.min_input <= len(node.inputs) <= schema.max_input:
+        return False
+    if any(v is None and p.option == _SINGLE for v, p in zip(node.inputs, schema.inputs, strict=False)):
+        return False
+    return all(not a.required or name in node.attributes for name, a in schema.attributes.items())
 
 
 @cache

@@ -134,6 +134,31 @@ def batch_normalization(g: Rewriting, node: ir.Node) -> Outputs:
     return g.renewed(node, {"spatial": None})
 
 
+@upgrade("GroupNormalization")
+def group_normalization(g: Rewriting, node: ir.Node) -> Outputs:
+    """Before 21: one scale and bias for each group, not for each channel."""
+    shape, groups = g.shape(node.inputs[0]), attribute(node, "num_groups")
+    arrays = [g.array(value) for value in node.inputs[1:]]
+    if g.version(node) >= 21 or not shape or shape[1] is None:
+        return None
+    repeats = shape[1] // groups
+    wide = [
+        g.constant(np.repeat(a, repeats), v)
+        for a, v in zip(arrays, node.inputs[1:], strict=True)
+        if a is not None
+    ]
+    return g.renewed(node, inputs=[node.inputs[0], *wide]) if len(wide) == len(arrays) else None
+
+
+@upgrade("DFT")
+def fourier_transform(g: Rewriting, node: ir.Node) -> Outputs:
+    """Before 20: the axis is an attribute."""
+    if g.version(node) >= 20:
+        return None
+    axis = g.constant(np.array(attribute(node, "axis", 1), np.int64))
+    return g.renewed(node, {"axis": None}, [node.inputs[0], given(node, 1), axis])
+
+
 @upgrade("Scatter")
 def scatter(g: Rewriting, node: ir.Node) -> Outputs:
     """Before 11."""
