@@ -128,6 +128,11 @@ class Model:
         inputs = self.ir.graph.inputs if self.ir.ir_version >= 4 else ()
         return [v.name for v in inputs if v.name and v.name in self.ir.graph.initializers]
 
+    @property
+    def replaced(self) -> frozenset[str]:
+        """Names of the tensors that `with_tensors` has replaced."""
+        return frozenset(self._new)
+
     def serialized_size(self) -> int:
         """How many bytes the values of all tensors take."""
         return sum(tensor.nbytes for tensor in self._source.tensors.values())

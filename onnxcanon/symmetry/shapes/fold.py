@@ -27,16 +27,22 @@ _FOLDS: dict[str, Fold] = {}
 _GROWING = frozenset({"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Tile"})
 
 
-def fold(op: Op) -> list[Array] | None:
-    """The outputs of a node whose inputs are all known; None where that is not done here, or too large."""
+def fold(op: Op, limit: int = LIMIT) -> list[Array] | None:
+    """The outputs of a node whose inputs are all known; None where that is not done here, or too large.
+
+    Args:
+        op: the node and the values of its inputs.
+        limit: elements of an output, unless the node makes many of few: those stay below `LIMIT`.
+    """
     op_type = op.node.op_type
     function = _FOLDS.get(op_type)
     if function is None:
         return None
     arrays = [None if known is None else known.data for known in op.inputs]
-    if op_type in _GROWING or _bound(arrays) > LIMIT:
+    most = min(limit, LIMIT) if op_type in _GROWING else limit
+    if op_type in _GROWING or _bound(arrays) > limit:
         rule = find_rule("", op_type)
-        if rule is None or any(shape is None or size_of(shape) > LIMIT for shape in rule(op)):
+        if rule is None or any(shape is None or size_of(shape) > most for shape in rule(op)):
             return None
     try:
         result = function(op, arrays)

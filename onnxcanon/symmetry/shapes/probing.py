@@ -24,7 +24,7 @@ from onnxcanon.symmetry.shapes import (
     reduction,
     spatial,
 )
-from onnxcanon.symmetry.shapes.known import Array, Shape, same
+from onnxcanon.symmetry.shapes.known import Array, Known, Shape, same
 from onnxcanon.symmetry.shapes.sizes import Sizes, Symbols, plans
 from onnxcanon.symmetry.shapes.walk import TensorReader, Walk
 
@@ -66,6 +66,8 @@ class Shapes:
         self._witness = witness
         self._large = large
         self._accepted = accepted
+        others = dict.fromkeys(walk for walk in (witness, large, accepted) if walk is not None)
+        self._walks = (first, second, *others)
         self._folded: frozenset[ir.Node] | None = None
 
     def shapes(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
@@ -103,6 +105,15 @@ class Shapes:
             far = self._large.get(value)
             static = far.data is None or same(first, far)
         return first.data if static and not first.private else None
+
+    def known(self, value: ir.Value) -> tuple[Known, ...]:
+        """What is known of a value in every walk, those of the two probes first."""
+        return tuple(walk.get(value) for walk in self._walks)
+
+    def visit(self, node: ir.Node) -> None:
+        """Take note of a node that the graph has got since it was walked."""
+        for walk in self._walks:
+            walk.visit(node)
 
     def condition(self, node: ir.Node) -> bool | None:
         """Which branch an `If` takes under all sizes that the model accepts; None where it may be either."""

@@ -91,7 +91,7 @@ class Walk:
             self._set(value, Known(shape))
         for node in nodes:
             if base is None or node in self._symbolic or not self._changed.isdisjoint(reads(node)):
-                self._visit(node)
+                self.visit(node)
                 if give_up is not None and self.contradictions and self.unknown >= give_up:
                     break
 
@@ -120,7 +120,8 @@ class Walk:
             self._constants[value] = known
         return known
 
-    def _visit(self, node: ir.Node) -> None:
+    def visit(self, node: ir.Node) -> None:
+        """Find out what a node computes from what is known of its inputs."""
         known = self._known
         inputs = [None if value is None else known.get(value) or self._leaf(value) for value in node.inputs]
         results = self._infer(node, inputs)
@@ -146,7 +147,7 @@ class Walk:
         for value, known in zip(graph.inputs, inputs, strict=True):
             self._set(value, known)
         for node in self._orders[graph]:
-            self._visit(node)
+            self.visit(node)
         return [self.get(value) for value in graph.outputs]
 
     def _control(self, op: Op) -> list[Known]:

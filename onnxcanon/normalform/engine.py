@@ -1,0 +1,395 @@
+"""The rewriting engine: what rules see of a graph, how they write to it, and in which order they are tried.
+
+A rule is one plain function for one spelling. It is given a node and returns the values that take the place
+of its outputs, or None where the node is not of that spelling. It never has to care for dead nodes, equal
+ones or names, nor for the nodes it makes: the engine tries all rules until none applies.
+
+    @rule("Identity")
+    def identity(g: Rewriting, node: ir.Node) -> Outputs:
+        \"\"\"X -> X.\"\"\"
+        return node.inputs[0]
+
+Shapes come from `symmetry.shapes`: a size is a tuple, one number for each walk under other sizes of the
+dynamic dimensions; a size is static if these agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from onnxcanon.normalform.naming import Names
+from onnxcanon.normalform.types import result_types
+from onnxcanon.symmetry.graphs import subgraphs
+from onnxcanon.symmetry.shapes import Shapes
+
+TARGET = 21
+"""The operator set of normal forms: the first from which on only types were added to what rules know."""
+
+MOST_REWRITES = 64
+"""Rewrites for each node of the graph, on average, after which a normal form is given up."""
+
+Array = npt.NDArray[Any]
+Size = tuple[int, ...]
+Sizes = tuple[Size, ...]
+Outputs = ir.Value | Sequence[ir.Value | None] | None
+Rule = Callable[["Rewriting", ir.Node], Outputs]
+
+FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
+# Operators that compute the same without the last of their outputs; onnxruntime's attention does not.
+_TRIMMED = frozenset({"BatchNormalization", "Dropout", "GRU", "LSTM", "LayerNormalization", "MaxPool", "RNN"})
+_SMALL = 16  # elements up to which constants of equal content are one constant
+
+
+class Endless(Exception):
+    """The rules do not come to an end."""
+
+
+class Rules:
+    """Rules by operator; those entered for no operator are tried on every node, and first."""
+
+    def __init__(self) -> None:
+        self._rules: dict[str, list[Rule]] = {}
+
+    def __call__(self, *op_types: str) -> Callable[[Rule], Rule]:
+        """Enter a rule for operators of the standard."""
+
+        def enter(function: Rule) -> Rule:
+            for op_type in op_types or ("",):
+                self._rules.setdefault(op_type, []).append(function)
+            return function
+
+        return enter
+
+    def of(self, node: ir.Node) -> list[Rule]:
+        """The rules to try on a node."""
+        if node.domain not in ("", "ai.onnx"):
+            return []
+        return [*self._rules.get("", ()), *self._rules.get(node.op_type, ())]
+
+
+class Rewriting:
+    """A graph being rewritten.
+
+    Attributes:
+        graph: the main graph.
+        shapes: what is known of shapes and small values.
+        sources: the tensors of the original model that a constant was computed from.
+        settled: values in their final spelling, for rules that would else find their own results again.
+        allowance: bytes that constants may still be computed to.
+    """
+
+    def __init__(
+        self, graph: ir.Graph, shapes: Shapes, sources: Mapping[ir.Value, tuple[str, ...]], version: int
+    ) -> None:
+        self.graph = graph
+        self.shapes = shapes
+        self.sources = dict(sources)
+        self.settled: set[ir.Value] = set()
+        self.allowance = _allowance(sources)
+        self._version = version
+        self._at: ir.Node | None = None
+        self._made: list[ir.Node] = []
+        self._names = Names.of(graph)
+        self._interned: dict[tuple[object, ...], ir.Value] = {}
+        self._left = MOST_REWRITES * (100 + sum(1 for _ in graph.all_nodes()))
+
+    # -- what is known ------------------------------------------------------------------------------
+
+    def version(self, node: ir.Node) -> int:
+        """The operator set that a node is written in."""
+        return node.version or self._version
+
+    def is_constant(self, value: ir.Value | None) -> bool:
+        """Whether a value is a tensor of the model, or computed from such."""
+        return value is not None and value.const_value is not None and value.producer() is None
+
+    def array(self, value: ir.Value | None) -> Array | None:
+        """The value of a constant; memory-mapped where it is one of the file's."""
+        if value is None or value.const_value is None or not self.is_constant(value):
+            return None
+        return np.asarray(value.const_value.numpy())
+
+    def scalar(self, value: ir.Value | None) -> float | None:
+        """The value of a constant number of any rank."""
+        if value is None or value.const_value is None or value.const_value.size != 1:
+            return None
+        if value.const_value.dtype == ir.DataType.STRING:
+            return None
+        array = self.array(value)
+        return None if array is None else float(array.item())
+
+    def ints(self, value: ir.Value | None) -> list[int] | None:
+        """The value of a constant list of integers."""
+        if value is None or value.dtype not in (ir.DataType.INT64, ir.DataType.INT32):
+            return None
+        array = self.array(value)
+        return None if array is None else [int(number) for number in array.ravel()]
+
+    def sizes(self, *values: ir.Value | None) -> tuple[Sizes, ...] | None:
+        """The shapes of values, in the walks that know all of them; None where a probe does not."""
+        known = [self.shapes.known(value) for value in values if value is not None]
+        if len(known) < len(values) or not known:
+            return None
+        shown = [k for k in range(len(known[0])) if all(one[k].shape is not None for one in known)]
+        if shown[:2] != [0, 1]:
+            return None
+        found = []
+        for one in known:
+            shapes = [one[k].shape or () for k in shown]
+            if len({len(shape) for shape in shapes}) != 1:
+                return None
+            found.append(tuple(zip(*shapes, strict=True)))
+        return tuple(found)
+
+    def shape(self, value: ir.Value | None) -> tuple[int | None, ...] | None:
+        """The shape of a value, with None for dynamic sizes."""
+        found = self.sizes(value)
+        return None if found is None else tuple(static(size) for size in found[0])
+
+    def rank(self, value: ir.Value | None) -> int | None:
+        """How many axes a value has."""
+        shape = self.shape(value)
+        return None if shape is None else len(shape)
+
+    def is_float(self, value: ir.Value | None) -> bool:
+        """Whether a value is of floating type."""
+        return value is not None and value.dtype in FLOATS
+
+    def sole_use(self, value: ir.Value) -> bool:
+        """Whether one node alone reads a value."""
+        return len(value.uses()) == 1 and not value.is_graph_output()
+
+    def is_own(self, value: ir.Value | None) -> bool:
+        """Whether a constant may be merged into another: one node reads it, or it is one number repeated.
+
+        A parameter that several nodes share stays one; exporters also share what is equal by chance, such as
+        zeros and ones.
+        """
+        array = self.array(value)
+        if value is None or array is None:
+            return False
+        return len(value.uses()) == 1 or not array.size or bool((array == array.flat[0]).all())
+
+    # -- writing ------------------------------------------------------------------------------------
+
+    def node(
+        self, op_type: str, *inputs: ir.Value | None, attributes: Mapping[str, Any] | None = None
+    ) -> ir.Value:
+        """A new node of the standard with one output, before the one being rewritten."""
+        return self.nodes(op_type, *inputs, attributes=attributes, outputs=1)[0]
+
+    def nodes(
+        self,
+        op_type: str,
+        *inputs: ir.Value | None,
+        attributes: Mapping[str, Any] | None = None,
+        outputs: int,
+    ) -> Sequence[ir.Value]:
+        """A new node of the standard."""
+        assert self._at is not None and self._at.graph is not None
+        given = {name: value for name, value in (attributes or {}).items() if value is not None}
+        node = ir.node(op_type, inputs, given, num_outputs=outputs, version=TARGET)
+        for value, dtype in zip(node.outputs, result_types(node, TARGET), strict=True):
+            value.name = self._names.free(op_type.lower())
+            if dtype is not None:
+                value.dtype = dtype
+        self._at.graph.insert_before(self._at, node)
+        self.shapes.visit(node)
+        self._made.append(node)
+        return node.outputs
+
+    def renewed(
+        self,
+        node: ir.Node,
+        attributes: Mapping[str, Any] | None = None,
+        inputs: Sequence[ir.Value | None] | None = None,
+    ) -> Sequence[ir.Value]:
+        """The node again, with other inputs or some attributes changed (None: left out)."""
+        merged: dict[str, Any] = {**node.attributes, **(attributes or {})}
+        given = node.inputs if inputs is None else inputs
+        return self.nodes(node.op_type, *given, attributes=merged, outputs=len(node.outputs))
+
+    def inlined(self, node: ir.Node, body: ir.Graph, results: Sequence[ir.Value]) -> Sequence[ir.Value]:
+        """Move the nodes of a body before the node that holds it; returns what stands for its results."""
+        assert node.graph is not None
+        inner = list(body)
+        for value in (value for one in inner for value in one.outputs):
+            value.name = self._names.free(value.name or "inner")  # both branches may use one name
+        body.outputs.clear()
+        body.remove(inner)
+        node.graph.insert_before(node, inner)
+        self._made += inner
+        return results
+
+    def constant(self, array: Array, *sources: ir.Value | None) -> ir.Value:
+        """A constant computed from others. Views are kept as views: no weight is copied for its order."""
+        tensor = ir.Tensor(np.asarray(array))
+        origin = tuple(
+            dict.fromkeys(name for value in sources if value for name in self.sources.get(value, ()))
+        )
+        mark: tuple[object, ...] = ()
+        if tensor.size <= _SMALL and array.dtype.kind in "iubf":
+            mark = (tensor.dtype, array.shape, array.tobytes(), origin)
+            if mark in self._interned:
+                return self._kept(self._interned[mark])
+        value = ir.Value(name=self._names.free(origin[0] if origin else "constant"), const_value=tensor)
+        value.dtype, value.shape = tensor.dtype, ir.Shape(array.shape)
+        self.graph.register_initializer(value)
+        self.sources[value] = origin
+        if mark:
+            self._interned[mark] = value
+        return value
+
+    def _kept(self, value: ir.Value) -> ir.Value:
+        """A constant made before; it may have been dropped since."""
+        if value.name not in self.graph.initializers:
+            self.graph.register_initializer(value)
+        return value
+
+    def number(self, value: float, like: ir.Value) -> ir.Value:
+        """A number in the type of another value."""
+        assert like.dtype is not None
+        return self.constant(np.asarray(value, like.dtype.numpy()))
+
+    def integers(self, values: Iterable[int]) -> ir.Value:
+        """A list of integers."""
+        return self.constant(np.array(list(values), np.int64))
+
+    # -- rewriting ----------------------------------------------------------------------------------
+
+    def apply(self, rules: Rules) -> bool:
+        """Try rules on all nodes, and on those they make, once; returns whether any applied.
+
+        Raises:
+            Endless: If they make new nodes without end.
+        """
+        return self._sweep(self.graph, rules)
+
+    def _sweep(self, graph: ir.Graph, rules: Rules) -> bool:
+        changed = False
+        for node in list(graph):
+            stack = [node]
+            while stack:
+                one = stack.pop()
+                if one.graph is None or not _is_read(one):
+                    continue
+                for body in subgraphs(one):
+                    changed |= self._sweep(body, rules)
+                made = self._rewrite(one, rules)
+                changed |= made is not None
+                stack += reversed(made or [])
+        return changed
+
+    def _rewrite(self, node: ir.Node, rules: Rules) -> list[ir.Node] | None:
+        """Replace a node by what the first rule that applies makes of it; returns the new nodes."""
+        for rule in rules.of(node):
+            self._at, self._made = node, []
+            result = rule(self, node)
+            if result is not None:
+                self._left -= 1
+                if self._left < 0:
+                    raise Endless(f"'{node.name}' ({node.op_type})")
+                self._replace(node, [result] if isinstance(result, ir.Value) else list(result))
+                return self._made
+            for made in reversed(self._made):
+                assert made.graph is not None
+                made.graph.remove(made, safe=True)
+        return None
+
+    def _replace(self, node: ir.Node, results: list[ir.Value | None]) -> None:
+        for old, new in zip(node.outputs, results, strict=False):
+            if new is None:
+                continue
+            if new.type is None:
+                new.type = old.type
+            if old.is_graph_output():
+                new = self._presentable(old, new)
+            if new.shape is None:
+                new.shape = old.shape
+            ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        _remove(node)
+
+    def _presentable(self, old: ir.Value, new: ir.Value) -> ir.Value:
+        """What may stand for a graph's output: the result of a node of that graph, which is no output yet."""
+        producer, here = new.producer(), self._at
+        assert here is not None
+        if producer is not None and producer.graph is here.graph and not new.is_graph_output():
+            return new
+        return self.node("Identity", new)
+
+
+def static(size: Size) -> int | None:
+    """A size that is the same in all walks."""
+    return size[0] if all(one == size[0] for one in size) else None
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """The value of an attribute, or the default."""
+    found = node.attributes.get(name)
+    return default if found is None or found.is_ref() else found.value
+
+
+def given(node: ir.Node, index: int) -> ir.Value | None:
+    """An input, None where it is left out."""
+    return node.inputs[index] if index < len(node.inputs) else None
+
+
+def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
+    """The node of one of these operators that computes a value."""
+    node = None if value is None else value.producer()
+    if node is None or node.domain not in ("", "ai.onnx") or node.op_type not in op_types:
+        return None
+    return node
+
+
+def remove_dead(graph: ir.Graph) -> None:
+    """Remove nodes that nothing reads, with the graphs inside them, unread outputs, and constants."""
+    for node in reversed(list(graph)):
+        if not _is_read(node):
+            _remove(node)
+            continue
+        _trim(node)
+        for body in subgraphs(node):
+            remove_dead(body)
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+            del graph.initializers[name]
+
+
+def _trim(node: ir.Node) -> None:
+    """Drop optional outputs that nothing reads, and optional inputs that are left out, from the end."""
+    inputs = list(node.inputs)
+    while inputs and inputs[-1] is None:
+        inputs.pop()
+    node.resize_inputs(len(inputs))
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _TRIMMED:
+        return
+    count = len(node.outputs)
+    while count > 1 and not (node.outputs[count - 1].uses() or node.outputs[count - 1].is_graph_output()):
+        count -= 1
+    node.resize_outputs(count)
+
+
+def _remove(node: ir.Node) -> None:
+    """Remove a node; those inside its graphs let go of what they read."""
+    for body in subgraphs(node):
+        body.outputs.clear()
+        for inner in list(body.all_nodes()):
+            inner.resize_inputs(0)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+
+
+def _is_read(node: ir.Node) -> bool:
+    return any(value.uses() or value.is_graph_output() for value in node.outputs)
+
+
+def _allowance(sources: Mapping[ir.Value, tuple[str, ...]]) -> int:
+    """A few times what the model holds, so that no small file makes us allocate much."""
+    held = sum(value.const_value.nbytes for value in sources if value.const_value is not None)
+    return 4 * held + (1 << 26)

@@ -1,0 +1,26 @@
+"""The rules, by family. Importing a family enters its rules."""
+
+from onnxcanon.normalform.rules import (
+    arithmetic,
+    constants,
+    control,
+    fused,
+    linear,
+    movement,
+    normalization,
+    packing,
+    recurrent,
+    sizes,
+    slicing,
+    spatial,
+    spelling,
+    upgrades,
+)
+from onnxcanon.normalform.rules.registry import RULES, UPGRADES
+
+FAMILIES = (
+    arithmetic, constants, control, fused, linear, movement, normalization, packing,
+    recurrent, sizes, slicing, spatial, spelling, upgrades,
+)  # fmt: skip
+
+__all__ = ["FAMILIES", "RULES", "UPGRADES"]

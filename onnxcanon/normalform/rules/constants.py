@@ -1,0 +1,97 @@
+"""What can be computed now: nodes of constants, and integers that follow from static shapes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcanon.normalform.engine import FLOATS, Outputs, Rewriting, static
+from onnxcanon.normalform.rules.registry import RULES as rule
+from onnxcanon.symmetry.shapes.fold import LIMIT, fold
+from onnxcanon.symmetry.shapes.known import Contradiction, Known, Op, Unresolved
+
+LARGEST = 1 << 30
+"""Elements of a constant that is computed."""
+
+# These make large tensors of few numbers; they stay, if what they make is large or all alike.
+_FILLING = frozenset({"ConstantOfShape", "Expand"})
+_EXACT_KINDS = "iub"
+
+
+@rule()
+def evaluated(g: Rewriting, node: ir.Node) -> Outputs:
+    """A node all of whose inputs are constants is what it computes."""
+    if not node.inputs or not all(value is None or g.is_constant(value) for value in node.inputs):
+        return None
+    if node.op_type in ("CastLike", "Identity", "DequantizeLinear") or _is_large_fill(g, node):
+        return None
+    if any(value is not None and value.dtype == ir.DataType.STRING for value in node.inputs):
+        return None
+    results = _fold(g, node)
+    if results is None or len(results) != len(node.outputs):
+        return None
+    for value, array in zip(node.outputs, results, strict=True):
+        if value.dtype is None or array.dtype != value.dtype.numpy():
+            return None
+        if array.base is None:
+            g.allowance -= array.nbytes
+    return [g.constant(array, *node.inputs) for array in results]
+
+
+def _is_large_fill(g: Rewriting, node: ir.Node) -> bool:
+    if node.op_type not in _FILLING or not g.is_float(node.outputs[0]):
+        return False
+    return g.shape(node.outputs[0]) != ()
+
+
+def _fold(g: Rewriting, node: ir.Node) -> list[np.ndarray] | None:
+    """The values, if they are not more than we may allocate."""
+    arrays = [g.array(value) for value in node.inputs]
+    limit = min(LARGEST, max(g.allowance, 0) // 8)
+    if max((a.size for a in arrays if a is not None), default=0) > max(limit, LIMIT):
+        return None
+    known = [None if a is None else Known(a.shape, a) for a in arrays]
+    with np.errstate(all="ignore"):
+        try:
+            return fold(Op(node, known, g.version(node)), limit)
+        except (
+            Unresolved,
+            Contradiction,
+            ArithmeticError,
+            AttributeError,
+            LookupError,
+            TypeError,
+            ValueError,
+        ):
+            return None  # the node is malformed
+
+
+@rule()
+def static_integers(g: Rewriting, node: ir.Node) -> Outputs:
+    """Integers that are the same under all sizes of the dynamic dimensions."""
+    if node.op_type == "Identity" or not all(_is_exact(value) for value in node.outputs):
+        return None
+    arrays = [g.shapes.data(value) for value in node.outputs]
+    results = []
+    for value, array in zip(node.outputs, arrays, strict=True):
+        if array is None or array.dtype.kind not in _EXACT_KINDS or value.dtype is None:
+            return None
+        if array.dtype != value.dtype.numpy() or any(
+            static(size) is None for size in (g.sizes(value) or ((),))[0]
+        ):
+            return None
+        results.append(array)
+    return [g.constant(array) for array in results] if results else None
+
+
+def _is_exact(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype not in FLOATS
+
+
+@rule("CastLike")
+def cast_like(g: Rewriting, node: ir.Node) -> Outputs:
+    """X, Y -> X in the type of Y."""
+    like = node.inputs[1]
+    if like is None or like.dtype is None:
+        return None
+    return g.node("Cast", node.inputs[0], attributes={"to": like.dtype.value})

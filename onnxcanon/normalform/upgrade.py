@@ -1,0 +1,105 @@
+"""Whether nodes written for an older operator set mean the same in the one that rules read.
+
+Most operators only got more types over time, which a comparison of their schemas shows. Those that changed
+have a rule in `rules.upgrades`; what is left stands in the way.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import onnx
+import onnx_ir as ir
+from onnx.defs import OpSchema
+
+from onnxcanon.normalform.engine import TARGET
+
+# Operators that changed their meaning but not their schema, and since when they have it.
+CHANGED = {"Resize": 11, "GroupNormalization": 21}
+# onnxruntime's experimental operators, which it took only from models of operator sets before 10.
+_WITHDRAWN = frozenset({"Affine", "Crop", "ImageScaler", "ParametricSoftplus", "Scale", "ScaledTanh"})
+_SINGLE = OpSchema.FormalParameterOption.Single
+
+
+class Obstacle(Exception):
+    """A node stands in the way of a common operator set."""
+
+
+def check_complete(graph: ir.Graph, version: int) -> None:
+    """See that every node has what its operator requires.
+
+    Raises:
+        Obstacle: If one has not.
+    """
+    for node in graph.all_nodes():
+        if node.domain in ("", "ai.onnx") and not _is_complete(node, node.version or version):
+            raise Obstacle(
+                f"{node.op_type} ('{node.name}') lacks what it requires, or has what it cannot have"
+            )
+
+
+def check_meaning(graph: ir.Graph, version: int) -> None:
+    """See that every node means the same in the target's operator set.
+
+    Raises:
+        Obstacle: If one does not.
+    """
+    for node in graph.all_nodes():
+        written = node.version or version
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if written < TARGET and not _means_the_same(node.op_type, written, frozenset(node.attributes)):
+            raise Obstacle(
+                f"{node.op_type} of operator set {written} ('{node.name}') has no newer spelling here"
+            )
+
+
+def _is_complete(node: ir.Node, version: int) -> bool:
+    try:
+        schema = onnx.defs.get_schema(node.op_type, version, "")
+    except onnx.defs.SchemaError:
+        return True
+    if not schema.min_input <= len(node.inputs) <= schema.max_input:
+        return False
+    if any(v is None and p.option == _SINGLE for v, p in zip(node.inputs, schema.inputs, strict=False)):
+        return False
+    return all(not a.required or name in node.attributes for name, a in schema.attributes.items())
+
+
+@cache
+def _means_the_same(op_type: str, version: int, attributes: frozenset[str]) -> bool:
+    try:
+        old = onnx.defs.get_schema(op_type, version, "")
+    except onnx.defs.SchemaError:
+        return op_type not in _WITHDRAWN
+    try:
+        new = onnx.defs.get_schema(op_type, TARGET, "")
+    except onnx.defs.SchemaError:
+        return False
+    if new.deprecated or version < CHANGED.get(op_type, 0):
+        return False
+    if old.since_version == new.since_version:
+        return True
+    return _attributes_kept(old, new, attributes) and _inputs_kept(old, new)
+
+
+def _attributes_kept(old: OpSchema, new: OpSchema, given: frozenset[str]) -> bool:
+    """Whether the given attributes are there, others have their old defaults, and none has to be added."""
+    for name, attribute in old.attributes.items():
+        kept = new.attributes.get(name)
+        if name in given:
+            if kept is None or kept.type != attribute.type:
+                return False
+        elif attribute.default_value != (kept.default_value if kept else attribute.default_value):
+            return False
+    return not any(a.required for name, a in new.attributes.items() if name not in old.attributes)
+
+
+def _inputs_kept(old: OpSchema, new: OpSchema) -> bool:
+    """Whether inputs were at most added at the end, and may be left out."""
+    if len(old.inputs) > len(new.inputs):
+        return False
+    pairs = zip(old.inputs, new.inputs, strict=False)
+    if any(a.option != b.option and b.option == _SINGLE for a, b in pairs):
+        return False
+    return not any(b.option == _SINGLE for b in new.inputs[len(old.inputs) :])
