@@ -8,7 +8,7 @@ digests mean equal functions: nothing that matters to an output is left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -80,14 +80,14 @@ def graph_digest(model: Model, content: Content) -> Word:
     return _Digest(model, program, content).of_graph(program.graph, 0)
 
 
-def roles(model: Model) -> list[Role]:
+def roles(model: Model, *, versions: bool = True) -> list[Role]:
     """Where constants are read, in an order that is the same for graphs of one structure.
 
     Graphs whose readers are the same one by one are equal but for their floating-point constants; the sizes
-    that their inputs declare are not compared.
+    that their inputs declare are not compared, nor are the versions of operators unless `versions` says so.
     """
     program = inlined(model.ir)
-    digest = _Digest(model, program, shapes_alone(model, 0), sizes=False)
+    digest = _Digest(model, program, shapes_alone(model, 0), sizes=False, versions=versions)
     digest.of_graph(program.graph, 0)
     return digest.roles
 
@@ -99,8 +99,11 @@ def _bytes(array: np.ndarray) -> memoryview | bytes:
 
 
 class _Digest:
-    def __init__(self, model: Model, program: ir.Model, content: Content, *, sizes: bool = True) -> None:
-        self.model, self.program, self.content, self.sizes = model, program, content, sizes
+    def __init__(
+        self, model: Model, program: ir.Model, content: Content, *, sizes: bool = True, versions: bool = True
+    ) -> None:
+        self.model, self.program, self.content = model, program, content
+        self.sizes, self.versions = sizes, versions
         self.roles: list[Role] = []
         self.values: dict[ir.Value, Word] = {}
         self.tensors: dict[str, Word] = {}
@@ -162,9 +165,10 @@ class _Digest:
         while inputs and not inputs[-1]:
             inputs.pop()
         domain = "" if node.domain == "ai.onnx" else node.domain
-        version = node.version or self.model.opset(domain)
+        since, defaults = _schema(node.op_type, node.version or self.model.opset(domain), domain)
+        version = since if self.versions else 0
         kind = word("operator", domain, node.op_type, node.overload, version, self._called(node))
-        made = word("node", kind, *self._attributes(node, version, depth), b"inputs", *inputs)
+        made = word("node", kind, *self._attributes(node, defaults, depth), b"inputs", *inputs)
         self._note(made, node.inputs)
         for k, value in enumerate(node.outputs):
             self.values[value] = word("output", made, k)
@@ -182,9 +186,9 @@ class _Digest:
             self.functions[identifier] = word("function", body, *inner)
         return self.functions[identifier]
 
-    def _attributes(self, node: ir.Node, version: int, depth: int) -> Iterator[Word]:
+    def _attributes(self, node: ir.Node, defaults: Mapping[str, ir.Attr], depth: int) -> Iterator[Word]:
         """The attributes by name, defaults included."""
-        attributes = {**_defaults(node.op_type, version, node.domain), **node.attributes}
+        attributes = {**defaults, **node.attributes}
         for name in sorted(attributes):
             yield word("attribute", name, *self._attribute(attributes[name], depth))
 
@@ -204,14 +208,16 @@ class _Digest:
 
 
 @lru_cache(512)
-def _defaults(operator: str, version: int, domain: str) -> dict[str, ir.Attr]:
-    """The attributes of an operator that have a default, where its schema is known."""
+def _schema(operator: str, version: int, domain: str) -> tuple[int, dict[str, ir.Attr]]:
+    """The version that gave an operator the meaning it has in an operator set, and its attributes' defaults;
+    where its schema is not known, the version of the set and none."""
     try:
-        schema = onnx.defs.get_schema(operator, version, "" if domain == "ai.onnx" else domain)
+        schema = onnx.defs.get_schema(operator, version, domain)
     except onnx.defs.SchemaError:
-        return {}
+        return version, {}
     protos = {name: attribute.default_value for name, attribute in schema.attributes.items()}
-    return {name: ir.serde.deserialize_attribute(proto) for name, proto in protos.items() if proto.type}
+    given = ((name, proto) for name, proto in protos.items() if proto.type)
+    return schema.since_version, {name: ir.serde.deserialize_attribute(proto) for name, proto in given}
 
 
 def _of_tensor(tensor: ir.TensorProtocol) -> Word:

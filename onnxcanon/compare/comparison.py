@@ -152,13 +152,10 @@ def _in_normal_form(a: Model, b: Model, say: Say, sizes: dict[str, int]) -> Matc
         if form.incomplete:
             return f"the graph of {form.original.name} has no normal form: {form.incomplete}"
     one, other = (form.model for form in forms)
-    pairs = correspondence(one, other)
+    pairs = correspondence(one, other, versions=False)
     if pairs is None:
         return "their graphs differ"
-    levels = {
-        name: max(_level(forms[0], name), _level(forms[1], counterpart))
-        for name, counterpart in pairs.items()
-    }
+    levels = {(x, y): max(_level(forms[0], x), _level(forms[1], y)) for x, y in pairs}
     return match(one, other, pairs, say, sizes, levels)
 
 

@@ -5,30 +5,25 @@ from __future__ import annotations
 from onnxcanon.canonical.digest import roles
 from onnxcanon.model import Model
 
-Pairs = dict[str, str]
-"""Tensors of the second model by the name of their counterpart in the first."""
+Pair = tuple[str, str]
+"""A tensor of the first model and its counterpart in the second."""
 
 
-def correspondence(a: Model, b: Model) -> Pairs | None:
-    """The counterparts of all constants that matter to an output.
+def correspondence(a: Model, b: Model, *, versions: bool = True) -> list[Pair] | None:
+    """The constants that matter to an output with their counterparts; None where the graphs differ.
 
-    None where the graphs differ, or where one of them stores apart what the other stores once: then no single
-    tensor is the counterpart.
+    Where one model stores once what the other stores several times it stands in several pairs. Operators of
+    different versions are different unless `versions` is false, as for normal forms, which are spelled so
+    that all recent versions mean the same.
     """
-    ours, theirs = roles(a), roles(b)
+    ours, theirs = roles(a, versions=versions), roles(b, versions=versions)
     if [role.reader for role in ours] != [role.reader for role in theirs]:
         return None
-    pairs: Pairs = {}
-    back: dict[str, str] = {}
+    pairs: dict[Pair, None] = {}
     for one, other in zip(ours, theirs, strict=True):
         for name, counterpart in zip(one.constants, other.constants, strict=True):
-            if (name is None) != (counterpart is None):
+            if name is not None and counterpart is not None:
+                pairs[name, counterpart] = None
+            elif name != counterpart:
                 return None
-            if name is None or counterpart is None:
-                continue
-            if (
-                pairs.setdefault(name, counterpart) != counterpart
-                or back.setdefault(counterpart, name) != name
-            ):
-                return None
-    return pairs
+    return list(pairs)

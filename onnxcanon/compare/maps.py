@@ -7,7 +7,7 @@ model and held against the second, entry by entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.canonical.fingerprint import hash_form
 from onnxcanon.canonical.scale import scaling
+from onnxcanon.compare.correspondence import Pair
 from onnxcanon.compare.matching import Features, matched
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
@@ -126,8 +127,8 @@ def differences(
     transform: Transform,
     a: Model,
     b: Model,
-    pairs: Mapping[str, str],
-    levels: Mapping[str, float] | None = None,
+    pairs: Sequence[Pair],
+    levels: Mapping[Pair, float] | None = None,
 ) -> list[Difference]:
     """Hold every tensor of `a`, transformed, against its counterpart in `b`.
 
@@ -135,8 +136,8 @@ def differences(
     """
     mapped, known = transform.apply(a), levels or {}
     return [
-        _difference(name, other, mapped.tensor(name), b.tensor(other), known.get(name, 0.0))
-        for name, other in pairs.items()
+        _difference(name, other, mapped.tensor(name), b.tensor(other), known.get((name, other), 0.0))
+        for name, other in pairs
     ]
 
 
@@ -194,10 +195,10 @@ class Match:
 def match(
     a: Model,
     b: Model,
-    pairs: Mapping[str, str],
+    pairs: Sequence[Pair],
     say: Callable[[str], None],
     sizes: dict[str, int] | None = None,
-    levels: Mapping[str, float] | None = None,
+    levels: Mapping[Pair, float] | None = None,
 ) -> Match:
     """The best map found from `a` to `b`, whose tensors correspond as `pairs` says.
 
@@ -207,7 +208,7 @@ def match(
     say("comparing parameters")
     nothing = Transform({}, a.name)
     unmoved = differences(nothing, a, b, pairs, levels)
-    if all(_same_bytes(a, name, b, other) for name, other in pairs.items()):
+    if all(_same_bytes(a, name, b, other) for name, other in pairs):
         return Match(nothing, unmoved, identical=True)
     say("analyzing")
     ours, theirs = symmetry(a, sizes), symmetry(b, sizes)
