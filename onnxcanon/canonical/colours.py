@@ -9,7 +9,7 @@ twins (exchanging them changes no entry) or are told apart one at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -23,6 +23,7 @@ from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.group import Orbit
 from onnxcanon.symmetry.hashing import GOLDEN, Words, add_at, mix, salt
+from onnxcanon.transform import Transform
 
 TRIALS = 4096
 """Cap on trials to tell siblings apart; beyond it they stay as stored, and a note says so."""
@@ -31,41 +32,82 @@ Keys = Callable[[Orbit, Ids], NDArray[Any]]
 """Keys of the components [k, s] of an orbit, to sort them by."""
 
 
-KEPT = 1 << 25
-"""Entries whose hashed bits are kept between rounds; those of larger models are read again each round."""
+KEPT = 1 << 22
+"""Entries that are kept between rounds; those of larger models are read again where they are needed."""
+
+LIGHT = 1 << 14
+"""Entries up to which a parameter counts as light: these tell most units apart, and cost nothing."""
+
+SAMPLE = 16
+"""Positions along the other axes of a heavy parameter that are looked at before all are."""
+
+ALL = 1 << 62
 
 
 @dataclass(slots=True)
 class _Site:
-    """One parameter with moving units: its entries' hashed bits and the classes along its axes."""
+    """One parameter with moving units: its entries and the classes along its axes."""
 
     name: str
     number: int
+    shape: tuple[int, ...]
     classes: dict[int, Ids]
-    read: Callable[[str], NDArray[Any]]
-    keep: bool
-    kept: Words | None = None
+    read: Callable[[dict[int, Ids]], NDArray[Any]]
 
-    def words(self) -> Words:
-        """The bits of each entry hashed with its position along axes that do not move."""
-        if self.kept is not None:
-            return self.kept
-        array = self.read(self.name)
-        words = _bits(array) + salt(14, self.number)
-        for axis, n in enumerate(array.shape):
+    def words(self, picks: dict[int, Ids]) -> Words:
+        """The bits of the entries at some positions per axis, hashed with their positions along axes that do
+        not move."""
+        words = _bits(self.read(picks)) + salt(14, self.number)
+        for axis, n in enumerate(self.shape):
             if axis not in self.classes and n > 1:
-                line = [1] * array.ndim
-                line[axis] = n
-                words = words + mix(np.arange(n, dtype=np.uint64) + salt(15, axis)).reshape(line)
-        if self.keep:
-            self.kept = words
+                line = [1] * len(self.shape)
+                line[axis] = -1
+                positions = picks.get(axis, np.arange(n)).astype(np.uint64)
+                words = words + mix(positions + salt(15, axis)).reshape(line)
         return words
+
+    def along(self, axis: int, picks: dict[int, Ids]) -> Ids:
+        """The classes along an axis, at some positions."""
+        rows = self.classes[axis]
+        for k, positions in picks.items():
+            if rows.shape[k] > 1:
+                rows = rows.take(positions, k)
+        return rows
+
+
+class _Reader:
+    """The entries of a parameter at some positions per axis, scaled as a transform without motions says."""
+
+    def __init__(self, model: Model, symmetry: Symmetry, scaled: Transform, name: str, keep: bool) -> None:
+        self.read = partial(symmetry.read, model, name)
+        action = scaled.actions.get(name)
+        self.factors = list(action.factor.values()) if action else []
+        self.keep = keep
+        self.kept: NDArray[Any] | None = None
+
+    def __call__(self, picks: dict[int, Ids]) -> NDArray[Any]:
+        """The entries at the picked positions of each axis, all of them where none are picked."""
+        if self.keep:
+            if self.kept is None:
+                self.kept = self._scaled({})
+            return _at(self.kept, picks)
+        return self._scaled(picks)
+
+    def _scaled(self, picks: dict[int, Ids]) -> NDArray[Any]:
+        array = _at(self.read(), picks)
+        if not self.factors:
+            return array
+        wide = array.astype(np.float64)
+        for factor in self.factors:
+            wide = wide * _at(factor, {k: p for k, p in picks.items() if factor.shape[k] > 1})
+        with np.errstate(over="ignore", under="ignore"):
+            return wide.astype(array.dtype)
 
 
 class Colours:
     """Colours of all unit classes, uint64 [classes]."""
 
-    def __init__(self, model: Model, symmetry: Symmetry) -> None:
+    def __init__(self, model: Model, symmetry: Symmetry, scaled: Transform | None = None) -> None:
         self.symmetry, self.solution = symmetry, symmetry.solution
         self.notes: list[str] = []
         self.moving = symmetry.moving
@@ -76,21 +118,21 @@ class Colours:
             _start(self.colour, orbit, orbit.members[None])
         for derived in self.solution.derived:
             self.colour[derived.composites] = mix(derived.code.astype(np.uint64) + salt(13))
-        self.sites = self._sites(model)
+        self.open = self.moving  # units that share their colour
+        self.sites = self._sites(model, scaled or Transform({}))
 
-    def _sites(self, model: Model) -> list[_Site]:
+    def _sites(self, model: Model, scaled: Transform) -> list[_Site]:
         """The parameters some of whose units move."""
-        all_classes = self.symmetry.classes
+        parameters = self.symmetry.trace.parameters
         chosen = {
-            name: number
-            for number, (name, classes) in enumerate(all_classes.items())
+            name: (number, classes)
+            for number, (name, classes) in enumerate(self.symmetry.classes.items())
             if any(self.moving[c].any() for c in classes.values())
         }
-        entries = sum(prod(self.symmetry.trace.parameters[name].shape) for name in chosen)
-        keep = entries <= KEPT
+        keep = sum(prod(parameters[name].shape) for name in chosen) <= KEPT
         return [
-            _Site(name, k, all_classes[name], partial(self.symmetry.read, model), keep)
-            for name, k in chosen.items()
+            _Site(name, k, parameters[name].shape, classes, _Reader(model, self.symmetry, scaled, name, keep))
+            for name, (k, classes) in chosen.items()
         ]
 
     def run(self) -> Ids:
@@ -123,32 +165,69 @@ class Colours:
     # -- refinement ---------------------------------------------------------------------------------
 
     def refine(self) -> None:
-        """Take in the parameters until siblings are distinct or nothing changes."""
-        distinct = -1
-        while True:
-            total = self.colour.copy()
-            for site in self.sites:
-                self._contribute(site, total)
-            self.colour = np.where(self.moving, mix(total), self.colour)
-            self._follow_parts()
-            for number, orbit in enumerate(self.solution.orbits):
-                self._gather(orbit, orbit.members[None], number)
-            now = len(np.unique(self.colour[self.moving]))
-            if now == int(self.moving.sum()) or now == distinct:
-                return
-            distinct = now
+        """Take in the parameters until siblings are distinct or nothing changes.
 
-    def _contribute(self, site: _Site, total: Words) -> None:
-        words = site.words()
-        for axis, classes in site.classes.items():
-            words = words + mix(self.colour[classes] + salt(17, axis))
-        words = _stir(words)
-        for axis, classes in site.classes.items():
-            if not self.moving[classes].any():
+        Light parameters first, then heavy ones at a few positions, then all of them; what is told apart
+        already is not looked at again.
+        """
+        light = [site for site in self.sites if prod(site.shape) <= LIGHT]
+        for sites, sample in ((light, ALL), (self.sites, SAMPLE), (self.sites, ALL)):
+            known = -1
+            while (count := self._count()) > known:
+                if not self.open.any():
+                    return
+                known = count
+                self._round(sites, sample)
+
+    def _count(self) -> int:
+        """The number of colours of moving units; which units share theirs is noted in `open`."""
+        units = np.flatnonzero(self.moving)
+        _, index, counts = np.unique(self.colour[units], return_inverse=True, return_counts=True)
+        self.open = np.zeros(len(self.colour), bool)
+        self.open[units] = counts[index] > 1
+        return len(counts)
+
+    def _round(self, sites: Sequence[_Site], sample: int) -> None:
+        total = self.colour.copy()
+        for site in sites:
+            for axis, rows in site.classes.items():
+                picks = self._picks(site, axis, sample) if self.open[rows].any() else None
+                if picks is not None:
+                    self._contribute(site, axis, picks, total)
+        self.colour = np.where(self.open, mix(total), self.colour)
+        self._follow_parts()
+        for number, orbit in enumerate(self.solution.orbits):
+            self._gather(orbit, orbit.members[None], number)
+
+    def _picks(self, site: _Site, axis: int, sample: int) -> dict[int, Ids] | None:
+        """The positions of a parameter to look at, to tell apart the units along an axis: theirs, and along
+        other axes at most `sample` that are known apart; None where there are none."""
+        rows = site.classes[axis]
+        others = tuple(k for k in range(rows.ndim) if k != axis)
+        picks: dict[int, Ids] = {axis: np.flatnonzero(self.open[rows].any(others))}
+        for k, n in enumerate(site.shape):
+            if k == axis or n <= sample or rows.shape[k] > 1:
                 continue
-            rest = tuple(k for k, n in enumerate(classes.shape) if n == 1 and words.shape[k] > 1)
-            sums = words.sum(rest, keepdims=True, dtype=np.uint64)
-            add_at(total, classes.ravel(), mix(sums.ravel() + salt(18, axis)))
+            classes = site.classes.get(k)
+            if classes is None:
+                picks[k] = np.arange(sample)
+                continue
+            flat = classes.ravel()
+            known = np.flatnonzero(~self.open[flat]) if len(flat) == n else flat[:0]
+            if not len(known):
+                return None
+            picks[k] = known[np.argsort(self.colour[flat[known]], kind="stable")[:sample]]
+        return picks
+
+    def _contribute(self, site: _Site, axis: int, picks: dict[int, Ids], total: Words) -> None:
+        words = site.words(picks)
+        for k in site.classes:
+            words = words + mix(self.colour[site.along(k, picks)] + salt(17, k))
+        words = _stir(words)
+        classes = site.along(axis, picks)
+        rest = tuple(k for k, n in enumerate(classes.shape) if n == 1 and words.shape[k] > 1)
+        sums = words.sum(rest, keepdims=True, dtype=np.uint64)
+        add_at(total, classes.ravel(), mix(sums.ravel() + salt(18, axis)))
 
     def _follow_parts(self) -> None:
         """Composites over full products gather their parts' colours and give them theirs."""
@@ -261,7 +340,7 @@ class Colours:
             return False
         place = column[classes.ravel()]
         for c in np.unique(place[place >= 0]):
-            slices = np.take(site.words(), np.flatnonzero(place == c), axis)
+            slices = site.words({axis: np.flatnonzero(place == c)})
             if not (slices == np.take(slices, [0], axis)).all():
                 return False
         return True
@@ -302,6 +381,14 @@ def sort_siblings(orbit: Orbit, members: Ids, keys: Keys) -> tuple[Ids, Ids]:
         source.append(row)
         target.append(members[slot][place])
     return np.concatenate(source), np.concatenate(target)
+
+
+def _at(array: NDArray[Any], picks: dict[int, Ids]) -> NDArray[Any]:
+    """Some positions per axis."""
+    for axis, positions in sorted(picks.items(), key=lambda item: len(item[1]) / array.shape[item[0]]):
+        if len(positions) < array.shape[axis] or (positions[1:] < positions[:-1]).any():
+            array = array.take(positions, axis, mode="clip")
+    return array
 
 
 def _bits(array: NDArray[Any]) -> Words:

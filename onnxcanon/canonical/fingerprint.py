@@ -67,7 +67,7 @@ def hash_form(model: Model, symmetry: Symmetry) -> tuple[Transform, list[str]]:
     scaled, notes = scaling(model, symmetry, "pow2")
     if not symmetry.solution.orbits:
         return scaled, notes
-    colours = Colours(scaled.apply(model), symmetry)
+    colours = Colours(model, symmetry, scaled)
     return scaled.then(symmetry.action(colours.run())), [*notes, *colours.notes]
 
 
