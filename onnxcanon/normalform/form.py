@@ -24,8 +24,9 @@ from onnx_ir.passes.common import (
 
 from onnxcanon.errors import ModelError
 from onnxcanon.model import Model, load
-from onnxcanon.normalform.engine import TARGET, Array, Endless, Rewriting, remove_dead
+from onnxcanon.normalform.engine import TARGET, Array, Endless, Rewriting
 from onnxcanon.normalform.naming import Names
+from onnxcanon.normalform.pruning import remove_dead
 from onnxcanon.normalform.rules import RULES, UPGRADES
 from onnxcanon.normalform.structure import order_operands
 from onnxcanon.normalform.types import constant_tensor, infer_types
