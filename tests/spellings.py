@@ -324,6 +324,32 @@ CASES: dict[str, Case] = {
         Spelling("y = Upsample(x, s)", opset=9, constants={"s": [1.0, 1.0, 2.0, 2.0]}),
         Spelling("y = Resize(x, s)", opset=10, constants={"s": [1.0, 1.0, 2.0, 2.0]}),
     ),
+    "resized": case(
+        "(float[n, 4, 3, 3] x) => (float[n, 4, 6, 6] y)", {},
+        Spelling('y = Resize<mode = "linear">(x, , s)', constants={"s": [1.0, 1.0, 2.0, 2.0]}),
+        Spelling('s = Shape<end = 2>(x) t = Concat<axis = 0>(s, k) y = Resize<mode = "linear">(x, , , t)',
+                 constants={"k": [6, 6]}),
+        Spelling('y = Resize<mode = "linear">(x, r, s)', opset=11,
+                 constants={"r": np.zeros(0, np.float32), "s": [1.0, 1.0, 2.0, 2.0]}),
+    ),
+    "pooled_over_everything": case(
+        "(float[n, 4, 6, 6] x) => (float[n, 4, 1, 1] y)", {},
+        "a = GlobalAveragePool(x) b = GlobalMaxPool(x) y = Add(a, b)",
+        "a = AveragePool<kernel_shape = [6, 6]>(x) b = MaxPool<kernel_shape = [6, 6], strides = [2, 2]>(x)"
+        " y = Add(a, b)",
+    ),
+    "sum_of_squares": case(
+        "(float[n, 6] x) => (float[n, 1] y)", {},
+        Spelling("y = ReduceL2(x, a)", constants={"a": [1]}),
+        Spelling("y = ReduceL2<axes = [-1]>(x)", opset=13),
+        Spelling("s = ReduceSumSquare(x, a) y = Sqrt(s)", constants={"a": [1]}),
+        Spelling("p = Pow(x, two) s = ReduceSum(p, a) y = Sqrt(s)", constants={"a": [1], "two": 2.0}),
+    ),
+    "mish": case(
+        SAME, {},
+        "y = Mish(x)",
+        "s = Softplus(x) t = Tanh(s) y = Mul(t, x)",
+    ),
     "largest": case(
         "(float[n, 6] x) => (float[n, 2] y, int64[n, 2] z)", {},
         Spelling("y, z = TopK(x, k)", constants={"k": [2]}),

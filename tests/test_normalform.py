@@ -13,6 +13,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImp
 from onnxcanon.model import Model, load
 from onnxcanon.normalform import NormalForm, normal_form, structure
 from onnxcanon.runtime import verify
+from onnxcanon.symmetry.analysis import symmetry
 from tests.examples import build, contents
 from tests.fuzz.check import worst_difference
 from tests.fuzz.graphs import generate, outputs_of
@@ -104,6 +105,14 @@ def test_exports_of_one_model_coincide(folder: Path) -> None:
 @pytest.mark.parametrize("folder", each(TWINS))
 def test_another_operator_is_another_structure(folder: Path) -> None:
     assert digest(form(folder / "near_miss_attr.onnx")) != digest(form(folder / "base.onnx"))
+
+
+@pytest.mark.parametrize("folder", each(TWINS))
+def test_the_normal_form_has_the_symmetries_of_the_model(folder: Path) -> None:
+    truth = document(folder / "truth.json")["log10_group_order"]
+    for name in ("base", "reexport_raw"):
+        found = symmetry(form(folder / f"{name}.onnx").model).log10_orbit
+        assert found == pytest.approx(truth, rel=1e-3), name
 
 
 @pytest.mark.parametrize("folder", each(f for f in TWINS if (f / "reexport_static.onnx").exists()))

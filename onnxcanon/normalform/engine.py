@@ -23,6 +23,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxcanon.normalform.naming import Names
+from onnxcanon.normalform.pruning import is_read, remove
 from onnxcanon.normalform.types import result_types
 from onnxcanon.symmetry.graphs import subgraphs
 from onnxcanon.symmetry.shapes import Shapes
@@ -40,8 +41,6 @@ Outputs = ir.Value | Sequence[ir.Value | None] | None
 Rule = Callable[["Rewriting", ir.Node], Outputs]
 
 FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
-# Operators that compute the same without the last of their outputs; onnxruntime's attention does not.
-_TRIMMED = frozenset({"BatchNormalization", "Dropout", "GRU", "LSTM", "LayerNormalization", "MaxPool", "RNN"})
 _SMALL = 16  # elements up to which constants of equal content are one constant
 
 
@@ -276,7 +275,7 @@ class Rewriting:
             stack = [node]
             while stack:
                 one = stack.pop()
-                if one.graph is None or not _is_read(one):
+                if one.graph is None or not is_read(one):
                     continue
                 for body in subgraphs(one):
                     changed |= self._sweep(body, rules)
@@ -312,7 +311,7 @@ class Rewriting:
             if new.shape is None:
                 new.shape = old.shape
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
-        _remove(node)
+        remove(node)
 
     def _presentable(self, old: ir.Value, new: ir.Value) -> ir.Value:
         """What may stand for a graph's output: the result of a node of that graph, which is no output yet."""
@@ -345,48 +344,6 @@ def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
     if node is None or node.domain not in ("", "ai.onnx") or node.op_type not in op_types:
         return None
     return node
-
-
-def remove_dead(graph: ir.Graph) -> None:
-    """Remove nodes that nothing reads, with the graphs inside them, unread outputs, and constants."""
-    for node in reversed(list(graph)):
-        if not _is_read(node):
-            _remove(node)
-            continue
-        _trim(node)
-        for body in subgraphs(node):
-            remove_dead(body)
-    for name, value in list(graph.initializers.items()):
-        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
-            del graph.initializers[name]
-
-
-def _trim(node: ir.Node) -> None:
-    """Drop optional outputs that nothing reads, and optional inputs that are left out, from the end."""
-    inputs = list(node.inputs)
-    while inputs and inputs[-1] is None:
-        inputs.pop()
-    node.resize_inputs(len(inputs))
-    if node.domain not in ("", "ai.onnx") or node.op_type not in _TRIMMED:
-        return
-    count = len(node.outputs)
-    while count > 1 and not (node.outputs[count - 1].uses() or node.outputs[count - 1].is_graph_output()):
-        count -= 1
-    node.resize_outputs(count)
-
-
-def _remove(node: ir.Node) -> None:
-    """Remove a node; those inside its graphs let go of what they read."""
-    for body in subgraphs(node):
-        body.outputs.clear()
-        for inner in list(body.all_nodes()):
-            inner.resize_inputs(0)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
-
-
-def _is_read(node: ir.Node) -> bool:
-    return any(value.uses() or value.is_graph_output() for value in node.outputs)
 
 
 def _allowance(sources: Mapping[ir.Value, tuple[str, ...]]) -> int:

@@ -24,8 +24,9 @@ from onnx_ir.passes.common import (
 
 from onnxcanon.errors import ModelError
 from onnxcanon.model import Model, load
-from onnxcanon.normalform.engine import TARGET, Array, Endless, Rewriting, remove_dead
+from onnxcanon.normalform.engine import TARGET, Array, Endless, Rewriting
 from onnxcanon.normalform.naming import Names
+from onnxcanon.normalform.pruning import remove_dead
 from onnxcanon.normalform.rules import RULES, UPGRADES
 from onnxcanon.normalform.structure import order_operands
 from onnxcanon.normalform.types import constant_tensor, infer_types
@@ -45,8 +46,9 @@ class NormalForm:
         original: the model it was made of.
         ir: the graph, in onnx-ir. Its large tensors are those of the original, or views of them where they
             are only transposed, reshaped or cut.
-        sources: for each initializer of the graph, the tensors of the original it was computed from (as
-            `original.tensor_names()` calls them); empty for numbers that no tensor of the original holds.
+        sources: for each initializer by name, those of nested graphs included, the tensors of the original it
+            was computed from (as `original.tensor_names()` calls them); empty for numbers that no tensor of
+            the original holds.
         incomplete: why the graph is not rewritten as far as others are; None where it is.
     """
 
@@ -92,7 +94,8 @@ def _made(model: Model, sizes: Mapping[str, int], *, rewrite: bool) -> NormalFor
     incomplete = _rewrite(clone, sources, version) if rewrite else None
     _put_back(graph, held)
     _finish(clone, outputs)
-    named = {value.name: sources.get(value, ()) for value in graph.initializers.values() if value.name}
+    initializers = [v for part in (graph, *graph.subgraphs()) for v in part.initializers.values()]
+    named = {value.name: sources.get(value, ()) for value in reversed(initializers) if value.name}
     return NormalForm(model, clone, named, incomplete)
 
 

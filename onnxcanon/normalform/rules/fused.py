@@ -54,6 +54,23 @@ def swish(g: Rewriting, node: ir.Node) -> Outputs:
     return g.node("Mul", x, g.node("Sigmoid", x if alpha == 1 else g.node("Mul", x, g.number(alpha, x))))
 
 
+@rule("Mish")
+def mish(g: Rewriting, node: ir.Node) -> Outputs:
+    """X -> X * tanh(softplus(X))."""
+    return g.node("Mul", node.inputs[0], g.node("Tanh", g.node("Softplus", node.inputs[0])))
+
+
+@rule("ReduceSumSquare", "ReduceL2")
+def sum_of_squares(g: Rewriting, node: ir.Node) -> Outputs:
+    """X -> the sum of X * X, and its root."""
+    x = node.inputs[0]
+    if not g.is_float(x):
+        return None
+    kept = {name: attribute(node, name) for name in ("keepdims", "noop_with_empty_axes")}
+    total = g.node("ReduceSum", g.node("Mul", x, x), given(node, 1), attributes=kept)
+    return total if node.op_type == "ReduceSumSquare" else g.node("Sqrt", total)
+
+
 @rule("Attention")
 def attention(g: Rewriting, node: ir.Node) -> Outputs:
     """Q[N, H, T, D], K[N, H, S, D], V[N, H, S, E], mask -> softmax(Q K^T * scale + mask) V.

@@ -61,18 +61,18 @@ def _steps(chain: Chain) -> list[_Step]:
 
 
 def _target(g: Rewriting, before: Sizes, after: Sizes) -> ir.Value | None:
-    """The shape to give to a Reshape: 0 for a dynamic size that stays in place, -1 for another one."""
+    """The shape to give to a Reshape: 0 for a dynamic size that stays in place, -1 for another one.
+
+    Zeros come first because they accept less: sizes that the model refuses are not to pass here unseen.
+    """
     numbers = [static(size) for size in after]
     if 0 in numbers:
         return None
     dynamic = [k for k, number in enumerate(numbers) if number is None]
-    if len(dynamic) > 1:
-        dynamic = [k for k in dynamic if k >= len(before) or before[k] != after[k]]
-    if len(dynamic) > 1:
+    moved = [k for k in dynamic if k >= len(before) or before[k] != after[k]]
+    if len(moved) > 1:
         return size_vector(g, after)
-    return g.integers(
-        -1 if k in dynamic else 0 if number is None else number for k, number in enumerate(numbers)
-    )
+    return g.integers(-1 if k in moved else number or 0 for k, number in enumerate(numbers))
 
 
 def _is_spelled(

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import Outputs, Rewriting, attribute, given, made_by
+from onnxcanon.normalform.engine import Outputs, Rewriting, Size, attribute, given, made_by
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 
@@ -37,6 +38,11 @@ def spelled_out(g: Rewriting, node: ir.Node) -> Outputs:
     if all(_listed(attribute(node, name)) == value for name, value in wanted.items()):
         return None
     return g.renewed(node, wanted)
+
+
+def _attribute_list(node: ir.Node, name: str) -> list[int]:
+    """An attribute that is a list, empty where it is not given."""
+    return list(attribute(node, name) or ())
 
 
 def _listed(value: Any) -> Any:
@@ -85,6 +91,54 @@ def transposed_spelled_out(g: Rewriting, node: ir.Node) -> Outputs:
     if all(_listed(attribute(node, name)) == value for name, value in wanted.items()):
         return None
     return g.renewed(node, wanted)
+
+
+@rule("MaxPool", "AveragePool")
+def whole_window(g: Rewriting, node: ir.Node) -> Outputs:
+    """X[N, C, *S] pooled over a window as large as S -> its mean or maximum over S."""
+    shape, rank = g.shape(node.inputs[0]), g.rank(node.inputs[0])
+    if (
+        shape is None
+        or rank is None
+        or len(node.outputs) > 1
+        or list(shape[2:]) != _attribute_list(node, "kernel_shape")
+    ):
+        return None
+    if any(_attribute_list(node, "pads")) or any(d != 1 for d in _attribute_list(node, "dilations")):
+        return None
+    if attribute(node, "auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        return None
+    op_type = "ReduceMean" if node.op_type == "AveragePool" else "ReduceMax"
+    return g.node(op_type, node.inputs[0], g.integers(range(2, rank)), attributes={"keepdims": 1})
+
+
+@rule("Resize")
+def resized_by_scales(g: Rewriting, node: ir.Node) -> Outputs:
+    """X, roi, scales, sizes -> X, scales, where every size is multiplied by one number whatever it is."""
+    x, scales = node.inputs[0], given(node, 2)
+    sizes = g.sizes(x, node.outputs[0])
+    mode = attribute(node, "coordinate_transformation_mode", "half_pixel")
+    if sizes is None or attribute(node, "axes") or mode == "tf_crop_and_resize":
+        return None
+    factors = [_factor(before, after) for before, after in zip(*sizes, strict=True)]
+    if None in factors:
+        return None
+    if given(node, 1) is None and given(node, 3) is None and _numbers(g, scales) == factors:
+        return None
+    wanted = g.constant(np.array(factors, np.float32))
+    return g.renewed(node, {"keep_aspect_ratio_policy": None}, [x, None, wanted])
+
+
+def _factor(before: Size, after: Size) -> float | None:
+    """What all sizes of an axis are multiplied by, if single precision tells it exactly."""
+    ratio = after[0] / before[0] if before[0] else 0.0
+    exact = all(float(np.float32(ratio)) * a == b for a, b in zip(before, after, strict=True))
+    return ratio if ratio and exact else None
+
+
+def _numbers(g: Rewriting, value: ir.Value | None) -> list[float] | None:
+    array = g.array(value)
+    return None if array is None else [float(number) for number in array]
 
 
 @rule("Conv")

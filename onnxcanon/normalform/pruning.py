@@ -1,0 +1,53 @@
+"""What nothing reads: nodes, outputs and constants, and how a node is removed."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from onnxcanon.symmetry.graphs import subgraphs
+
+# Operators that compute the same without the last of their outputs; onnxruntime's attention does not.
+_TRIMMED = frozenset({"BatchNormalization", "Dropout", "GRU", "LSTM", "LayerNormalization", "MaxPool", "RNN"})
+
+
+def remove_dead(graph: ir.Graph) -> None:
+    """Remove nodes that nothing reads, with the graphs inside them, unread outputs, and constants."""
+    for node in reversed(list(graph)):
+        if not is_read(node):
+            remove(node)
+            continue
+        _trim(node)
+        for body in subgraphs(node):
+            remove_dead(body)
+    for name, value in list(graph.initializers.items()):
+        if not (value.uses() or value.is_graph_input() or value.is_graph_output()):
+            del graph.initializers[name]
+
+
+def _trim(node: ir.Node) -> None:
+    """Drop optional outputs that nothing reads, and optional inputs that are left out, from the end."""
+    inputs = list(node.inputs)
+    while inputs and inputs[-1] is None:
+        inputs.pop()
+    node.resize_inputs(len(inputs))
+    if node.domain not in ("", "ai.onnx") or node.op_type not in _TRIMMED:
+        return
+    count = len(node.outputs)
+    while count > 1 and not (node.outputs[count - 1].uses() or node.outputs[count - 1].is_graph_output()):
+        count -= 1
+    node.resize_outputs(count)
+
+
+def remove(node: ir.Node) -> None:
+    """Remove a node; those inside its graphs let go of what they read."""
+    for body in subgraphs(node):
+        body.outputs.clear()
+        for inner in list(body.all_nodes()):
+            inner.resize_inputs(0)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
+
+
+def is_read(node: ir.Node) -> bool:
+    """Whether anything reads what a node computes."""
+    return any(value.uses() or value.is_graph_output() for value in node.outputs)
