@@ -153,6 +153,10 @@ class Model:
         twin._new = {**self._new, **new}
         return twin
 
+    def drop_pages(self) -> None:
+        """Give back the memory that tensors read so far are mapped to; they are read again when needed."""
+        self._mappings.drop_pages()
+
     def stored(self) -> list[memoryview]:
         """The bytes of the file the model was read from and of its external data, by name; of a model in
         memory its serialized form. Replacements made by `with_tensors` do not show."""

@@ -51,11 +51,31 @@ class Action:
         out = move(array, self.index)
         if not self.factor:
             return out
-        wide = out.astype(np.float64)  # one rounding at the end, none for powers of two within range
-        for factor in self.factor.values():
-            wide = wide * factor
         with np.errstate(over="ignore", under="ignore"):
-            return wide.astype(array.dtype) + np.zeros((), array.dtype)
+            power = self._power(array.dtype)
+            scaled: NDArray[Any]
+            if power is not None:
+                scaled = out * power
+            else:
+                wide = out.astype(np.float64)  # one rounding at the end, none for powers of two in range
+                for factor in self.factor.values():
+                    wide = wide * factor
+                scaled = wide.astype(array.dtype)
+        scaled += np.zeros((), array.dtype)
+        return scaled
+
+    def _power(self, dtype: np.dtype[Any]) -> NDArray[Any] | None:
+        """All factors in one, in the type of the entries, if they are powers of two that it holds: a product
+        is then rounded once, as in double precision."""
+        levels = [np.frexp(factor) for factor in self.factor.values()]
+        if dtype != np.float32 or any((np.abs(m) != 0.5).any() for m, _ in levels):
+            return None
+        if sum(int(np.abs(e).max(initial=0)) + 1 for _, e in levels) > 120:
+            return None
+        whole: NDArray[Any] = np.ones((), dtype)
+        for factor in self.factor.values():
+            whole = whole * factor.astype(dtype)
+        return whole
 
     def then(self, later: Action) -> Action:
         """The action of `later` after this one."""
@@ -108,7 +128,7 @@ def move(array: NDArray[Any], index: Mapping[int, Index]) -> NDArray[Any]:
         if array.shape[axis] == 1:
             continue
         if rows.size == rows.shape[axis]:
-            array = np.take(array, rows.ravel(), axis)
+            array = np.take(array, rows.ravel(), axis, mode="clip")  # a permutation; no need to check again
             continue
         around = [n if k != axis else 1 for k, n in enumerate(rows.shape)]
         wide = np.broadcast_shapes(

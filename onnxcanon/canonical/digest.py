@@ -26,6 +26,9 @@ Word = bytes
 Content = Callable[[str], Word]
 """What the digest says of a tensor's entries, by the tensor's name."""
 
+LARGE = 1 << 20
+"""Bytes of a tensor after which the memory that maps the file is given back."""
+
 TENSORS = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
 
 
@@ -43,7 +46,11 @@ def contents(model: Model) -> Content:
     """The entries of tensors, bit for bit."""
 
     def content(name: str) -> Word:
-        return blake3(_bytes(model.tensor(name))).digest()
+        array = model.tensor(name)
+        digest = blake3(_bytes(array)).digest()
+        if array.nbytes >= LARGE:
+            model.drop_pages()
+        return digest
 
     return content
 

@@ -1,12 +1,13 @@
 """The choice of signs: the first nonzero sum of the entries a freedom flips is made positive.
 
-Sums are exact, over entries rounded to 2^-40 of the largest, so that their order cannot matter. Where a sum
+Sums are exact, over entries rounded to 2^-30 of the largest, so that their order cannot matter. Where a sum
 vanishes (a row of a sine wave) entries are weighted by their position, then scattered by an odd hash.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,12 @@ from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.hashing import mix
 
+Whole = NDArray[np.signedinteger[Any]]
+"""Entries as integers."""
+
 
 class Signs:
-    """Signs in the order of use, by exact integer sums of the entries rounded to 2^-40 of the largest."""
+    """Signs in the order of use, by exact integer sums of the entries rounded to 2^-30 of the largest."""
 
     def __init__(self, model: Model, symmetry: Symmetry) -> None:
         self.model = model
@@ -59,30 +63,36 @@ class Signs:
         positions: Ids,
         freedoms: Ids,
     ) -> bool:
-        array = self.symmetry.read(self.model, name).astype(np.float64)
-        top = np.abs(array).max()
-        if not np.isfinite(top) or top == 0:
+        whole = _whole(self.symmetry.read(self.model, name))
+        if whole is None:
             return False
-        whole = np.rint(array * np.exp2(40 - np.frexp(top)[1])).astype(np.int64)
         for s, h in others:
-            whole = whole * (1 - 2 * (s.exponents(self.flips.astype(np.float64)) % 2)).astype(np.int64) * ~h
-        whole = whole * (1 - 2 * (site.exponents((self.flips * self.known).astype(np.float64)) % 2)).astype(
-            np.int64
-        )
+            sign = self._sign(s, self.flips) * ~h
+            whole = whole if (sign == 1).all() else whole * sign
+        sign = self._sign(site, self.flips * self.known)
+        whole = whole if (sign == 1).all() else whole * sign
         rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and whole.shape[k] > 1)
         names, inverse = np.unique(freedoms, return_inverse=True)
         decided = np.zeros(len(names), bool)
-        for odd in (whole, self._placed(name, whole), self._scattered(whole)):
+        for odd in (lambda: whole, lambda: self._placed(name, whole), lambda: self._scattered(whole)):
             total = np.zeros(len(names), np.int64)
-            np.add.at(total, inverse, odd.sum(rest).reshape(-1)[positions])
+            np.add.at(total, inverse, odd().sum(rest, dtype=np.int64).reshape(-1)[positions])
             fresh = (total != 0) & ~decided
             self.flips[names[fresh]] = total[fresh] < 0
             decided |= fresh
+            if decided.all():
+                break
         self.known[names[decided]] = True
         return bool(decided.any())
 
-    def _placed(self, name: str, whole: Ids) -> Ids:
+    @staticmethod
+    def _sign(site: Site, flips: Ids) -> NDArray[np.int32]:
+        """The sign at each position of a site."""
+        return (1 - 2 * (site.exponents(flips.astype(np.float64)) % 2)).astype(np.int32)
+
+    def _placed(self, name: str, whole: Whole) -> Ids:
         """The entries weighted by their position along axes that do not move (sums of waves are zero)."""
+        whole = whole.astype(np.int64)
         for axis, n in enumerate(whole.shape):
             classes = self.symmetry.classes[name].get(axis)
             if n > 1 and (classes is None or not self.symmetry.moving[classes].any()):
@@ -92,7 +102,21 @@ class Signs:
         return whole
 
     @staticmethod
-    def _scattered(whole: Ids) -> Ids:
+    def _scattered(whole: Whole) -> Ids:
         """An odd function of the entries without linear relations."""
         words = mix(np.abs(whole).astype(np.uint64)) >> np.uint64(8)
         return np.sign(whole) * words.astype(np.int64)
+
+
+def _whole(array: NDArray[Any]) -> Whole | None:
+    """The entries in units of 2^-30 of the largest, rounded; None where that is zero or infinite."""
+    if array.dtype.kind != "f" or array.itemsize < 4:
+        array = array.astype(np.float64)
+    top = max(float(array.max(initial=0)), -float(array.min(initial=0)))
+    if not np.isfinite(top) or top == 0:
+        return None
+    unit = np.exp2(float(30 - np.frexp(top)[1]))
+    if not 2.0**-100 < unit < 2.0**100:
+        array = array.astype(np.float64)
+    whole: Whole = np.rint(array * array.dtype.type(unit)).astype(np.int32)
+    return whole
