@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         scramble,
         verify,
     )
-    from onnxcanon.compare import Comparison
+    from onnxcanon.comparison import Comparison
     from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
     from onnxcanon.model import Model, load
     from onnxcanon.report import Analysis
@@ -72,7 +72,7 @@ _HOMES = {
         "scramble",
         "verify",
     ),
-    "compare": ("Comparison",),
+    "comparison": ("Comparison",),
     "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),
     "model": ("Model", "load"),
     "report": ("Analysis",),

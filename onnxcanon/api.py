@@ -22,7 +22,7 @@ from onnxcanon.runtime.verification import Verification
 from onnxcanon.transform import Transform, load_transform
 
 if TYPE_CHECKING:
-    from onnxcanon.compare import Comparison
+    from onnxcanon.comparison import Comparison
     from onnxcanon.symmetry.analysis import Symmetry
 
 __all__ = [
@@ -325,7 +325,7 @@ def compare(
     Raises:
         ModelError: a model cannot be read.
     """
-    from onnxcanon.compare import compare as judge
+    from onnxcanon.comparison import compare as judge
 
     first, second = load(a), load(b)
     return judge(

@@ -35,6 +35,8 @@ from onnxcanon.files.wire import Payload, Piece
 LARGEST_MESSAGE = 2**31 - 1
 # What moves to external data when a model outgrows that; smaller tensors are needed to infer shapes.
 SMALLEST_MOVED = 1024
+# Bytes of a tensor that are worth giving back after they were read.
+LARGE_TENSOR = 1 << 20
 
 Replacement = np.ndarray | Callable[[], np.ndarray]
 
@@ -153,9 +155,11 @@ class Model:
         twin._new = {**self._new, **new}
         return twin
 
-    def drop_pages(self) -> None:
-        """Give back the memory that tensors read so far are mapped to; they are read again when needed."""
-        self._mappings.drop_pages()
+    def drop_pages(self, last: np.ndarray) -> None:
+        """Give back the memory that tensors read so far are mapped to, if the last one was large; they are
+        read again from the file when they are touched."""
+        if last.nbytes >= LARGE_TENSOR:
+            self._mappings.drop_pages()
 
     def stored(self) -> list[memoryview]:
         """The bytes of the file the model was read from and of its external data, by name; of a model in

@@ -7,11 +7,16 @@
 - *canonicalization*: choosing the form and writing it, without verification, beside copying the file and
   hashing it with BLAKE3. All three read the same cached file, so the ratios carry over between machines.
 
+- *names* (`--names`): `fingerprint` of models with external data (a transformer of 110 million weights and
+  a ResNet-50, made here) beside hashing their files, in processes of their own, imports included; `compare`
+  of two permuted copies, and of the ResNet-50 with a copy that is permuted and rescaled by any factors.
+
 It takes a minute::
 
     python tools/bench.py models
     python tools/bench.py models my/collection --model large.onnx --json
     python tools/bench.py models --growth
+    python tools/bench.py models --names
 """
 
 from __future__ import annotations
@@ -50,6 +55,46 @@ out = {"nodes": nodes, "seconds": seconds, "peak_megabytes": peak, "log10_orbit"
 print(json.dumps(out))
 """
 """One analysis in a process of its own, after another that imports everything."""
+
+
+NAMES: tuple[tuple[str, list[str]], ...] = (("transformer", ["--vocabulary", "32000"]), ("resnet", []))
+TWINS = """
+import sys
+import numpy as np
+import onnxcanon as oc
+from onnxcanon.symmetry.analysis import symmetry
+path, moved, scaled = sys.argv[1:]
+oc.scramble(path, seed=1, only=("permute",)).model.save(moved)
+model = oc.load(path)
+symmetry(model).random(np.random.default_rng(1), pow2=False).apply(model).save(scaled)
+"""
+"""Write a permuted and a permuted and rescaled twin of a model."""
+USAGE = """
+import json, resource, sys
+import onnxcanon as oc
+{work}
+used = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+"""
+"""Processor seconds and peak memory, in megabytes, of a whole process."""
+WORKS = {
+    "start": "import onnxcanon.api",
+    "hash": "import blake3; [blake3.blake3().update_mmap(p) for p in sys.argv[1:2]]",
+    "fingerprint": "oc.fingerprint(sys.argv[2])",
+    "compare permuted": "assert oc.compare(sys.argv[2], sys.argv[3]).verdict == 'symmetric'",
+    "compare rescaled": "assert oc.compare(sys.argv[2], sys.argv[4]).verdict == 'symmetric'",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What it takes to name a made model and to compare it: processor seconds and peak megabytes of whole
+    processes, by what they do."""
+
+    kind: str
+    megabytes: float
+    seconds: dict[str, float]
+    peak_megabytes: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +217,38 @@ def measure_canonicalization(path: Path, runs: int) -> Canonicalized:
     return Canonicalized(str(path), path.stat().st_size / 1e6, copied, hashed, chosen, written)
 
 
+def measure_names(kind: str, options: Sequence[str], runs: int) -> Named:
+    """Fingerprint and compare a made model with random weights; the best of a few processes each."""
+    tools = Path(__file__).parent
+    with tempfile.TemporaryDirectory() as folder:
+        model, moved, scaled = (Path(folder, f"{name}.onnx") for name in ("model", "moved", "scaled"))
+        make = [sys.executable, str(tools / "synthetic.py"), kind, str(model), "--seed", "0", *options]
+        subprocess.run(make, check=True)
+        subprocess.run([sys.executable, "-c", TWINS, *map(str, (model, moved, scaled))], check=True)
+        data = model.with_name(f"{model.name}.data")
+        files = [str(path) for path in (data, model, moved, scaled)]
+        seconds, peaks = {}, {}
+        for name, work in WORKS.items():
+            once = [sys.executable, "-c", USAGE.format(work=work), *files]
+            found = [
+                json.loads(subprocess.run(once, check=True, capture_output=True).stdout) for _ in range(runs)
+            ]
+            seconds[name], peaks[name] = (min(values) for values in zip(*found, strict=True))
+        return Named(kind, data.stat().st_size / 1e6, seconds, peaks)
+
+
+def show_names(found: Sequence[Named]) -> list[str]:
+    """A block of rows for each model: processor time, also in units of hashing the file, start-up apart."""
+    lines = [f"{'names (whole processes)':26}  {'CPU ms':>8}  {'x hash':>7}  {'peak MB':>8}"]
+    for named in found:
+        start = named.seconds["start"]
+        lines.append(f"{named.kind} ({named.megabytes:.0f} MB)")
+        for name, taken in named.seconds.items():
+            ratio = (taken - start) / max(named.seconds["hash"] - start, 1e-9)
+            lines.append(f"  {name:24}  {1e3 * taken:8.0f}  {ratio:7.1f}  {named.peak_megabytes[name]:8.0f}")
+    return lines
+
+
 def show_analysis(found: Sequence[Analyzed]) -> list[str]:
     """The slowest models, then what all come to."""
     done = sorted((a for a in found if a.seconds is not None), key=lambda a: -(a.seconds or 0))
@@ -231,6 +308,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="the one to canonicalize (default: the largest)")
     parser.add_argument("--runs", type=int, default=3, help="how often each is repeated (default: 3)")
     parser.add_argument("--growth", action="store_true", help="also analyze made models of growing size")
+    parser.add_argument("--names", action="store_true", help="also fingerprint and compare made models")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     given = parser.parse_args(arguments)
     paths = models_in(given.models)
@@ -245,6 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     largest = max(able, key=lambda a: a.megabytes)
     canonicalized = measure_canonicalization(given.model or Path(largest.model), given.runs)
     grown = [measure_growth(kind, layers, given.runs) for kind, layers in GROWTH if given.growth]
+    named = [measure_names(kind, options, given.runs) for kind, options in NAMES if given.names]
     if given.json:
         document: dict[str, Any] = {
             "machine": {"python": platform.python_version(), "processor": platform.machine()},
@@ -252,11 +331,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "start": asdict(started),
             "growth": [asdict(g) for g in grown],
             "canonicalization": asdict(canonicalized),
+            "names": [asdict(n) for n in named],
         }
         print(json.dumps(document, indent=2))
         return
     blocks = [show_analysis(analyzed), show_start(started), show_canonicalization(canonicalized)]
     blocks += [show_growth(grown)] if grown else []
+    blocks += [show_names(named)] if named else []
     print("\n\n".join("\n".join(block) for block in blocks))
 
 

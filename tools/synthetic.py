@@ -1,9 +1,10 @@
-"""Models that show how the cost of analysis grows: made here, of any size, without the weights.
+"""Models that show how cost grows: made here, of any size.
 
 Weights are holes in a sparse file beside the model: analysis does not read them, and 96 layers take
-no space. The graphs are spelled as exporters spell them::
+no space. With a seed they are random numbers. The graphs are spelled as exporters spell them::
 
     python tools/synthetic.py transformer --layers 96 folder/model.onnx
+    python tools/synthetic.py resnet --seed 0 folder/model.onnx
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+CHUNK = 1 << 24
+"""Random numbers that are drawn at a time."""
 
 
 @dataclass
@@ -52,7 +56,8 @@ class Sketch:
         return name
 
     def save(self, path: Path, inputs: Sequence[onnx.ValueInfoProto], output: str) -> Path:
-        """Write the model, and beside it a sparse file of zeros as long as its weights."""
+        """Write the model, and beside it a sparse file of zeros as long as its weights; `fill` makes numbers
+        of them."""
         tensors, offset = [], 0
         for name, shape in self.weights.items():
             tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape)
@@ -160,21 +165,58 @@ def conv(s: Sketch, name: str, x: str, out: int, each: int, kernel: int, groups:
     return s.op("Conv", x, weight, s.weight(f"{name}.bias", out), group=groups, pads=pads)
 
 
-KINDS: dict[str, Callable[[Path, int], Path]] = {
+def resnet(path: Path, layers: int = 50, blocks: Sequence[int] = (3, 4, 6, 3)) -> Path:
+    """ResNet-50 with its normalizations folded: 25.6 million weights; `layers` is not varied."""
+    s = Sketch()
+    x = s.op("Relu", conv(s, "stem", "image", 64, 3, 7, 1))
+    x = s.op("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4)
+    inside = 64
+    for stage, count in enumerate(blocks):
+        width = 64 << stage
+        for k in range(count):
+            name = f"{stage}.{k}"
+            y = s.op("Relu", conv(s, f"{name}.reduce", x, width, inside, 1, 1))
+            y = s.op("Relu", conv(s, f"{name}.deep", y, width, width, 3, 1))
+            y = conv(s, f"{name}.expand", y, 4 * width, width, 1, 1)
+            x = conv(s, f"{name}.skip", x, 4 * width, inside, 1, 1) if k == 0 else x
+            x = s.op("Relu", s.op("Add", x, y))
+            inside = 4 * width
+    y = s.op("Flatten", s.op("GlobalAveragePool", x))
+    y = s.op("Gemm", y, s.weight("fc.weight", 1000, inside), s.weight("fc.bias", 1000), transB=1)
+    return s.save(path, [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, 56, 56])], y)
+
+
+def fill(path: Path, seed: int) -> None:
+    """Random weights: normal numbers of deviation 0.02, all different enough for no two units to be alike."""
+    data = path.with_name(f"{path.name}.data")
+    count, rng = data.stat().st_size // 4, np.random.default_rng(seed)
+    with data.open("wb") as file:
+        for start in range(0, count, CHUNK):
+            numbers = rng.standard_normal(min(CHUNK, count - start), dtype=np.float32)
+            file.write((numbers * np.float32(0.02)).tobytes())
+
+
+KINDS: dict[str, Callable[..., Path]] = {
     "transformer": transformer,
     "shuffle": shuffle,
     "group-norm": group_norm,
+    "resnet": resnet,
 }
 
 
 def main() -> None:
     """Write one model."""
-    parser = argparse.ArgumentParser(description="Make a model without weights, to measure analysis on.")
+    parser = argparse.ArgumentParser(description="Make a model to measure on.")
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("path", type=Path)
     parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--vocabulary", type=int, default=1000, help="of a transformer")
+    parser.add_argument("--seed", type=int, help="fill in random weights")
     given = parser.parse_args()
-    KINDS[given.kind](given.path, given.layers)
+    more = {"vocabulary": given.vocabulary} if given.kind == "transformer" else {}
+    KINDS[given.kind](given.path, given.layers, **more)
+    if given.seed is not None:
+        fill(given.path, given.seed)
 
 
 if __name__ == "__main__":

@@ -26,9 +26,6 @@ Word = bytes
 Content = Callable[[str], Word]
 """What the digest says of a tensor's entries, by the tensor's name."""
 
-LARGE = 1 << 20
-"""Bytes of a tensor after which the memory that maps the file is given back."""
-
 TENSORS = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
 
 
@@ -48,8 +45,7 @@ def contents(model: Model) -> Content:
     def content(name: str) -> Word:
         array = model.tensor(name)
         digest = blake3(_bytes(array)).digest()
-        if array.nbytes >= LARGE:
-            model.drop_pages()
+        model.drop_pages(array)
         return digest
 
     return content
@@ -137,7 +133,7 @@ class _Digest:
 
     def _described(self, value: ir.Value) -> Iterator[str]:
         """The type and shape of an input; which sizes are one symbol, not what it is called."""
-        yield str(value.type)
+        yield _kind(value.type)
         for size in (value.shape or ()) if self.sizes else ():
             if isinstance(size, int):
                 yield str(size)
@@ -231,6 +227,17 @@ def _of_tensor(tensor: ir.TensorProtocol) -> Word:
     return word(
         "tensor", tensor.dtype.name, str(tuple(tensor.shape)), blake3(_bytes(tensor.numpy())).digest()
     )
+
+
+def _kind(kind: ir.TypeProtocol | None) -> str:
+    """The type of a value in words of our own, which no library changes."""
+    if isinstance(kind, ir.TensorType):
+        return kind.dtype.name
+    if isinstance(kind, ir.SequenceType | ir.OptionalType | ir.SparseTensorType):
+        inner = kind.elem_type if isinstance(kind.elem_type, ir.TypeProtocol) else None
+        name = kind.dtype.name if isinstance(kind, ir.SparseTensorType) or inner is None else _kind(inner)
+        return f"{type(kind).__name__}({name})"
+    return "unknown"
 
 
 def _plain(value: object) -> bytes | str:

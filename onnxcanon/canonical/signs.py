@@ -66,6 +66,7 @@ class Signs:
         whole = _whole(self.symmetry.read(self.model, name))
         if whole is None:
             return False
+        self.model.drop_pages(whole)
         for s, h in others:
             sign = self._sign(s, self.flips) * ~h
             whole = whole if (sign == 1).all() else whole * sign

@@ -217,6 +217,7 @@ class Walk:
             values = values * np.exp2(s.exponents(self.t)) * ~h
         values = values * np.exp2(site.exponents(self.t * self.known))
         level = self.measure.of_positions(values, site.shape)
+        self.model.drop_pages(values)
         names, inverse = np.unique(freedoms, return_inverse=True)
         solved = np.zeros(len(names), bool)
         for side, sign in enumerate((1, -1)):  # where a freedom acts both ways, what it multiplies decides
@@ -269,6 +270,7 @@ def lossy_freedoms(model: Model, symmetry: Symmetry, t: Floats) -> NDArray[np.bo
     lossy = np.zeros(len(t), bool)
     for name, action in symmetry.action(None, t).actions.items():
         array = symmetry.read(model, name)
+        model.drop_pages(array)
         if _stays_normal(array, action):
             continue
         moved = action(array)

@@ -12,7 +12,7 @@ from onnxcanon.cli.console import Verb, complain, emit, progress
 from onnxcanon.errors import OnnxcanonError
 
 if TYPE_CHECKING:
-    from onnxcanon.compare import Comparison
+    from onnxcanon.comparison import Comparison
 
 LEVELS = ("canonical", "content", "structure", "file")
 

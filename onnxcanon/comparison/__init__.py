@@ -4,6 +4,6 @@ Graphs are matched by structure, parameters by the map that takes one model to t
 spelled differently they are compared in normal form; where no map is found the models are run.
 """
 
-from onnxcanon.compare.comparison import VERDICTS, Comparison, compare
+from onnxcanon.comparison.verdict import VERDICTS, Comparison, compare
 
 __all__ = ["VERDICTS", "Comparison", "compare"]

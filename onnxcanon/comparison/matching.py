@@ -9,7 +9,7 @@ each other, nearest first, along the tree of orbits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from string import ascii_letters
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,14 @@ from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.group import Orbit
 
 Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
 Read = Callable[[str], NDArray[Any]]
 """The entries of a parameter, by its name in the symmetry."""
 
-WIDTH = 16
+WIDTH = 8
 """Features of a unit; half of them are sums of weights, half of squares."""
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 class Features:
@@ -56,10 +57,11 @@ class Features:
         return self.vectors
 
     def _contribute(self, name: str, number: int, moving: Sequence[int], total: Floats) -> None:
-        entries = self.read(name).astype(np.float64)
-        size = np.sqrt((entries**2).mean()) or 1.0
+        entries = self.read(name).astype(np.float32)
+        size = np.sqrt(np.square(entries, dtype=np.float64).mean()) or 1.0
         half = WIDTH // 2
-        for part, values in ((slice(0, half), entries / size), (slice(half, None), (entries / size) ** 2)):
+        entries = entries / np.float32(size)
+        for part, values in ((slice(0, half), entries), (slice(half, None), entries * entries)):
             weights = [
                 self._weights(name, number, axis, entries.shape)[..., part] for axis in range(entries.ndim)
             ]
@@ -67,14 +69,14 @@ class Features:
                 classes = self.symmetry.classes[name][axis]
                 np.add.at(total[:, part], classes.ravel(), _summed(values, weights, axis, classes.shape))
 
-    def _weights(self, name: str, number: int, axis: int, shape: tuple[int, ...]) -> Floats:
+    def _weights(self, name: str, number: int, axis: int, shape: tuple[int, ...]) -> Singles:
         """What the positions of an axis count as: [..., WIDTH] over the parameter's axes."""
         classes = self.symmetry.classes[name].get(axis)
         if classes is not None:
-            return self.vectors[classes]
+            return self.vectors[classes].astype(np.float32)
         rng = np.random.default_rng([number, axis])
         line = [n if k == axis else 1 for k, n in enumerate(shape)]
-        return rng.choice([-1.0, 1.0], (*line, WIDTH))
+        return rng.choice(np.array([-1, 1], np.float32), (*line, WIDTH))
 
     def _follow_parts(self, total: Floats) -> None:
         for derived in self.symmetry.solution.derived:
@@ -150,24 +152,52 @@ def assigned(ours: Floats, theirs: Floats) -> Ids:
     return np.asarray(chosen, np.int64)
 
 
-def _summed(values: Floats, weights: Sequence[Floats], axis: int, shape: tuple[int, ...]) -> Floats:
+def _summed(values: Singles, weights: Sequence[Singles], axis: int, shape: tuple[int, ...]) -> Singles:
     """The entries along an axis (with its context), weighted by all other axes and summed: [positions, k]."""
-    letters = ascii_letters[: values.ndim]
-    terms: list[Any] = [values, list(range(values.ndim))]
+    kept = [j for j, n in enumerate(shape) if n > 1]
+    count = prod(n for j, n in enumerate(values.shape) if j not in kept)
+    plain = kept in ([], [axis]) and all(_narrow(w, k) for k, w in enumerate(weights) if k != axis)
+    out = _by_products(values, weights, axis) if plain else _by_einsum(values, weights, axis, kept)
+    return np.asarray(out / np.float32(np.sqrt(max(count, 1)))).reshape(-1, out.shape[-1])
+
+
+def _narrow(weight: Singles, axis: int) -> bool:
+    """Whether the weights of an axis depend on no other one."""
+    return all(n == 1 for k, n in enumerate(weight.shape[:-1]) if k != axis)
+
+
+def _by_products(values: Singles, weights: Sequence[Singles], axis: int) -> Singles:
+    """As matrix products over all axes before, and all after: the larger of the two first."""
+    flat = [w.reshape(-1, w.shape[-1]) for w in weights]
+    before, after = _product(flat[:axis], flat[axis]), _product(flat[axis + 1 :], flat[axis])
+    n = values.shape[axis]
+    if len(before) > len(after):
+        first = (values.reshape(len(before), -1).T @ before).reshape(n, len(after), -1)
+        return np.asarray((first * after).sum(1))
+    first = (values.reshape(-1, len(after)) @ after).reshape(len(before), n, -1)
+    return np.asarray((first * before[:, None]).sum(0))
+
+
+def _product(weights: Sequence[Singles], like: Singles) -> Singles:
+    """The weights of several axes in one, over all their positions: [positions, k]."""
+    whole = np.ones((1, like.shape[-1]), np.float32)
+    for weight in weights:
+        whole = (whole[:, None] * weight).reshape(-1, like.shape[-1])
+    return whole
+
+
+def _by_einsum(values: Singles, weights: Sequence[Singles], axis: int, kept: list[int]) -> Singles:
+    """The general way, for labels that depend on the position along other axes."""
     feature = values.ndim
-    count = 1
+    terms: list[Any] = [values, list(range(values.ndim))]
     for k, weight in enumerate(weights):
         if k != axis:
             wide = [j for j, n in enumerate(weight.shape[:-1]) if n > 1]
             narrow = weight.reshape([weight.shape[j] for j in wide] + [weight.shape[-1]])
             terms += [narrow, [*wide, feature]]
-    kept = [j for j, n in enumerate(shape) if n > 1]
-    for j in range(len(letters)):
-        count *= 1 if j in kept else values.shape[j]
     if len(terms) == 2:
-        terms += [np.ones(weights[axis].shape[-1]), [feature]]
-    out = np.einsum(*terms, [*kept, feature], optimize=True) / np.sqrt(max(count, 1))
-    return np.asarray(out).reshape(-1, out.shape[-1])
+        terms += [np.ones(weights[axis].shape[-1], np.float32), [feature]]
+    return np.asarray(np.einsum(*terms, [*kept, feature], optimize=True))
 
 
 def _groups(symmetry: Symmetry) -> Ids:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxcanon.compare.correspondence import correspondence
-from onnxcanon.compare.maps import Difference, Match, match
+from onnxcanon.comparison.correspondence import correspondence
+from onnxcanon.comparison.maps import Difference, Match, match
 from onnxcanon.model import Model
 from onnxcanon.transform import Transform
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.canonical.fingerprint import hash_form
 from onnxcanon.canonical.scale import scaling
-from onnxcanon.compare.correspondence import Pair
-from onnxcanon.compare.matching import Features, matched
+from onnxcanon.comparison.correspondence import Pair
+from onnxcanon.comparison.matching import Features, Read, matched
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
 from onnxcanon.transform import Transform
@@ -29,6 +28,9 @@ its tensor, for terms may have cancelled where an exporter folded a rescaled nor
 
 CANCELLED = 2.0**-22
 """What rounding may do to an entry that we computed, of the root mean square of what it was computed from."""
+
+CHUNK = 1 << 17
+"""Entries that are compared together."""
 
 NEAREST_POWER = 2.0**-18
 """How near (as log2) an estimated factor is to a power of two that it is taken to be."""
@@ -97,13 +99,29 @@ def approximate_map(a: Model, b: Model, ours: Symmetry, theirs: Symmetry) -> Tra
     scaled_b, _ = scaling(b, theirs, "unit")
     if ours.solution.orbits:
         features = [
-            Features(symmetry, partial(symmetry.read, scaled.apply(model))).refine()
-            for model, symmetry, scaled in ((a, ours, scaled_a), (b, theirs, scaled_b))
+            Features(symmetry, _scaled_reader(*parts)).refine()
+            for parts in ((a, ours, scaled_a), (b, theirs, scaled_b))
+            for symmetry in [parts[1]]
         ]
         moved = scaled_a.then(ours.action(matched(ours, *features)))
     else:
         moved = scaled_a
     return snapped(moved.then(renamed(scaled_b.inverse(), theirs, ours)))
+
+
+def _scaled_reader(model: Model, symmetry: Symmetry, scaled: Transform) -> Read:
+    """Reads parameters scaled in single precision, which is enough to tell units apart."""
+
+    def read(name: str) -> NDArray[np.float32]:
+        array = symmetry.read(model, name)
+        out = array.astype(np.float32)
+        if name in scaled.actions:
+            for factor in scaled.actions[name].factor.values():
+                out *= factor.astype(np.float32)
+        model.drop_pages(array)
+        return out
+
+    return read
 
 
 def snapped(transform: Transform) -> Transform:
@@ -144,22 +162,46 @@ def differences(
 def _difference(
     name: str, other: str, ours: NDArray[np.generic], theirs: NDArray[np.generic], level: float
 ) -> Difference:
-    if ours.dtype.kind not in "fV" or ours.dtype != theirs.dtype or ours.shape != theirs.shape:
+    """Of two tensors; chunk by chunk, so that what is computed stays in the processor's cache."""
+    if ours.dtype != theirs.dtype or ours.shape != theirs.shape or ours.dtype.kind not in "fV":
         equal = int((ours == theirs).sum()) if ours.shape == theirs.shape else 0
         whole = max(ours.size, theirs.size)
         return Difference(name, other, whole, equal, equal, 0, float(equal < whole), float(equal < whole))
-    x, y = ours.astype(np.float64), theirs.astype(np.float64)
-    same = (x == y) | (np.isnan(x) & np.isnan(y))
-    with np.errstate(invalid="ignore"):
-        apart = np.where(same, 0.0, np.abs(x - y))
-        size = np.maximum(np.abs(x), np.abs(y))
-        own = float(np.sqrt((y**2).mean())) if y.size else 0.0
-        spread = float(y.std()) if y.size else 0.0
-        near = same | (apart <= ROUNDING * (size + spread) + CANCELLED * level)
-        relative = np.divide(apart, size, out=np.zeros_like(apart), where=size > 0)
-        distance = float(np.sqrt((apart**2).mean()) / own) if own else float((apart > 0).any())
-    counts = x.size, int(same.sum()), int(near.sum()), int(((y == 0) & (x != 0)).sum())
-    return Difference(name, other, *counts, float(relative.max(initial=0.0)), distance)
+    x, y = ours.reshape(-1), theirs.reshape(-1)
+    spread = float(y.std(dtype=np.float64)) if y.size else 0.0
+    total = _Total()
+    for start in range(0, len(x), CHUNK):
+        total.add(x[start : start + CHUNK], y[start : start + CHUNK], ROUNDING * spread + CANCELLED * level)
+    own = np.sqrt(total.size)
+    distance = float(np.sqrt(total.apart) / own) if own else float(total.apart > 0)
+    counts = x.size, total.equal, total.near, total.zeroed
+    return Difference(name, other, *counts, total.largest, distance)
+
+
+class _Total:
+    """What the chunks of two tensors add up to."""
+
+    def __init__(self) -> None:
+        self.equal = self.near = self.zeroed = 0
+        self.largest = self.apart = self.size = 0.0
+
+    def add(self, ours: NDArray[np.generic], theirs: NDArray[np.generic], allowed: float) -> None:
+        """One more chunk; entries may be `allowed` apart beside what is relative to them."""
+        x, y = ours.astype(np.float64), theirs.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            self.size += float(np.dot(y, y))
+            same = (x == y) | (np.isnan(x) & np.isnan(y))
+            self.equal += int(same.sum())
+            if same.all():
+                self.near += len(x)
+                return
+            apart = np.where(same, 0.0, np.abs(x - y))
+            size = np.maximum(np.abs(x), np.abs(y))
+            self.near += int((same | (apart <= ROUNDING * size + allowed)).sum())
+            self.zeroed += int(((y == 0) & (x != 0)).sum())
+            self.apart += float(np.dot(apart, apart))
+            relative = np.divide(apart, size, out=np.zeros_like(apart), where=size > 0)
+            self.largest = max(self.largest, float(relative.max()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,26 +249,34 @@ def match(
     """
     say("comparing parameters")
     nothing = Transform({}, a.name)
-    unmoved = differences(nothing, a, b, pairs, levels)
     if all(_same_bytes(a, name, b, other) for name, other in pairs):
-        return Match(nothing, unmoved, identical=True)
+        return Match(nothing, differences(nothing, a, b, pairs), identical=True)
     say("analyzing")
     ours, theirs = symmetry(a, sizes), symmetry(b, sizes)
     if not same_symmetry(ours, theirs):
-        return Match(nothing, unmoved)
+        return Match(nothing, differences(nothing, a, b, pairs, levels))
     say("comparing canonical forms")
     exact = _through_canonical_forms(a, b, ours, theirs)
-    tried = [Match(nothing, unmoved), Match(exact, differences(exact, a, b, pairs, levels))]
-    if not tried[-1].exact:
-        say("matching units")
-        near = approximate_map(a, b, ours, theirs)
-        tried.append(Match(near, differences(near, a, b, pairs, levels)))
-    return min(tried, key=lambda m: m.distance)
+    mapped = exact.apply(a)
+    if all(np.array_equal(mapped.tensor(name), b.tensor(other)) for name, other in pairs):
+        return Match(exact, differences(exact, a, b, pairs))
+    say("matching units")
+    near = approximate_map(a, b, ours, theirs)
+    found = Match(near, differences(near, a, b, pairs, levels))
+    if found.same:
+        return found
+    others = [Match(t, differences(t, a, b, pairs, levels)) for t in (exact, nothing)]
+    return min([found, *others], key=lambda m: m.distance)
 
 
 def _same_bytes(a: Model, name: str, b: Model, other: str) -> bool:
     one, two = a.tensor(name), b.tensor(other)
-    return one.dtype == two.dtype and one.shape == two.shape and one.tobytes() == two.tobytes()
+    if one.dtype != two.dtype or one.shape != two.shape:
+        return False
+    if one.dtype.kind == "O":
+        return bool((one == two).all())
+    ours, theirs = (np.ascontiguousarray(array).reshape(-1).view(np.uint8) for array in (one, two))
+    return np.array_equal(ours, theirs)
 
 
 def _through_canonical_forms(a: Model, b: Model, ours: Symmetry, theirs: Symmetry) -> Transform:
