@@ -17,7 +17,7 @@ from onnxcanon.transform import Transform
 from tests import small_models
 from tests.disguise import disguised
 from tests.fuzz.graphs import generate
-from tests.shared import MODELS, SHIPPED, TWINS, document, each
+from tests.shared import MODELS, ROOT, SHIPPED, TWINS, document, each
 
 ALIKE = ("base", "twin_perm", "twin_pow2", "twin_sign", "twin_anon", "reexport_extdata")
 LARGEST = 8_000_000  # bytes of a file that the quick tests read
@@ -26,6 +26,13 @@ LARGEST = 8_000_000  # bytes of a file that the quick tests read
 @cache
 def name(path: Path, level: str = "canonical") -> str:
     return fingerprint(load(path), level)[0]
+
+
+@pytest.mark.parametrize("path", each(SHIPPED))
+def test_names_are_kept_for_ever(path: Path) -> None:
+    """A change of these needs a new version in the name: registries hold them."""
+    for level, golden in document(ROOT / "tests" / "golden" / "fingerprints.json")[path.name].items():
+        assert name(path, level) == golden
 
 
 @pytest.mark.parametrize("folder", each(TWINS))
