@@ -89,6 +89,11 @@ class View:
     axes: tuple[tuple[int, Ids | None] | None, ...]
     taken: Mapping[int, int] = field(default_factory=dict)
 
+    @property
+    def whole(self) -> bool:
+        """Whether it shows every position of the parameter."""
+        return not self.taken and all(source is None or source[1] is None for source in self.axes)
+
 
 @dataclass(frozen=True, eq=False)
 class Cut:
@@ -292,9 +297,13 @@ class Labels:
         shape = view.parameter.shape
         bound = store[source]
         view.parameter.readers[source] = view.parameter.readers[source] or self.cause.node
+        new = self.ledger.new_units if units else self.ledger.new_degrees
         if bound is None:
             context = {*around, *view.taken}
             wide = [n if k == source or k in context else 1 for k, n in enumerate(shape)]
+            if groups == 1 and view.whole:
+                bound = store[source] = np.full(wide, ZERO) if zero else new(wide)
+                return bound
             bound = store[source] = np.full(wide, -1, np.int64)
         chosen = self._chosen(view, bound)
         fresh = np.zeros(bound.shape, bool)
@@ -307,10 +316,9 @@ class Labels:
             elif groups > 1 and count == bound.size and len(around) == 1:
                 each = bound.shape[around[0]] // groups
                 narrow = [groups if k == around[0] else n for k, n in enumerate(bound.shape)]
-                new = self.ledger.new_units(narrow) if units else self.ledger.new_degrees(narrow)
-                bound[...] = np.repeat(new, each, around[0])
+                bound[...] = np.repeat(new(narrow), each, around[0])
             else:
-                bound[fresh] = self.ledger.new_units((count,)) if units else self.ledger.new_degrees((count,))
+                bound[fresh] = new((count,))
         return bound[chosen]
 
     def record_shown(self) -> None:
