@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,11 @@ def test_names_of_the_package() -> None:
         assert getattr(onnxcanon, name) is not None
     with pytest.raises(AttributeError, match="nothing_such"):
         _ = onnxcanon.nothing_such
+
+
+def test_no_verb_is_hidden_by_a_module_of_its_name() -> None:
+    """Importing `onnxcanon.x` sets the attribute x of the package, whatever stood there."""
+    assert [name for name in onnxcanon.__all__ if find_spec(f"onnxcanon.{name}") is not None] == []
 
 
 # Misuse
