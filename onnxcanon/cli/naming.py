@@ -127,6 +127,6 @@ def compare(
 
 def _no_map(found: Comparison) -> str:
     """Why there is no transform to save."""
-    if found.verdict == "identical":
-        return "for nothing has to move"
-    return "for the graphs differ" if found.verdict == "equivalent" else "for no map was found"
+    if not found.same:
+        return "for no map was found"
+    return "for the graphs differ" if found.verdict == "equivalent" else "for nothing has to move"
