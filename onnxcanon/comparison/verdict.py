@@ -91,7 +91,7 @@ class Comparison:
             lines += [f"  {_told(d)}" for d in apart[:SHOWN]]
             if len(apart) > SHOWN:
                 lines.append(f"  and {len(apart) - SHOWN} more")
-        return "\\n".join(lines)
+        return "\n".join(lines)
 
 
 def compare(
