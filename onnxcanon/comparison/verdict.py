@@ -117,6 +117,9 @@ def compare(
         seed: what inputs for that are drawn from.
         data: inputs by name for that, instead of drawn ones.
         progress: called with a short line before each step that lasts.
+
+    Raises:
+        RuntimeUnavailableError: models have to be run, and CUDA was asked for where there is none.
     """
     say = progress or (lambda _: None)
     known = dict(sizes or {})
@@ -188,15 +191,19 @@ def _run(
     *,
     rtol: float | None,
     sizes: dict[str, int],
+    device: str,
     **options: Any,
 ) -> Comparison:
     """The verdict by running both models: close or different."""
     from onnxcanon.errors import RuntimeUnavailableError
     from onnxcanon.runtime import verify
+    from onnxcanon.runtime.devices import providers_for
 
     kept = () if found is None else tuple(found.differences)
+    if device not in ("auto", "cpu"):
+        providers_for(device)  # what was asked for and is not there is an error, not an answer
     try:
-        ran = verify(a, b, rtol=rtol, shapes=sizes or None, **options)
+        ran = verify(a, b, rtol=rtol, shapes=sizes or None, device=device, **options)
     except RuntimeUnavailableError as error:
         reason = f"{where}; their outputs could not be compared: {error}"
         return Comparison(a.name, b.name, "different", reason, None, kept)
