@@ -23,6 +23,10 @@ SAME = frozenset(VERDICTS[:3])
 SHOWN = 8
 """Tensors whose differences are printed."""
 
+KIN = 0.5
+"""Weights that differ by less than this share of their size belong to one training: those of two differ by
+as much as they are large, or more."""
+
 Say = Callable[[str], None]
 
 
@@ -245,11 +249,14 @@ def _parting(found: Match) -> str:
 
 def _kinship(found: Sequence[Difference], entries: int, near: int) -> str:
     """What one model may be of the other."""
-    zeroed = sum(d.zeroed for d in found)
+    apart, zeroed = entries - near, sum(d.zeroed for d in found)
+    if zeroed >= 0.9 * apart and near > apart - zeroed:
+        return f": B looks like A pruned ({zeroed:,} entries are zero in B alone)"
     if near * 2 > entries:
-        if zeroed and zeroed >= 0.9 * (entries - near):
-            return f": B looks like A pruned ({zeroed:,} entries are zero in B alone)"
         return f": one looks like the other changed in part ({near / entries:.2%} of the entries are equal)"
+    share = float(np.sqrt(sum(d.entries * d.distance**2 for d in found) / entries))
+    if share < KIN:
+        return f": one looks like the other trained further (weights differ by {share:.1%} of their size)"
     return ""
 
 
