@@ -24,8 +24,10 @@ if TYPE_CHECKING:
         compare,
         fingerprint,
         scramble,
+        sketch,
         verify,
     )
+    from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
     from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
     from onnxcanon.model import Model, load
@@ -45,6 +47,7 @@ __all__ = [
     "OnnxcanonError",
     "RuntimeUnavailableError",
     "Scrambled",
+    "Sketch",
     "Transform",
     "TransformError",
     "Verification",
@@ -56,6 +59,7 @@ __all__ = [
     "load",
     "load_transform",
     "scramble",
+    "sketch",
     "verify",
 ]
 
@@ -70,8 +74,10 @@ _HOMES = {
         "compare",
         "fingerprint",
         "scramble",
+        "sketch",
         "verify",
     ),
+    "canonical.sketch": ("Sketch",),
     "comparison": ("Comparison",),
     "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),
     "model": ("Model", "load"),

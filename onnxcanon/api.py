@@ -22,6 +22,7 @@ from onnxcanon.runtime.verification import Verification
 from onnxcanon.transform import Transform, load_transform
 
 if TYPE_CHECKING:
+    from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
     from onnxcanon.symmetry.analysis import Symmetry
 
@@ -37,6 +38,7 @@ __all__ = [
     "load",
     "load_transform",
     "scramble",
+    "sketch",
     "verify",
 ]
 
@@ -293,6 +295,27 @@ def fingerprint(
     found, notes = digest(original, level, _known(original, sizes))
     structure = found if level == "structure" else digest(original, "structure")[0]
     return Fingerprint(original.name, found, structure, report.weights(original), level, tuple(notes))
+
+
+def sketch(
+    model: ModelSource, *, sizes: Mapping[str, int] | None = None, progress: Progress | None = None
+) -> Sketch:
+    """A few kilobytes by which copies of a model are found again that were rescaled or changed a little.
+
+    Args:
+        model: the model; its weights are read parameter by parameter.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: the model cannot be read.
+    """
+    from onnxcanon.canonical.sketch import sketch as draw
+
+    original = load(model)
+    if progress is not None:
+        progress(f"sketching {original.name}")
+    return draw(original, _known(original, sizes))
 
 
 def compare(

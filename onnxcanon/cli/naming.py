@@ -30,16 +30,27 @@ LEVELS = ("canonical", "content", "structure", "file")
     show_default=True,
     help="What the fingerprint looks through.",
 )
+@click.option(
+    "--sketch", "sketched", is_flag=True, help="Add a sketch of each model to the document of --json."
+)
 @options.shape_option
 @options.json_option
-def fingerprint(models: tuple[Path, ...], level: str, sizes: dict[str, int], as_json: bool) -> int:
+def fingerprint(
+    models: tuple[Path, ...], level: str, sketched: bool, sizes: dict[str, int], as_json: bool
+) -> int:
     """Print a fingerprint of each MODEL, one line per file, the digest first.
 
     It is equal for files that differ by permutation, power-of-two scale, sign, names, metadata, node order,
     producer or storage. Of the other levels, content keeps to the weights as they are, structure leaves them
     out, file is a digest of the bytes.
+
+    A sketch is no name: sketches of copies that were rescaled by other factors, or trained further, are
+    nearly the same. In Python, Sketch.from_json reads one, and its distance compares two.
     """
+    if sketched and not as_json:
+        raise click.UsageError("--sketch needs --json", click.get_current_context())
     from onnxcanon.api import fingerprint as run
+    from onnxcanon.api import sketch
 
     documents = []
     failed = False
@@ -47,13 +58,14 @@ def fingerprint(models: tuple[Path, ...], level: str, sizes: dict[str, int], as_
         try:
             with progress(as_json) as say:
                 found = run(model, level=level, sizes=sizes, progress=say)
+                drawn = {"sketch": sketch(model, sizes=sizes, progress=say).to_json()} if sketched else {}
         except OnnxcanonError as error:
             if len(models) == 1:
                 raise
             failed = True
             complain(str(error))  # and go on with the others
             continue
-        documents.append(found.to_json())
+        documents.append({**found.to_json(), **drawn})
         if not as_json:
             click.echo(f"{found}  {model}")
         for note in found.notes:
