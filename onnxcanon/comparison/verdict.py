@@ -256,7 +256,7 @@ def _kinship(found: Sequence[Difference], entries: int, near: int) -> str:
         return f": one looks like the other changed in part ({near / entries:.2%} of the entries are equal)"
     share = float(np.sqrt(sum(d.entries * d.distance**2 for d in found) / entries))
     if share < KIN:
-        return f": one looks like the other trained further (weights differ by {share:.1%} of their size)"
+        return f": one looks like the other trained further (weights differ by {share:.1e} of their size)"
     return ""
 
 
