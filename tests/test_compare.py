@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 import onnxcanon as oc
-from onnxcanon.comparison import VERDICTS, Comparison, compare
+from onnxcanon.comparison import VERDICTS, Comparison, compare, verdict
 from onnxcanon.comparison.correspondence import correspondence
 from onnxcanon.comparison.maps import match
 from onnxcanon.model import Model, load
@@ -427,3 +427,35 @@ def test_misuse_is_one_line_and_2(shell: Shell, shelf: Path, args: list[str], ca
     assert result.status == 2
     assert cause in result.complaint
     assert before == {path.name: path.read_bytes() for path in shelf.iterdir()}
+
+
+@pytest.mark.parametrize("path", each(SHIPPED[:1]))
+def test_a_coarser_copy_is_called_so(path: Path) -> None:
+    model = load(path)
+    names = [n for n in model.tensor_names() if len(model.tensor_info(n)[0]) == 2]
+
+    def copy(coarser: Callable[[np.ndarray], np.ndarray]) -> Model:
+        return model.with_tensors({n: coarser(model.tensor(n)).astype(np.float32) for n in names})
+
+    step = {n: np.abs(model.tensor(n)).max() / 127 for n in names}
+    eighth = model.with_tensors(
+        {n: (np.rint(model.tensor(n) / step[n]) * step[n]).astype(np.float32) for n in names}
+    )
+    assert "quantized" in oc.compare(model, eighth).reason
+    assert "half precision" in oc.compare(model, copy(lambda w: w.astype(np.float16))).reason
+
+
+def test_a_wrong_rule_of_the_normal_form_ends_in_no_equivalence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs that a broken rule makes one are told apart by their outputs."""
+    proto = small_models.mlp()
+    other = edited(proto, lambda g: setattr(next(n for n in g.node if n.op_type == "Relu"), "op_type", "Abs"))
+    assert not oc.compare(proto, other).same
+    genuine = verdict.correspondence
+
+    def blind(a: Model, b: Model, *, versions: bool = True) -> object:
+        return genuine(a, b, versions=versions) if versions else [(n, n) for n in a.tensor_names()]
+
+    monkeypatch.setattr(verdict, "correspondence", blind)
+    found = oc.compare(proto, other)
+    assert not found.same
+    assert "defect" in found.reason

@@ -29,6 +29,9 @@ its tensor, for terms may have cancelled where an exporter folded a rescaled nor
 CANCELLED = 2.0**-22
 """What rounding may do to an entry that we computed, of the root mean square of what it was computed from."""
 
+FEW = 256
+"""Different values that the entries of a quantized tensor have at most."""
+
 CHUNK = 1 << 17
 """Entries that are compared together."""
 
@@ -47,6 +50,9 @@ class Difference:
         equal: how many of them are the same bit for bit (0 and -0 are).
         near: how many differ by no more than rounding.
         zeroed: how many are zero in the second model only.
+        values: how many different values the second model's entries have, where they are so few that they
+            look quantized; else 0.
+        halved: whether the second model's entries fit into half precision and the first one's do not.
         largest: the largest difference of two entries, relative to the larger of them.
         distance: the root mean square of all differences, relative to that of the second tensor's entries.
     """
@@ -59,6 +65,8 @@ class Difference:
     zeroed: int
     largest: float
     distance: float
+    values: int = 0
+    halved: bool = False
 
     @property
     def rounded(self) -> bool:
@@ -175,7 +183,16 @@ def _difference(
     own = np.sqrt(total.size)
     distance = float(np.sqrt(total.apart) / own) if own else float(total.apart > 0)
     counts = x.size, total.equal, total.near, total.zeroed
-    return Difference(name, other, *counts, total.largest, distance)
+    values, halved = (0, False) if total.near == x.size else _coarse(x[:CHUNK], y[:CHUNK])
+    return Difference(name, other, *counts, total.largest, distance, values, halved)
+
+
+def _coarse(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> tuple[int, bool]:
+    """How many values theirs are if they look quantized, and whether they alone fit into half precision."""
+    before, after = len(np.unique(ours)), len(np.unique(theirs))
+    with np.errstate(over="ignore"):
+        halved = [bool((a.astype(np.float16).astype(a.dtype) == a).all()) for a in (ours, theirs)]
+    return after if after <= FEW and 2 * after < before else 0, halved == [False, True]
 
 
 class _Total:

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxcanon.comparison.correspondence import correspondence
 from onnxcanon.comparison.maps import Difference, Match, match
+from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
 from onnxcanon.transform import Transform
 
@@ -135,12 +136,14 @@ def compare(
         return _comparison(a, b, verdict, _proof(found), found)
     other = _in_normal_form(a, b, say, known)
     if isinstance(other, Match) and other.same:
-        reason = f"their normal forms have the same graph, {_proof(other)}"
-        return Comparison(a.name, b.name, "equivalent", reason, None, tuple(other.differences))
-    found = found or (other if isinstance(other, Match) else None)
+        where = f"their normal forms have the same graph, {_proof(other)}"
+        sizes = {**common_sizes(a, b), **known}
+    else:
+        found = found or (other if isinstance(other, Match) else None)
+        where = _parting(found) if found is not None else str(other)
     say("running both models")
-    where = _parting(found) if found is not None else str(other)
-    return _run(a, b, found, where, rtol=rtol, sizes=known, device=device, seed=seed, data=data, progress=say)
+    ran = _run(a, b, rtol=rtol, sizes=dict(sizes or {}), device=device, seed=seed, data=data, progress=say)
+    return _judged(a, b, found, other, where, ran)
 
 
 def _comparison(a: Model, b: Model, verdict: str, reason: str, found: Match) -> Comparison:
@@ -188,34 +191,46 @@ def common_sizes(a: Model, b: Model) -> dict[str, int]:
 
 
 def _run(
-    a: Model,
-    b: Model,
-    found: Match | None,
-    where: str,
-    *,
-    rtol: float | None,
-    sizes: dict[str, int],
-    device: str,
-    **options: Any,
-) -> Comparison:
-    """The verdict by running both models: close or different."""
-    from onnxcanon.errors import RuntimeUnavailableError
+    a: Model, b: Model, *, sizes: dict[str, int], device: str, **options: Any
+) -> Verification | RuntimeUnavailableError:
+    """The comparison of both models' outputs, or why there is none."""
     from onnxcanon.runtime import verify
     from onnxcanon.runtime.devices import providers_for
 
-    kept = () if found is None else tuple(found.differences)
     if device not in ("auto", "cpu"):
         providers_for(device)  # what was asked for and is not there is an error, not an answer
     try:
-        ran = verify(a, b, rtol=rtol, shapes=sizes or None, device=device, **options)
+        return verify(a, b, shapes=sizes or None, device=device, **options)
     except RuntimeUnavailableError as error:
-        reason = f"{where}; their outputs could not be compared: {error}"
-        return Comparison(a.name, b.name, "different", reason, None, kept)
+        return error
+
+
+def _judged(
+    a: Model,
+    b: Model,
+    found: Match | None,
+    normal: Match | str,
+    where: str,
+    ran: Verification | RuntimeUnavailableError,
+) -> Comparison:
+    """The verdict on models whose outputs were compared, `normal` being what was found on normal forms.
+
+    That these agree is proof enough unless a rule that rewrites them is wrong; outputs would show that.
+    """
+    agree = isinstance(normal, Match) and normal.same
+    kept = normal.differences if isinstance(normal, Match) and agree else found.differences if found else ()
+    if isinstance(ran, RuntimeUnavailableError):
+        verdict = "equivalent" if agree else "different"
+        reason = f"{where}; their outputs could not be compared: {ran}"
+        return Comparison(a.name, b.name, verdict, reason, None, tuple(kept))
+    if agree:
+        if ran.same:
+            return Comparison(a.name, b.name, "equivalent", where, None, tuple(kept), ran)
+        where = f"{where}, but they compute something else: a defect of ours, please report both models"
     if ran.same:
-        return Comparison(
-            a.name, b.name, "close", f"{where}, but their outputs agree: {ran.reason}", None, kept, ran
-        )
-    return Comparison(a.name, b.name, "different", f"{where}; {ran.reason}", None, kept, ran)
+        reason = f"{where}, but their outputs agree: {ran.reason}"
+        return Comparison(a.name, b.name, "close", reason, None, tuple(kept), ran)
+    return Comparison(a.name, b.name, "different", f"{where}; {ran.reason}", None, tuple(kept), ran)
 
 
 # -- words ------------------------------------------------------------------------------------------
@@ -252,6 +267,11 @@ def _kinship(found: Sequence[Difference], entries: int, near: int) -> str:
     apart, zeroed = entries - near, sum(d.zeroed for d in found)
     if zeroed >= 0.9 * apart and near > apart - zeroed:
         return f": B looks like A pruned ({zeroed:,} entries are zero in B alone)"
+    unlike = [d for d in found if not d.rounded]
+    if all(d.halved for d in unlike):
+        return ": B looks like A rounded to half precision"
+    if sum(d.entries for d in unlike if d.values) > sum(d.entries for d in unlike) / 2:
+        return f": B looks like A quantized (tensors of at most {max(d.values for d in unlike)} values)"
     if near * 2 > entries:
         return f": one looks like the other changed in part ({near / entries:.2%} of the entries are equal)"
     share = float(np.sqrt(sum(d.entries * d.distance**2 for d in found) / entries))
