@@ -40,8 +40,6 @@ SLOW = {
 }
 """Small models whose analysis takes a second."""
 SMALL = [path for path in MODELS if path.stat().st_size < 1_000_000 and path.stem not in SLOW]
-INTEGER_WEIGHTS = {"mobilenet-edgetpu-qdq-fragment", "tract-qlstm-scan"}
-"""Models whose integer weights move: they count as part of the graph, so no correspondence is found yet."""
 
 UNMOVED = ("base", "reexport", "reexport_raw", "twin_sign")
 """Files that may hold the very parameters of the base: other graphs, and signs that the exporter folded."""
@@ -146,8 +144,6 @@ def test_the_same_function_by_another_freedom_is_at_least_close(folder: Path) ->
 def test_scrambled_twins_are_symmetric_to_the_last_bit(path: Path) -> None:
     model = load(path)
     twin = oc.scramble(model, seed=5).model
-    if path.stem in INTEGER_WEIGHTS:
-        pytest.xfail("integer weights that move have no correspondence yet")
     found = compare(model, twin)
     assert found.verdict == ("identical" if path.stem in TRIVIAL else "symmetric"), str(found)
     every, equal = entries(found)
@@ -161,8 +157,6 @@ def test_twins_by_any_positive_factors_are_symmetric_within_rounding(path: Path)
     model = load(path)
     group = symmetry(model)
     twin = group.random(np.random.default_rng(1), pow2=False).apply(model)
-    if path.stem in INTEGER_WEIGHTS:
-        pytest.xfail("integer weights that move have no correspondence yet")
     found = compare(model, twin)
     assert found.verdict in ("identical", "symmetric"), str(found)
     assert (found.verdict == "identical") <= (path.stem in TRIVIAL)
@@ -182,8 +176,8 @@ def test_one_changed_entry_is_seen_under_a_map(path: Path) -> None:
     group = symmetry(model)
     other = group.random(rng, pow2=False).apply(changed)
     pairs = correspondence(model, other)
-    assert (pairs is None) == (path.stem in INTEGER_WEIGHTS)
-    assert pairs is None or not match(model, other, pairs, lambda _: None).same
+    assert pairs is not None
+    assert not match(model, other, pairs, lambda _: None).same
 
 
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))

@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from onnxcanon.model import Model
 from onnxcanon.symmetry.graphs import inlined, live
+from onnxcanon.symmetry.trace import INDEX_TYPES
 
 Word = bytes
 """32 bytes of BLAKE3."""
@@ -52,12 +53,13 @@ def contents(model: Model) -> Content:
 
 
 def shapes_alone(model: Model, smallest: int = 2) -> Content:
-    """Nothing about the entries of weights: floating-point tensors of `smallest` entries or more."""
+    """Nothing about the entries of weights, also quantized ones: tensors of numbers that are no indices, of
+    `smallest` entries or more."""
     whole = contents(model)
 
     def content(name: str) -> Word:
         shape, dtype = model.tensor_info(name)
-        weight = dtype.is_floating_point() and int(np.prod(shape, dtype=np.int64)) >= smallest
+        weight = dtype not in INDEX_TYPES and int(np.prod(shape, dtype=np.int64)) >= smallest
         return b"" if weight else whole(name)
 
     return content
