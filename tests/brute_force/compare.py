@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxcanon.model import load
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.symmetry.labels import Labelled, State
 from onnxcanon.transform import move
 from tests.brute_force.function import Function, Places
 from tests.brute_force.groups import chain, products
@@ -25,6 +26,7 @@ class Reason(StrEnum):
     PINNED = "an axis permutation is missed: the analyzer pins units it moves, with a cause"
     BARRIER = "an axis permutation is missed: the analyzer reports a node it does not see through"
     REPEATED = "positions of an axis that read the same unit change places; ours keep the order of occurrence"
+    REJOINED = "an axis permutation is missed: slices joined again as they were are held each to itself"
     ARITHMETIC = "operands of a commutative operator change roles, or terms of one sum"
     CONTEXT = "a permutation of an axis that depends on the position along another"
     ENTRIES = "entries of one parameter change places one by one"
@@ -106,6 +108,8 @@ def _search(case: Case, f: Function, found: Symmetry, result: Result) -> None:
             if missing := [g for g in group.generators if g not in wider]:
                 result.missed = missing[0]
                 result.reason = _reason(f, found, kind, missing[0])
+                if result.reason == Failure.MISSED and _joins_slices(found, f, missing[0]):
+                    result.reason = Reason.REJOINED
                 if kind == "axes" and not Function(case, tagged=True).keeps(missing[0]):
                     result.reason = Reason.ARITHMETIC
                 return
@@ -192,6 +196,38 @@ def _reason(f: Function, found: Symmetry, kind: str, missed: Places) -> Reason |
     if kind == "within":
         return Reason.CONTEXT if all(_nested(f, n, missed) for n in f.shapes) else Reason.ENTRIES
     return Reason.PARAMETERS if _whole_parameters(f, missed) else Reason.ACROSS
+
+
+def _joins_slices(found: Symmetry, f: Function, g: Places) -> bool:
+    """Whether slices of an axis are joined again, and an axis permutation moves units from one to another."""
+    values, names = found.trace.values, found.trace.names
+    for node in (n for n in found.trace.nodes if n.op_type == "Concat"):
+        makers = [v.producer() for v in node.inputs if v is not None]
+        if len({m.inputs[0] for m in makers if m is not None and m.op_type in ("Slice", "Split")}) != 1:
+            continue
+        pieces = [_units(values[names[v]], found) for v in node.inputs if v is not None]
+        if any(_moves_between(f, found, g, p, q) for p, q in combinations(pieces, 2)):
+            return True
+    return False
+
+
+def _units(value: Labelled, found: Symmetry) -> set[int]:
+    """The classes of the labels on a value."""
+    return {
+        int(c) for ids in value.ids if not isinstance(ids, State) for c in found.solution.classes[ids].ravel()
+    }
+
+
+def _moves_between(f: Function, found: Symmetry, g: Places, ours: set[int], others: set[int]) -> bool:
+    """Whether an axis permutation takes a position of one set of units to one of another."""
+    for name, _, classes in _labelled_axes(f, found):
+        shape = f.shapes[name]
+        own = np.broadcast_to(classes, shape).reshape(-1)
+        source = own[g[f.slices[name]] - f.slices[name].start]
+        mine, theirs = np.isin(own, list(ours - others)), np.isin(source, list(others - ours))
+        if (mine & theirs).any():
+            return True
+    return False
 
 
 def _moves_pinned(f: Function, found: Symmetry, g: Places) -> bool:
