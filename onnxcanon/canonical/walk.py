@@ -18,7 +18,6 @@ from onnxcanon.canonical.sites import Floats, Site, sites_of
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.transform import Action
 
 UNEVEN = (40, 20, 10, -1)
 """Where bits would be lost, units whose sides differ by 2^40 give way first, then those by 2^20, 2^10,
@@ -41,7 +40,8 @@ class Measure:
         if self.exact:
             return binary_exponent(values.max(rest, keepdims=True, initial=0.0)).reshape(-1)
         with np.errstate(divide="ignore"):
-            level: Floats = 0.5 * np.log2((values**2).sum(rest, keepdims=True)).reshape(-1)
+            squares = np.square(values, dtype=np.float64)
+            level: Floats = 0.5 * np.log2(squares.sum(rest, keepdims=True)).reshape(-1)
         return level
 
     def together(self, levels: Floats, groups: Ids, count: int) -> Floats:
@@ -212,12 +212,11 @@ class Walk:
         freedoms: Ids,
         signs: Ids,
     ) -> bool:
-        values = np.abs(self.symmetry.read(self.model, name).astype(np.float64))
-        for s, h in zip(others, hidden, strict=True):
-            values = values * np.exp2(s.exponents(self.t)) * ~h
-        values = values * np.exp2(site.exponents(self.t * self.known))
-        level = self.measure.of_positions(values, site.shape)
-        self.model.drop_pages(values)
+        array = self.symmetry.read(self.model, name)
+        factors = [np.exp2(s.exponents(self.t)) * ~h for s, h in zip(others, hidden, strict=True)]
+        factors.append(np.exp2(site.exponents(self.t * self.known)))
+        level = self.measure.of_positions(_magnitudes(array, factors, exact=self.measure.exact), site.shape)
+        self.model.drop_pages(array)
         names, inverse = np.unique(freedoms, return_inverse=True)
         solved = np.zeros(len(names), bool)
         for side, sign in enumerate((1, -1)):  # where a freedom acts both ways, what it multiplies decides
@@ -234,6 +233,18 @@ class Walk:
         return bool(solved.any())
 
 
+def _magnitudes(array: NDArray[Any], factors: list[Floats], *, exact: bool) -> NDArray[Any]:
+    """The magnitudes of entries times factors that broadcast against them; `exact` says that these are powers
+    of two (or 0), which single precision then takes as well where no product leaves its normal numbers."""
+    acting = [factor for factor in factors if (factor != 1).any()]
+    levels = [np.log2(factor[factor > 0]).astype(np.int64) for factor in acting] if exact else []
+    single = exact and _stays_normal(array, levels)
+    out: NDArray[Any] = np.abs(array if single else array.astype(np.float64))
+    for factor in acting:
+        out *= factor.astype(out.dtype)
+    return out
+
+
 def exact_exponents(model: Model, symmetry: Symmetry, t: Floats) -> tuple[Floats, list[str]]:
     """Exponents with those taken back whose powers of two would overflow or lose bits to subnormals."""
     t = t.copy()
@@ -247,12 +258,13 @@ def exact_exponents(model: Model, symmetry: Symmetry, t: Floats) -> tuple[Floats
     return t, notes
 
 
-def _stays_normal(array: NDArray[Any], action: Action) -> bool:
-    """Whether powers of two leave all entries within the normal numbers of their type, as its exponents alone
-    show: then no bit can be lost."""
+def _stays_normal(array: NDArray[Any], levels: list[Ids]) -> bool:
+    """Whether powers of two, given by their exponents for each axis, leave all entries within the normal
+    numbers of single precision: then no bit can be lost."""
     if array.dtype != np.float32:
         return False
-    levels = [np.frexp(factor)[1] - 1 for factor in action.factor.values()]
+    if not levels:
+        return True
     up = sum(max(int(e.max(initial=0)), 0) for e in levels)
     down = sum(min(int(e.min(initial=0)), 0) for e in levels)
     bits = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
@@ -271,7 +283,7 @@ def lossy_freedoms(model: Model, symmetry: Symmetry, t: Floats) -> NDArray[np.bo
     for name, action in symmetry.action(None, t).actions.items():
         array = symmetry.read(model, name)
         model.drop_pages(array)
-        if _stays_normal(array, action):
+        if _stays_normal(array, [np.frexp(f)[1] - 1 for f in action.factor.values()]):
             continue
         moved = action(array)
         with np.errstate(invalid="ignore"):
