@@ -13,7 +13,8 @@ import pytest
 from onnxcanon.symmetry import analysis, solve
 from onnxcanon.symmetry.constraints import Ledger, System
 from onnxcanon.symmetry.gauge import solve_degrees, unite_degrees
-from onnxcanon.symmetry.labels import Labels, constant
+from onnxcanon.symmetry.labelled import constant
+from onnxcanon.symmetry.labels import Labels
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules import RULES
 from onnxcanon.symmetry.rules import convolution as conv_rules

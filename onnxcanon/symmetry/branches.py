@@ -28,7 +28,7 @@ from itertools import count
 import onnx_ir as ir
 
 from onnxcanon.symmetry.constraints import Place
-from onnxcanon.symmetry.labels import Labelled, State
+from onnxcanon.symmetry.labelled import Labelled, State
 
 ASSOCIATIVE = frozenset({"Add", "Max", "Min", "Mul", "Sum"})
 BITWISE = frozenset({"And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Or", "Xor"})

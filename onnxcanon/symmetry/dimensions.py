@@ -22,7 +22,7 @@ from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.counting import Freedoms
 from onnxcanon.symmetry.group import Orbit, Solution
 from onnxcanon.symmetry.hashing import distinct
-from onnxcanon.symmetry.labels import Labelled, State
+from onnxcanon.symmetry.labelled import Labelled, State
 
 Mask = NDArray[np.bool_]
 SAMPLE = 64

@@ -17,7 +17,7 @@ from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.graphs import captured, ordered
 from onnxcanon.symmetry.hashing import distinct
-from onnxcanon.symmetry.labels import Labelled, State
+from onnxcanon.symmetry.labelled import Labelled, State
 from onnxcanon.symmetry.trace import NEVER_READ
 
 SELECTING = frozenset({"Gather", "Slice", "Split"})

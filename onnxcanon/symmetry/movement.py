@@ -12,16 +12,8 @@ from math import prod
 import numpy as np
 
 from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.symmetry.labels import (
-    CONTEXT_LIMIT,
-    FIXED,
-    UNIFORM,
-    AxisState,
-    Labelled,
-    State,
-    View,
-    constant,
-)
+from onnxcanon.symmetry.labelled import FIXED, UNIFORM, AxisState, Labelled, State, View, constant
+from onnxcanon.symmetry.labels import CONTEXT_LIMIT
 from onnxcanon.symmetry.reshaping import Reshaping, Shape
 
 

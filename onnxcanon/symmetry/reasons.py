@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.chains import Chains
-from onnxcanon.symmetry.labels import FIXED
+from onnxcanon.symmetry.labelled import FIXED
 from onnxcanon.symmetry.trace import node_name
 
 FIXED_AXIS = "a fixed axis"

@@ -13,7 +13,8 @@ from math import prod
 import numpy as np
 
 from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.symmetry.labels import FIXED, UNIFORM, AxisState, Cut, Labelled, Labels, State, View, constant
+from onnxcanon.symmetry.labelled import FIXED, UNIFORM, AxisState, Cut, Labelled, State, View, constant
+from onnxcanon.symmetry.labels import Labels
 
 Shape = tuple[int, ...]
 

@@ -18,7 +18,7 @@ from onnxcanon.symmetry.branches import Branches, Step, digest, find_branches, s
 from onnxcanon.symmetry.constraints import Cause, Ids, Ledger, Place
 from onnxcanon.symmetry.data_constants import data_kind
 from onnxcanon.symmetry.graphs import captured, inlined, not_inlined, ordered, pruned, reads, subgraphs
-from onnxcanon.symmetry.labels import (
+from onnxcanon.symmetry.labelled import (
     FIXED,
     UNIFORM,
     Bundle,

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxcanon.model import load
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
-from onnxcanon.symmetry.labels import Labelled, State
+from onnxcanon.symmetry.labelled import Labelled, State
 from onnxcanon.transform import move
 from tests.brute_force.function import Function, Places
 from tests.brute_force.groups import chain, products

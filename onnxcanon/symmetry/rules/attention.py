@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxcanon.symmetry.labels import Labelled
+from onnxcanon.symmetry.labelled import Labelled
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.rearrangement import resized_unknown
 from onnxcanon.symmetry.rules.registry import Op, Outputs, register

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.symmetry.labels import FIXED, Bundle, Labelled, constant
+from onnxcanon.symmetry.labelled import FIXED, Bundle, Labelled, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import UNKNOWN_SHAPE, Barrier, Op, Outputs, register
 

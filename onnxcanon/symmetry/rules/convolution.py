@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.symmetry.labels import UNIFORM, Labelled, State, constant
+from onnxcanon.symmetry.labelled import UNIFORM, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 

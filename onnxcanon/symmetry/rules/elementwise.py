@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxcanon.symmetry.constraints import System
-from onnxcanon.symmetry.labels import Labelled
+from onnxcanon.symmetry.labelled import Labelled
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxcanon.symmetry.constraints import System
-from onnxcanon.symmetry.labels import Labelled
+from onnxcanon.symmetry.labelled import Labelled
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.convolution import conv
 from onnxcanon.symmetry.rules.linear import gemm

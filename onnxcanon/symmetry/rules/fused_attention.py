@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxcanon.symmetry.labels import Labelled
+from onnxcanon.symmetry.labelled import Labelled
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.attention import (
     KEYS,

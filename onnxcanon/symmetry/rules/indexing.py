@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxcanon.symmetry.labels import Labelled, constant
+from onnxcanon.symmetry.labelled import Labelled, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 

@@ -11,7 +11,7 @@ Instance, Group     permutation of channels (within and of groups); the sign of 
 from __future__ import annotations
 
 from onnxcanon.symmetry.constraints import System
-from onnxcanon.symmetry.labels import Labelled
+from onnxcanon.symmetry.labelled import Labelled
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.rearrangement import looked_up
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register

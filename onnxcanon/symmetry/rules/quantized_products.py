@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxcanon.symmetry.labels import Labelled
+from onnxcanon.symmetry.labelled import Labelled
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.convolution import convolve
 from onnxcanon.symmetry.rules.linear import product

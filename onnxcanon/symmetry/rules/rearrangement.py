@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, constant
+from onnxcanon.symmetry.labelled import FIXED, UNIFORM, Labelled, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 

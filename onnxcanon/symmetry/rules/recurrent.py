@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxcanon.symmetry.constraints import Ids, System
-from onnxcanon.symmetry.labels import FIXED, Labelled, State, constant
+from onnxcanon.symmetry.labelled import FIXED, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
 

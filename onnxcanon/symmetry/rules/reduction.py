@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnxcanon.symmetry.constraints import System
-from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, constant
+from onnxcanon.symmetry.labelled import FIXED, UNIFORM, Labelled, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.registry import Op, Outputs, register
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxcanon.symmetry.labels import Bundle, Labelled
+from onnxcanon.symmetry.labelled import Bundle, Labelled
 from onnxcanon.symmetry.movement import Movement
 
 if TYPE_CHECKING:

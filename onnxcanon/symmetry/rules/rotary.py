@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxcanon.symmetry.labels import Labelled, State
+from onnxcanon.symmetry.labelled import Labelled, State
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.attention import heads, merged
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxcanon.symmetry.constraints import System
-from onnxcanon.symmetry.labels import FIXED, UNIFORM, Labelled, State, constant
+from onnxcanon.symmetry.labelled import FIXED, UNIFORM, Labelled, State, constant
 from onnxcanon.symmetry.movement import Movement
 from onnxcanon.symmetry.rules.convolution import still_positions
 from onnxcanon.symmetry.rules.registry import Barrier, Op, Outputs, register
