@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         apply,
         canonicalize,
         compare,
+        evaluate,
         fingerprint,
         scramble,
         sketch,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
     from onnxcanon.model import Model, load
     from onnxcanon.report import Analysis
+    from onnxcanon.runtime.evaluation import Evaluation
     from onnxcanon.runtime.verification import Verification
     from onnxcanon.transform import Transform, load_transform
 
@@ -41,6 +43,7 @@ __all__ = [
     "Analysis",
     "Canonicalized",
     "Comparison",
+    "Evaluation",
     "Fingerprint",
     "Model",
     "ModelError",
@@ -55,6 +58,7 @@ __all__ = [
     "apply",
     "canonicalize",
     "compare",
+    "evaluate",
     "fingerprint",
     "load",
     "load_transform",
@@ -72,6 +76,7 @@ _HOMES = {
         "apply",
         "canonicalize",
         "compare",
+        "evaluate",
         "fingerprint",
         "scramble",
         "sketch",
@@ -82,6 +87,7 @@ _HOMES = {
     "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),
     "model": ("Model", "load"),
     "report": ("Analysis",),
+    "runtime.evaluation": ("Evaluation",),
     "runtime.verification": ("Verification",),
     "transform": ("Transform", "load_transform"),
 }

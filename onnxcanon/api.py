@@ -24,6 +24,7 @@ from onnxcanon.transform import Transform, load_transform
 if TYPE_CHECKING:
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
+    from onnxcanon.runtime.evaluation import Evaluation
     from onnxcanon.symmetry.analysis import Symmetry
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "apply",
     "canonicalize",
     "compare",
+    "evaluate",
     "fingerprint",
     "load",
     "load_transform",
@@ -395,6 +397,44 @@ def verify(
     return _verify(first, second, _known(first, sizes), **options)
 
 
+def evaluate(
+    models: ModelSource | Sequence[ModelSource],
+    data: Data,
+    *,
+    labels: str | os.PathLike[str] | np.ndarray | None = None,
+    ensemble: bool = False,
+    output: str | None = None,
+    batch: int = 256,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Loss and accuracy of models on labelled data; of their averaged predictions as well, if asked for.
+
+    Args:
+        models: a model, or several.
+        data: inputs by name and the labels `y`, or an .npz file of these, or a memory-mapped .npy file of the
+            only input's values.
+        labels: the labels, or an .npy file of them, where `data` does not hold any.
+        ensemble: whether the last result is that of the average of all predictions.
+        output: the output to judge, by name; by default the first.
+        batch: how many examples run at a time where a model takes any number.
+        device: where to run: auto, cpu, cuda or cuda:N.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: a model cannot be read.
+        OnnxcanonError: the data cannot be read, has no labels or does not fit.
+        RuntimeUnavailableError: onnxruntime cannot run a model.
+    """
+    from onnxcanon.runtime.evaluation import evaluate as run
+
+    if isinstance(models, str | os.PathLike | onnx.ModelProto | Model):
+        models = [models]
+    opened = [load(model) for model in models]
+    known = _labelled(opened[0], data, labels)
+    return run(opened, known, ensemble=ensemble, output=output, batch=batch, device=device, progress=progress)
+
+
 def scramble(
     model: ModelSource,
     *,
@@ -482,6 +522,35 @@ def _known(model: Model, sizes: Mapping[str, int] | None) -> dict[str, int] | No
             has = f"it has {', '.join(names)}" if names else "it has none"
             raise OnnxcanonError(f"{model.name}: no dynamic dimension is called '{name}'; {has}")
     return dict(sizes)
+
+
+def _labelled(
+    model: Model, data: Data, labels: str | os.PathLike[str] | np.ndarray | None
+) -> Mapping[str, np.ndarray]:
+    """Inputs by name with the labels beside them."""
+    if not isinstance(data, Mapping) and os.fspath(data).endswith(".npy"):
+        names = [v.name or "" for v in model.ir.graph.inputs if v.name not in model.ir.graph.initializers]
+        if len(names) != 1:
+            raise OnnxcanonError(
+                f"{os.fspath(data)}: an .npy file holds one input, {model.name} has {len(names)};"
+                " write an .npz file"
+            )
+        data = {names[0]: _mapped(data)}
+    known = dict(_arrays(data) or {})
+    if labels is not None:
+        known["y"] = labels if isinstance(labels, np.ndarray) else _mapped(labels)
+    return known
+
+
+def _mapped(path: str | os.PathLike[str]) -> np.ndarray:
+    """An array in a file of its own, memory-mapped."""
+    name = os.fspath(path)
+    try:
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except OSError as error:
+        raise OnnxcanonError(f"{name}: {error.strerror or error}; name an .npy file") from error
+    except (ValueError, EOFError, TypeError) as error:
+        raise OnnxcanonError(f"{name}: not an .npy file of numbers; write one by numpy.save") from error
 
 
 def _arrays(data: Data | None) -> Mapping[str, np.ndarray] | None:

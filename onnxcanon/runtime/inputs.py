@@ -145,7 +145,7 @@ def given_inputs(
     Raises:
         OnnxcanonError: an input is missing, or of a rank or type the model does not take.
     """
-    arrays = {spec.name: _fitted(spec, data) for spec in specs}
+    arrays = {spec.name: fitted(spec, data) for spec in specs}
     rows = max((len(array) for array in arrays.values() if array.ndim), default=1)
     cut = [spec for spec in specs if arrays[spec.name].ndim and len(arrays[spec.name]) == rows]
     takes = {spec.shape.dims[0] for spec in cut if isinstance(spec.shape.dims[0], int)}
@@ -158,7 +158,12 @@ def given_inputs(
     return sets[:most]
 
 
-def _fitted(spec: InputSpec, data: Mapping[str, np.ndarray]) -> np.ndarray:
+def fitted(spec: InputSpec, data: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The caller's values for an input, in its type.
+
+    Raises:
+        OnnxcanonError: they are missing, or of a rank or type the model does not take.
+    """
     if spec.name not in data:
         raise OnnxcanonError(f"the data has no values for input {spec.name!r}; it holds {', '.join(data)}")
     array = np.asarray(data[spec.name])
