@@ -453,3 +453,46 @@ def test_a_wrong_rule_of_the_normal_form_ends_in_no_equivalence(monkeypatch: pyt
     found = oc.compare(proto, other)
     assert not found.same
     assert "defect" in found.reason
+
+
+def folded_late() -> onnx.ModelProto:
+    """A convolution with batch normalization of widely different channels, which the normal form folds."""
+    rng = np.random.default_rng(4)
+    width = 16
+    values = {
+        "w": rng.normal(0, 1, (width, 3, 3, 3)),
+        "scale": np.r_[1e-3, rng.uniform(1e3, 2e3, width - 1)],
+        "bias": np.r_[1e-5, rng.normal(0, 1e3, width - 1)],
+        "mean": np.r_[1e-8, rng.normal(0, 0.05, width - 1)],
+        "var": rng.uniform(0.5, 2, width),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"]),
+            helper.make_node("BatchNormalization", ["c", "scale", "bias", "mean", "var"], ["y"]),
+        ],
+        "folded late",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["n", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
+        [onnx.numpy_helper.from_array(v.astype(np.float32), n) for n, v in values.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def test_a_small_change_is_not_lost_beside_large_channels_when_it_is_folded() -> None:
+    model = load(folded_late())
+    mean = model.tensor("mean").copy()
+    mean[0] += 5e-5
+    found = oc.compare(model, model.with_tensors({"mean": mean}), device="cpu")
+    assert not found.same
+
+
+def test_weights_that_are_not_finite_are_matched_all_the_same() -> None:
+    model = load(small_models.mlp())
+    name = next(n for n in model.tensor_names() if len(model.tensor_info(n)[0]) == 2)
+    odd = model.tensor(name).copy()
+    odd[0, 0] = np.nan
+    other = odd.copy()
+    other[1, 1] += 1
+    found = oc.compare(model.with_tensors({name: odd}), model.with_tensors({name: other}), device="cpu")
+    assert not found.same

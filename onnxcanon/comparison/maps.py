@@ -7,7 +7,7 @@ model and held against the second, entry by entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,13 +21,16 @@ from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
 from onnxcanon.transform import Transform
 
+Floats = NDArray[np.float64]
+
 ROUNDING = 2.0**-20
 """What rounding may do to an entry that was multiplied by other factors than powers of two: this much of the
-entry itself, whose factors are known from norms as exactly as single precision allows, and of the spread of
-its tensor, for terms may have cancelled where an exporter folded a rescaled normalization."""
+entry itself, whose factors are known from norms as exactly as single precision allows, and of the median
+of its tensor, for terms may have cancelled where an exporter folded a rescaled normalization."""
 
-CANCELLED = 2.0**-22
-"""What rounding may do to an entry that we computed, of the root mean square of what it was computed from."""
+CANCELLED = 4.0
+"""How many times what a unit in the last place of its sources makes of an entry that we computed rounding may
+make of it: it was rounded more than once."""
 
 FEW = 256
 """Different values that the entries of a quantized tensor have at most."""
@@ -37,6 +40,20 @@ CHUNK = 1 << 17
 
 NEAREST_POWER = 2.0**-18
 """How near (as log2) an estimated factor is to a power of two that it is taken to be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """Tensors that are not a model's own but computed from several of its.
+
+    Attributes:
+        pairs: which ones, in either model.
+        noise: both models with every such entry replaced by how far it moves when the models' own weights
+            move by one in the last place; None where that was not measured.
+    """
+
+    pairs: frozenset[Pair]
+    noise: tuple[Model, Model] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,32 +171,49 @@ def differences(
     a: Model,
     b: Model,
     pairs: Sequence[Pair],
-    levels: Mapping[Pair, float] | None = None,
+    computed: Computed | None = None,
 ) -> list[Difference]:
-    """Hold every tensor of `a`, transformed, against its counterpart in `b`.
+    """Hold every tensor of `a`, transformed, against its counterpart in `b`; `computed` says which of them we
+    computed, and how exactly."""
+    mapped = transform.apply(a)
+    found = []
+    for name, other in pairs:
+        ours, theirs = mapped.tensor(name), b.tensor(other)
+        made = computed is not None and (name, other) in computed.pairs
+        allowed = np.zeros(theirs.size)
+        if made and computed is not None and computed.noise is not None:
+            off = transform.apply(computed.noise[0]).tensor(name), computed.noise[1].tensor(other)
+            if off[0].size == off[1].size:
+                for moved in off:
+                    allowed += CANCELLED * np.abs(moved.astype(np.float64)).reshape(-1)
+        elif not made:
+            allowed += ROUNDING * _typical(theirs)
+        found.append(_difference(name, other, ours, theirs, allowed))
+    return found
 
-    `levels` says of tensors that were computed from others how large those are.
-    """
-    mapped, known = transform.apply(a), levels or {}
-    return [
-        _difference(name, other, mapped.tensor(name), b.tensor(other), known.get((name, other), 0.0))
-        for name, other in pairs
-    ]
+
+def _typical(array: NDArray[np.generic]) -> float:
+    """The median of the magnitudes, of a sample if there are many."""
+    if array.dtype.kind != "f" or not array.size:
+        return 0.0
+    flat = array.reshape(-1)
+    return float(np.median(np.abs(flat[:: -(-len(flat) // CHUNK)])))
 
 
 def _difference(
-    name: str, other: str, ours: NDArray[np.generic], theirs: NDArray[np.generic], level: float
+    name: str, other: str, ours: NDArray[np.generic], theirs: NDArray[np.generic], allowed: Floats
 ) -> Difference:
-    """Of two tensors; chunk by chunk, so that what is computed stays in the processor's cache."""
+    """Of two tensors whose entries may be `allowed` apart beside what rounding explains; chunk by chunk, so
+    that what is computed stays in the processor's cache."""
     if ours.dtype != theirs.dtype or ours.shape != theirs.shape or ours.dtype.kind not in "fV":
         equal = int((ours == theirs).sum()) if ours.shape == theirs.shape else 0
         whole = max(ours.size, theirs.size)
         return Difference(name, other, whole, equal, equal, 0, float(equal < whole), float(equal < whole))
     x, y = ours.reshape(-1), theirs.reshape(-1)
-    spread = float(y.std(dtype=np.float64)) if y.size else 0.0
     total = _Total()
     for start in range(0, len(x), CHUNK):
-        total.add(x[start : start + CHUNK], y[start : start + CHUNK], ROUNDING * spread + CANCELLED * level)
+        part = slice(start, start + CHUNK)
+        total.add(x[part], y[part], allowed[part])
     own = np.sqrt(total.size)
     distance = float(np.sqrt(total.apart) / own) if own else float(total.apart > 0)
     counts = x.size, total.equal, total.near, total.zeroed
@@ -202,7 +236,7 @@ class _Total:
         self.equal = self.near = self.zeroed = 0
         self.largest = self.apart = self.size = 0.0
 
-    def add(self, ours: NDArray[np.generic], theirs: NDArray[np.generic], allowed: float) -> None:
+    def add(self, ours: NDArray[np.generic], theirs: NDArray[np.generic], allowed: Floats) -> None:
         """One more chunk; entries may be `allowed` apart beside what is relative to them."""
         x, y = ours.astype(np.float64), theirs.astype(np.float64)
         with np.errstate(invalid="ignore"):
@@ -257,12 +291,12 @@ def match(
     pairs: Sequence[Pair],
     say: Callable[[str], None],
     sizes: dict[str, int] | None = None,
-    levels: Mapping[Pair, float] | None = None,
+    computed: Computed | None = None,
 ) -> Match:
     """The best map found from `a` to `b`, whose tensors correspond as `pairs` says.
 
     First none, then through both canonical forms, which is exact for twins by permutations, powers of two and
-    signs, then by norms and features, which rounding does not mislead. `levels` as in `differences`.
+    signs, then by norms and features, which rounding does not mislead. `computed` as in `differences`.
     """
     say("comparing parameters")
     nothing = Transform({}, a.name)
@@ -271,7 +305,7 @@ def match(
     say("analyzing")
     ours, theirs = symmetry(a, sizes), symmetry(b, sizes)
     if not same_symmetry(ours, theirs):
-        return Match(nothing, differences(nothing, a, b, pairs, levels))
+        return Match(nothing, differences(nothing, a, b, pairs, computed))
     say("comparing canonical forms")
     exact = _through_canonical_forms(a, b, ours, theirs)
     mapped = exact.apply(a)
@@ -279,10 +313,10 @@ def match(
         return Match(exact, differences(exact, a, b, pairs))
     say("matching units")
     near = approximate_map(a, b, ours, theirs)
-    found = Match(near, differences(near, a, b, pairs, levels))
+    found = Match(near, differences(near, a, b, pairs, computed))
     if found.same:
         return found
-    others = [Match(t, differences(t, a, b, pairs, levels)) for t in (exact, nothing)]
+    others = [Match(t, differences(t, a, b, pairs, computed)) for t in (exact, nothing)]
     return min([found, *others], key=lambda m: m.distance)
 
 

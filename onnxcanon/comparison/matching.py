@@ -58,6 +58,8 @@ class Features:
 
     def _contribute(self, name: str, number: int, moving: Sequence[int], total: Floats) -> None:
         entries = self.read(name).astype(np.float32)
+        if not np.isfinite(entries).all():
+            entries = np.nan_to_num(entries, nan=0.0, posinf=0.0, neginf=0.0)
         size = np.sqrt(np.square(entries, dtype=np.float64).mean()) or 1.0
         half = WIDTH // 2
         entries = entries / np.float32(size)
@@ -92,7 +94,7 @@ class Features:
         mean = _sums(self.group, total, len(count)) / count
         spread = np.sqrt(_sums(self.group, (total - mean[self.group]) ** 2, len(count)) / count)
         away = (total - mean[self.group]) / np.where(spread > 0, spread, 1)[self.group]
-        return np.tanh(away / 2)
+        return np.nan_to_num(np.tanh(away / 2))
 
     def _gather(self, orbit: Orbit, members: Ids) -> Floats:
         """Units take in the mean of their component, inner ones first; members int64 [b, k, s]."""

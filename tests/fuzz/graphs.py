@@ -62,7 +62,8 @@ def generate(seed: int) -> Case:
         except LoadFailure:  # every node runs alone, and yet the runtime cannot infer a function's types
             continue
         finite = all(np.isfinite(x).all() for row in outputs for x in row)
-        if finite and not _rounds_inside(case.proto) and _settled(case, outputs):
+        plain = not _rounds_inside(case.proto) and not _chooses_in_vain(case.proto)
+        if finite and plain and _settled(case, outputs):
             return case
 
 
@@ -90,6 +91,17 @@ def _rounds_inside(proto: onnx.ModelProto) -> bool:
     outer = {id(node) for node in proto.graph.node}
     nodes = [n for block in (proto.graph, *proto.functions) for n in nodes_in(block)]
     return any(rounds(node.op_type) for node in nodes if id(node) not in outer)
+
+
+def _chooses_in_vain(proto: onnx.ModelProto) -> bool:
+    """Whether an `If` leads to no output: twins may choose the other branch there, which need not even run."""
+    wanted = {value.name for value in proto.graph.output}
+    for node in reversed(proto.graph.node):
+        if wanted & set(node.output):
+            wanted |= {name for inner in nodes_in(onnx.GraphProto(node=[node])) for name in inner.input}
+        elif node.op_type == "If":
+            return True
+    return False
 
 
 def _grown(rng: np.random.Generator) -> Case:
