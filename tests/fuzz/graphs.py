@@ -94,7 +94,7 @@ def _rounds_inside(proto: onnx.ModelProto) -> bool:
 
 
 def _chooses_in_vain(proto: onnx.ModelProto) -> bool:
-    """Whether an `If` leads to no output: twins may choose the other branch there, which need not even run."""
+    """Whether an `If` leads to no output: twins may choose the other branch there, which need not run."""
     wanted = {value.name for value in proto.graph.output}
     for node in reversed(proto.graph.node):
         if wanted & set(node.output):
