@@ -14,12 +14,14 @@ A freedom that meets only zeros keeps its scale.
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.canonical.balance import balanced
 from onnxcanon.canonical.signs import Signs
-from onnxcanon.canonical.sites import Floats
+from onnxcanon.canonical.sites import Floats, undecided
 from onnxcanon.canonical.walk import Measure, Walk, powers
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
@@ -36,12 +38,17 @@ def choose_scale(model: Model, symmetry: Symmetry, scale: str) -> tuple[Floats |
         return balanced(model, symmetry), []
     if scale == "pow2":
         return powers(model, symmetry)
-    return Walk(model, symmetry, Measure(exact=False)).run(), []
+    walk = Walk(model, symmetry, Measure(exact=False))
+    return walk.run(), walk.left_alone()
 
 
-def choose_signs(model: Model, symmetry: Symmetry) -> NDArray[np.int64] | None:
-    """0 or 1 for each sign freedom (None: leave them)."""
-    return Signs(model, symmetry).run() if symmetry.acting[1].any() else None
+def choose_signs(model: Model, symmetry: Symmetry) -> tuple[NDArray[np.int64] | None, list[str]]:
+    """0 or 1 for each sign freedom (None: leave them), and notes for the user."""
+    if not symmetry.acting[1].any():
+        return None, []
+    signs = Signs(model, symmetry)
+    flips = signs.run()
+    return flips, undecided(signs.known, signs.sites, partial(symmetry.read, model), "signs")
 
 
 def scaling(model: Model, symmetry: Symmetry, scale: str) -> tuple[Transform, list[str]]:
@@ -50,5 +57,9 @@ def scaling(model: Model, symmetry: Symmetry, scale: str) -> tuple[Transform, li
     first = symmetry.action(None, exponents)
     if scale == "none":
         return first, notes
-    signs = choose_signs(first.apply(model), symmetry)
-    return first.then(symmetry.action(None, None, signs)), notes
+    signs, more = choose_signs(first.apply(model), symmetry)
+    if any(symmetry.by_storage(freedom) for freedom in (symmetry.scale, symmetry.sign)):
+        more.append(
+            "scales or signs of one parameter cancel; which unit keeps its own depends on their order"
+        )
+    return first.then(symmetry.action(None, None, signs)), [*notes, *more]

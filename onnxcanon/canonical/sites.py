@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,28 @@ class Site:
     def exponents(self, t: Floats) -> Floats:
         """The exponent at each position, for the freedoms' current values."""
         return np.asarray(self.forms @ t).reshape(self.shape)
+
+
+def undecided(
+    known: NDArray[np.bool_],
+    sites: Mapping[str, Sequence[Site]],
+    read: Callable[[str], NDArray[Any]],
+    what: str,
+) -> list[str]:
+    """A note on freedoms that were not determined though they act on entries that are not zero: their factors
+    stand only beside each other."""
+    found = np.zeros(len(known), bool)
+    for name, axes in sites.items():
+        hidden = [site.open_positions(known) for site in axes]
+        if not any(h.any() for h in hidden):
+            continue
+        array = read(name) != 0
+        for site, unknown in zip(axes, hidden, strict=True):
+            rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and array.shape[k] > 1)
+            rows = np.flatnonzero((array.any(rest, keepdims=True) & unknown).reshape(-1))
+            found[site.forms[rows].indices] = True
+    count = int((found & ~known).sum())
+    return [f"{count} {what} act only on each other's entries and stay as stored"] if count else []
 
 
 def sites_of(forms: csr_matrix, degrees: Mapping[int, Ids]) -> list[Site]:

@@ -9,12 +9,13 @@ lowest bit of its outgoing ones would fall out of the type.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.canonical.sites import Floats, Site, sites_of
+from onnxcanon.canonical.sites import Floats, Site, sites_of, undecided
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
@@ -85,14 +86,15 @@ def powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
             t = walk.run()
             lossy = lossy_freedoms(model, symmetry, t)
             if not (lossy & (t != 0)).any():
-                return t, []
+                return t, walk.left_alone()
             plus, minus = walk.extents(t)
             with np.errstate(invalid="ignore"):
                 more = lossy & ~late & (np.abs(plus - minus) > uneven)
             if not more.any():
                 break
             late |= more
-    return exact_exponents(model, symmetry, t)
+    exact, notes = exact_exponents(model, symmetry, t)
+    return exact, [*notes, *walk.left_alone()]
 
 
 class Walk:
@@ -131,6 +133,10 @@ class Walk:
                 break
         self._settle_late()
         return self.t
+
+    def left_alone(self) -> list[str]:
+        """A note on what could not be determined."""
+        return undecided(self.known, self.sites, partial(self.symmetry.read, self.model), "scales")
 
     def _settle_late(self) -> None:
         """The late freedoms, those of one parameter after those of another."""

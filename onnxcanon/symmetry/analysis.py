@@ -123,6 +123,16 @@ class Symmetry:
         flips = rng.integers(0, 2, self.sign.count)
         return self.action(motion, exponents if scale else None, flips if sign else None)
 
+    def by_storage(self, freedom: Freedom) -> bool:
+        """Whether one of several units that may change places was chosen to keep its scale or sign, since
+        those of all cancel against others: the choice depends on the order in which they are stored."""
+        for name, axes in self.degrees.items() if len(freedom.still) else ():
+            for axis, variables in axes.items():
+                units = self.classes[name].get(axis)
+                if units is not None and (np.isin(variables, freedom.still) & self.moving[units]).any():
+                    return True
+        return False
+
     @cached_property
     def moving(self) -> NDArray[np.bool_]:
         """Which unit classes some element of the group moves."""

@@ -9,7 +9,7 @@ again and again, and the small rest is eliminated row by row.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +25,12 @@ CORE_LIMIT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Freedom:
-    """A basis of the solutions: `forms` [variables, count] gives every degree as a sum of free ones."""
+    """A basis of the solutions: `forms` [variables, count] gives every degree as a sum of free ones; `still`
+    are variables that were set to zero because a solution changes no parameter."""
 
     forms: csr_matrix
     count: int
+    still: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 @dataclass(slots=True)
@@ -141,7 +143,7 @@ def _quotient(
         [dict(zip(r, d, strict=True)) for r, d in zip(rows.rows, rows.data, strict=True)], weight, modulo2
     )
     keep = np.setdiff1d(np.arange(whole.count), dropped)
-    return Freedom(whole.forms[:, keep].tocsr(), len(keep))
+    return Freedom(whole.forms[:, keep].tocsr(), len(keep), single[first][dropped])
 
 
 def _pivots(rows: list[dict[int, int]], weight: NDArray[np.float64], modulo2: bool) -> list[int]:
