@@ -239,7 +239,7 @@ def measure_names(kind: str, options: Sequence[str], runs: int) -> Named:
 
 
 def show_names(found: Sequence[Named]) -> list[str]:
-    """A block of rows for each model: processor time, also, start-up taken off, in units of hashing the file."""
+    """Rows for each model: processor time, also, start-up taken off, in units of hashing the file."""
     lines = [f"{'names (whole processes)':26}  {'CPU ms':>8}  {'x hash':>7}  {'peak MB':>8}"]
     for named in found:
         lines.append(f"{named.kind} ({named.megabytes:.0f} MB)")
