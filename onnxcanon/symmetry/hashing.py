@@ -42,4 +42,6 @@ def add_at(total: Words, index: NDArray[np.int64], words: Words) -> None:
 def distinct(values: NDArray[Any]) -> NDArray[Any]:
     """The different values, sorted; for large arrays a sort is several times faster than `numpy.unique`."""
     ranked = np.sort(values, axis=None)
-    return ranked[np.r_[True, ranked[1:] != ranked[:-1]]] if len(ranked) else ranked
+    fresh = np.ones(len(ranked), bool)
+    np.not_equal(ranked[1:], ranked[:-1], out=fresh[1:])
+    return ranked[fresh]
