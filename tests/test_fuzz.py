@@ -141,3 +141,11 @@ def test_contexts_in_a_circle() -> None:
     moved = b.op("Concat", *(b.op("Slice", y, b.ints(k), b.ints(4), b.ints(1)) for k in (1, 3)), axis=1)
     moved = b.op("Concat", b.op("Slice", y, b.ints(0), b.ints(2), b.ints(1)), moved, axis=1)
     passes(b, b.op("LayerNormalization", b.op("Concat", y, moved, axis=3), weight(b, 6, 4, 6), axis=1), 2)
+
+
+def test_positions_between_labels_stay_in_order_when_axes_are_merged() -> None:
+    """Labels of columns differ by row; a cut leaves fixed positions between those of rows and columns."""
+    b = building(2, 1, 4, 6)
+    y = b.op("DepthToSpace", b.op("Conv", "x", weight(b, 12, 1, 1, 1)), blocksize=2, mode="DCR")
+    y = b.op("Flatten", b.op("Reshape", y, b.ints(0, 3, 4, 2, 12)), axis=1)
+    passes(b, b.op("Gemm", y, weight(b, 2, 288), transB=1), 2)

@@ -212,10 +212,18 @@ class Reshaping(Labels):
         parts = [x for k in labelled if not isinstance(x := v.ids[k], State)]
         if len(parts) == 1:
             return parts[0]
+        still = [k for k in range(start, stop) if isinstance(v.ids[k], State)]
+        parts = [_varying(part, still)[0] for part in parts]
+        # A position that labels depend on tells combinations apart as another label would.
+        placed = [k for k in still if any(part.shape[k] > 1 for part in parts)]
+        for k in placed:
+            line = [n if j == k else 1 for j, n in enumerate(v.shape)]
+            parts.append(self.ledger.positions(v.shape[k]).reshape(line))
+        axes = [*labelled, *placed]
         whole = np.broadcast_shapes(*(p.shape for p in parts))
         fresh = self.ledger.new_units(whole)
-        lines = [tuple(labelled), *((k,) for k in labelled)]
-        self.ledger.relate([fresh, *parts], lines, tuple(v.shape[k] for k in labelled))
+        lines = [tuple(sorted(axes)), *((k,) for k in axes)]
+        self.ledger.relate([fresh, *parts], lines, tuple(v.shape[k] for k in axes))
         return fresh
 
     def reshape(self, v: Labelled, shape: Shape, before: Shape | None, after: Shape | None) -> Labelled:
