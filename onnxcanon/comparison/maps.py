@@ -22,6 +22,7 @@ from onnxcanon.symmetry.analysis import Symmetry, symmetry
 from onnxcanon.transform import Transform
 
 Floats = NDArray[np.float64]
+Noise = tuple[Model, Model]
 
 ROUNDING = 2.0**-20
 """What rounding may do to an entry that was multiplied by other factors than powers of two: this much of the
@@ -48,12 +49,12 @@ class Computed:
 
     Attributes:
         pairs: which ones, in either model.
-        noise: both models with every such entry replaced by how far it moves when the models' own weights
-            move by one in the last place; None where that was not measured.
+        measure: makes both models with every such entry replaced by how far it moves when the models' own
+            weights move by one in the last place; called where nothing less explains the differences.
     """
 
-    pairs: frozenset[Pair]
-    noise: tuple[Model, Model] | None = None
+    pairs: frozenset[Pair] = frozenset()
+    measure: Callable[[], Noise] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,23 +172,24 @@ def differences(
     a: Model,
     b: Model,
     pairs: Sequence[Pair],
-    computed: Computed | None = None,
+    computed: frozenset[Pair] = frozenset(),
+    noise: Noise | None = None,
 ) -> list[Difference]:
-    """Hold every tensor of `a`, transformed, against its counterpart in `b`; `computed` says which of them we
-    computed, and how exactly."""
+    """Hold every tensor of `a`, transformed, against its counterpart in `b`; `computed` are those that we
+    computed, and `noise` says how exactly, if that was measured."""
     mapped = transform.apply(a)
+    unsure = None if noise is None else (transform.apply(noise[0]), noise[1])
     found = []
     for name, other in pairs:
         ours, theirs = mapped.tensor(name), b.tensor(other)
-        made = computed is not None and (name, other) in computed.pairs
         allowed = np.zeros(theirs.size)
-        if made and computed is not None and computed.noise is not None:
-            off = transform.apply(computed.noise[0]).tensor(name), computed.noise[1].tensor(other)
+        if (name, other) not in computed:
+            allowed += ROUNDING * _typical(theirs)
+        elif unsure is not None:
+            off = unsure[0].tensor(name), unsure[1].tensor(other)
             if off[0].size == off[1].size:
                 for moved in off:
                     allowed += CANCELLED * np.abs(moved.astype(np.float64)).reshape(-1)
-        elif not made:
-            allowed += ROUNDING * _typical(theirs)
         found.append(_difference(name, other, ours, theirs, allowed))
     return found
 
@@ -296,7 +298,8 @@ def match(
     """The best map found from `a` to `b`, whose tensors correspond as `pairs` says.
 
     First none, then through both canonical forms, which is exact for twins by permutations, powers of two and
-    signs, then by norms and features, which rounding does not mislead. `computed` as in `differences`.
+    signs, then by norms and features, which rounding does not mislead. `computed` are tensors that neither
+    model holds as they are.
     """
     say("comparing parameters")
     nothing = Transform({}, a.name)
@@ -304,19 +307,36 @@ def match(
         return Match(nothing, differences(nothing, a, b, pairs), identical=True)
     say("analyzing")
     ours, theirs = symmetry(a, sizes), symmetry(b, sizes)
-    if not same_symmetry(ours, theirs):
-        return Match(nothing, differences(nothing, a, b, pairs, computed))
-    say("comparing canonical forms")
-    exact = _through_canonical_forms(a, b, ours, theirs)
-    mapped = exact.apply(a)
-    if all(np.array_equal(mapped.tensor(name), b.tensor(other)) for name, other in pairs):
-        return Match(exact, differences(exact, a, b, pairs))
-    say("matching units")
-    near = approximate_map(a, b, ours, theirs)
-    found = Match(near, differences(near, a, b, pairs, computed))
+    tried = [nothing]
+    if same_symmetry(ours, theirs):
+        say("comparing canonical forms")
+        exact = _through_canonical_forms(a, b, ours, theirs)
+        mapped = exact.apply(a)
+        if all(np.array_equal(mapped.tensor(name), b.tensor(other)) for name, other in pairs):
+            return Match(exact, differences(exact, a, b, pairs))
+        say("matching units")
+        tried = [approximate_map(a, b, ours, theirs), exact, nothing]
+    return _best(tried, a, b, pairs, say, computed or Computed())
+
+
+def _best(
+    tried: Sequence[Transform],
+    a: Model,
+    b: Model,
+    pairs: Sequence[Pair],
+    say: Callable[[str], None],
+    computed: Computed,
+) -> Match:
+    """The first of some maps if it leaves nothing but rounding, else the one that leaves least."""
+    noise = None
+    found = Match(tried[0], differences(tried[0], a, b, pairs, computed.pairs))
+    if not found.same and computed.pairs and computed.measure is not None:
+        say("measuring what rounding does to folded parameters")
+        noise = computed.measure()
+        found = Match(tried[0], differences(tried[0], a, b, pairs, computed.pairs, noise))
     if found.same:
         return found
-    others = [Match(t, differences(t, a, b, pairs, computed)) for t in (exact, nothing)]
+    others = [Match(t, differences(t, a, b, pairs, computed.pairs, noise)) for t in tried[1:]]
     return min([found, *others], key=lambda m: m.distance)
 
 

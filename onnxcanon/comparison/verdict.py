@@ -171,12 +171,8 @@ def _in_normal_form(a: Model, b: Model, say: Say, sizes: dict[str, int]) -> Matc
     made = frozenset(
         p for p in pairs if any(len(f.sources.get(n, ())) > 1 for f, n in zip(forms, p, strict=True))
     )
-    found = match(one, other, pairs, say, sizes, Computed(made))
-    if found.same or not made:
-        return found
-    say("measuring what rounding does to folded parameters")
-    noise = _noise(forms[0], fixed), _noise(forms[1], fixed)
-    return match(one, other, pairs, say, sizes, Computed(made, noise))
+    computed = Computed(made, lambda: (_noise(forms[0], fixed), _noise(forms[1], fixed)))
+    return match(one, other, pairs, say, sizes, computed)
 
 
 def _noise(form: NormalForm, sizes: dict[str, int]) -> Model:
