@@ -23,7 +23,7 @@ from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.group import Orbit
 from onnxcanon.symmetry.hashing import GOLDEN, Words, add_at, mix, salt
-from onnxcanon.transform import Transform
+from onnxcanon.transform import Action, Transform
 
 TRIALS = 4096
 """Cap on trials to tell siblings apart; beyond it they stay as stored, and a note says so."""
@@ -81,7 +81,7 @@ class _Reader:
     def __init__(self, model: Model, symmetry: Symmetry, scaled: Transform, name: str, keep: bool) -> None:
         self.read = partial(symmetry.read, model, name)
         action = scaled.actions.get(name)
-        self.factors = list(action.factor.values()) if action else []
+        self.factor = {} if action is None else action.factor
         self.keep = keep
         self.kept: NDArray[Any] | None = None
 
@@ -95,13 +95,11 @@ class _Reader:
 
     def _scaled(self, picks: dict[int, Ids]) -> NDArray[Any]:
         array = _at(self.read(), picks)
-        if not self.factors:
-            return array
-        wide = array.astype(np.float64)
-        for factor in self.factors:
-            wide = wide * _at(factor, {k: p for k, p in picks.items() if factor.shape[k] > 1})
-        with np.errstate(over="ignore", under="ignore"):
-            return wide.astype(array.dtype)
+        factor = {
+            axis: _at(f, {k: p for k, p in picks.items() if f.shape[k] > 1})
+            for axis, f in self.factor.items()
+        }
+        return Action(array.shape, {}, factor)(array)
 
 
 class Colours:
