@@ -23,9 +23,9 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from onnxcanon.normalform.naming import Names
-from onnxcanon.normalform.pruning import is_read, remove
+from onnxcanon.normalform.pruning import is_read
 from onnxcanon.normalform.types import result_types
-from onnxcanon.symmetry.graphs import subgraphs
+from onnxcanon.symmetry.graphs import remove, subgraphs
 from onnxcanon.symmetry.shapes import Shapes
 
 TARGET = 21

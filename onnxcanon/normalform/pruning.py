@@ -1,10 +1,10 @@
-"""What nothing reads: nodes, outputs and constants, and how a node is removed."""
+"""What nothing reads: nodes, outputs and constants."""
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcanon.symmetry.graphs import subgraphs
+from onnxcanon.symmetry.graphs import remove, subgraphs
 
 # Operators that compute the same without the last of their outputs; onnxruntime's attention does not.
 _TRIMMED = frozenset({"BatchNormalization", "Dropout", "GRU", "LSTM", "LayerNormalization", "MaxPool", "RNN"})
@@ -36,16 +36,6 @@ def _trim(node: ir.Node) -> None:
     while count > 1 and not (node.outputs[count - 1].uses() or node.outputs[count - 1].is_graph_output()):
         count -= 1
     node.resize_outputs(count)
-
-
-def remove(node: ir.Node) -> None:
-    """Remove a node; those inside its graphs let go of what they read."""
-    for body in subgraphs(node):
-        body.outputs.clear()
-        for inner in list(body.all_nodes()):
-            inner.resize_inputs(0)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
 
 
 def is_read(node: ir.Node) -> bool:

@@ -90,14 +90,22 @@ def _dead(graph: ir.Graph) -> bool:
 
 def _remove_dead(graph: ir.Graph) -> None:
     kept = set(live(graph))
-    gone = [node for node in graph if node not in kept]
-    for inner in (inner for node in gone for body in subgraphs(node) for inner in body.all_nodes()):
-        for k in range(len(inner.inputs)):
-            inner.replace_input_with(k, None)  # what a body reads has it as a user
-    graph.remove(gone, safe=True)
-    for node in graph:
+    for node in reversed(ordered(graph)):
+        if node not in kept:
+            remove(node)
+            continue
         for body in subgraphs(node):
             _remove_dead(body)
+
+
+def remove(node: ir.Node) -> None:
+    """Remove a node that nothing reads; those inside its graphs let go of what they read."""
+    for body in subgraphs(node):
+        body.outputs.clear()
+        for inner in list(body.all_nodes()):
+            inner.resize_inputs(0)
+    assert node.graph is not None
+    node.graph.remove(node, safe=True)
 
 
 # -- local functions --------------------------------------------------------------------------------
