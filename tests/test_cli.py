@@ -19,9 +19,10 @@ import onnx
 import pytest
 
 import onnxcanon
+from onnxcanon.canonical.fingerprint import LEVELS
 from onnxcanon.canonical.order import ORDERS
 from onnxcanon.canonical.scale import SCALES
-from onnxcanon.cli import canonicalizing
+from onnxcanon.cli import canonicalizing, naming
 from onnxcanon.cli.main import VERBS, main
 from onnxcanon.outline import outline as tell
 from tests import data_graphs, small_models
@@ -127,6 +128,7 @@ def test_help_and_import_load_nothing_heavy() -> None:
 def test_the_choices_are_those_there_are() -> None:
     assert set(canonicalizing.ORDERS) == set(ORDERS)
     assert set(canonicalizing.SCALES) <= set(SCALES)
+    assert naming.LEVELS == LEVELS
 
 
 def test_names_of_the_package() -> None:

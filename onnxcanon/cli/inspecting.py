@@ -59,41 +59,18 @@ def analyze(
     short_help="Run two models on the same inputs and compare.",
     epilog=options.example("onnxcanon verify model.onnx canonical.onnx --data inputs.npz"),
 )
-@click.argument("a", type=options.FILE)
-@click.argument("b", type=options.FILE)
-@click.option(
-    "--rtol",
-    type=click.FloatRange(min=0),
-    metavar="TOLERANCE",
-    help="Tolerance relative to each output's size, instead of A's own rounding noise.",
-)
-@options.data_option
-@options.shape_option
-@options.device_option
-@options.seed_option
-@options.json_option
-@options.quiet_option
-def verify(
-    a: Path,
-    b: Path,
-    rtol: float | None,
-    data: Path | None,
-    sizes: dict[str, int],
-    device: str,
-    seed: int,
-    as_json: bool,
-    quiet: bool,
-) -> int:
+@options.judging_options
+def verify(a: Path, b: Path, how: options.Judging) -> int:
     """Run A and B in onnxruntime on the same inputs and compare every output.
 
     Exits with 0 if they agree and 1 if they differ.
     """
     from onnxcanon.api import verify as run
 
-    with progress(quiet or as_json) as say:
-        found = run(a, b, device=device, seed=seed, data=data, rtol=rtol, sizes=sizes, progress=say)
-    if as_json:
+    with progress(how.silent) as say:
+        found = run(a, b, **how.arguments, progress=say)
+    if how.as_json:
         emit({"a": str(a), "b": str(b), **found.to_json()})
-    elif not quiet:
+    elif not how.quiet:
         click.echo(str(found))
     return 0 if found.same else 1

@@ -80,33 +80,9 @@ def fingerprint(
     short_help="Tell whether two models are the same, and how.",
     epilog=options.example("onnxcanon compare model.onnx twin.onnx"),
 )
-@click.argument("a", type=options.FILE)
-@click.argument("b", type=options.FILE)
 @click.option("--transform", type=options.FILE, metavar="T", help="Save the map that takes A to B.")
-@click.option(
-    "--rtol",
-    type=click.FloatRange(min=0),
-    metavar="TOLERANCE",
-    help="How near outputs have to be to be close, instead of A's own rounding noise.",
-)
-@options.data_option
-@options.shape_option
-@options.device_option
-@options.seed_option
-@options.json_option
-@options.quiet_option
-def compare(
-    a: Path,
-    b: Path,
-    transform: Path | None,
-    rtol: float | None,
-    data: Path | None,
-    sizes: dict[str, int],
-    device: str,
-    seed: int,
-    as_json: bool,
-    quiet: bool,
-) -> int:
+@options.judging_options
+def compare(a: Path, b: Path, transform: Path | None, how: options.Judging) -> int:
     """Tell whether A and B are the same model.
 
     \b
@@ -123,16 +99,17 @@ def compare(
         writing.may_be_written(transform, {"A": a, "B": b})
     from onnxcanon.api import compare as run
 
-    with progress(quiet or as_json) as say:
-        found = run(a, b, rtol=rtol, sizes=sizes, device=device, seed=seed, data=data, progress=say)
-    saved = transform is not None and found.same and found.transform is not None
-    if saved and transform is not None and found.transform is not None:
+    with progress(how.silent) as say:
+        found = run(a, b, **how.arguments, progress=say)
+    saved = False
+    if transform is not None and found.same and found.transform is not None:
         found.transform.save(transform)
-    if as_json:
+        saved = True
+    if how.as_json:
         emit({**found.to_json(), "transform": str(transform) if saved else None})
-    elif not quiet:
+    elif not how.quiet:
         click.echo(str(found))
-    if transform is not None and not saved and not quiet:
+    if transform is not None and not saved and not how.quiet:
         complain(f"{transform}: not written, {_no_map(found)}")
     return 0 if found.same else 1
 

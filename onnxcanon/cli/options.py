@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
+
+Decorator = Callable[[Callable[..., int]], Callable[..., int]]
 
 FILE = click.Path(path_type=Path)
 """A path; whether there is such a file is for `load` to say, which says it better."""
@@ -61,6 +63,13 @@ seed_option = click.option(
 
 data_option = click.option(
     "--data", type=FILE, metavar="D.npz", help="Inputs by name to run the models on, instead of drawn ones."
+)
+
+rtol_option = click.option(
+    "--rtol",
+    type=click.FloatRange(min=0),
+    metavar="TOLERANCE",
+    help="Tolerance relative to each output's size, instead of A's own rounding noise.",
 )
 
 shape_option = click.option(
@@ -118,27 +127,68 @@ class Writing:
         return self.as_json or self.quiet
 
 
-def writing_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the options of `Writing`, as one argument `how`."""
-    names = [field.name for field in fields(Writing)]
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """The options of every verb that judges one model by another, running them where it has to."""
+
+    rtol: float | None
+    data: Path | None
+    sizes: dict[str, int]
+    device: str
+    seed: int
+    as_json: bool
+    quiet: bool
+
+    @property
+    def silent(self) -> bool:
+        """Whether only errors and JSON are printed."""
+        return self.as_json or self.quiet
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the verb's function is called with."""
+        names = ("rtol", "data", "sizes", "device", "seed")
+        return {name: getattr(self, name) for name in names}
+
+
+def _bundled(
+    command: Callable[..., int], kind: type[Writing | Judging], options: Iterable[Decorator]
+) -> Callable[..., int]:
+    """Give a command options, the first of them listed first, as one argument `how`."""
+    names = [field.name for field in fields(kind)]
 
     @wraps(command)
     def bundled(**given: Any) -> int:
-        how = Writing(**{name: given.pop(name) for name in names})
+        how = kind(**{name: given.pop(name) for name in names})
         return command(how=how, **given)
 
-    decorators = (
-        quiet_option,
-        json_option,
-        shape_option,
-        seed_option,
-        device_option,
-        data_option,
-        no_verify_option,
-        in_place_option,
-        output_option,
-    )
     decorated: Callable[..., int] = bundled
-    for decorate in decorators:
+    for decorate in reversed(list(options)):
+        decorated = decorate(decorated)
+    return decorated
+
+
+def writing_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command the options of `Writing`, as one argument `how`."""
+    options = (
+        output_option,
+        in_place_option,
+        no_verify_option,
+        data_option,
+        device_option,
+        seed_option,
+        shape_option,
+        json_option,
+        quiet_option,
+    )
+    return _bundled(command, Writing, options)
+
+
+def judging_options(command: Callable[..., int]) -> Callable[..., int]:
+    """Give a command two models `a` and `b`, and the options of `Judging` as one argument `how`."""
+    options = (rtol_option, data_option, shape_option, device_option, seed_option, json_option, quiet_option)
+    models = (click.argument("a", type=FILE), click.argument("b", type=FILE))
+    decorated = _bundled(command, Judging, options)
+    for decorate in reversed(models):
         decorated = decorate(decorated)
     return decorated
