@@ -528,8 +528,10 @@ def _labelled(
     model: Model, data: Data, labels: str | os.PathLike[str] | np.ndarray | None
 ) -> Mapping[str, np.ndarray]:
     """Inputs by name with the labels beside them."""
+    from onnxcanon.runtime.inputs import input_specs
+
     if not isinstance(data, Mapping) and os.fspath(data).endswith(".npy"):
-        names = [v.name or "" for v in model.ir.graph.inputs if v.name not in model.ir.graph.initializers]
+        names = [spec.name for spec in input_specs(model.ir, any_type=True)]
         if len(names) != 1:
             raise OnnxcanonError(
                 f"{os.fspath(data)}: an .npy file holds one input, {model.name} has {len(names)};"

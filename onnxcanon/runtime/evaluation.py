@@ -93,45 +93,47 @@ def evaluate(
         raise OnnxcanonError(f"the data has no labels; name them {LABELS!r}: it holds {', '.join(data)}")
     say = progress or (lambda _: None)
     labels = np.asarray(data[LABELS])
+    classes = labels.dtype.kind in "iub"
     with ExitStack() as stack:
-        runners = [_Runner(model, stack, output, labels, device) for model in models]
-        together = _Tally() if ensemble and len(models) > 1 else None
+        runners = [_Runner(model, stack, output, labels, device, _Tally(classes)) for model in models]
+        together = _Tally(classes) if ensemble and len(models) > 1 else None
         for start in range(0, len(labels), batch):
             say(f"evaluating {start:,} of {len(labels):,}")
             some = labels[start : start + batch]
             guesses = [runner.run(data, start, some) for runner in runners]
             if together is not None:
-                together.add(_averaged(guesses, classes=runners[0].classes), some, classes=runners[0].classes)
+                together.add(_averaged(guesses, classes=classes), some)
         found = [runner.evaluation() for runner in runners]
         if together is not None:
             names = " + ".join(model.name for model in models)
-            found.append(together.evaluation(names, runners[0].session.device, classes=runners[0].classes))
+            found.append(together.evaluation(names, runners[0].session.device))
         return found
 
 
 @dataclass(slots=True)
 class _Tally:
-    """Sums over batches."""
+    """Sums over batches; `classes` says whether labels are classes."""
 
+    classes: bool
     loss: float = 0.0
     right: int = 0
     count: int = 0
 
-    def add(self, guess: Floats, labels: np.ndarray, *, classes: bool) -> None:
+    def add(self, guess: Floats, labels: np.ndarray) -> None:
         """One more batch: log-probabilities with the classes last, or numbers."""
         self.count += labels.size
-        if not classes:
+        if not self.classes:
             self.loss += float(((guess - labels.reshape(guess.shape)) ** 2).sum()) * labels.size / guess.size
             return
         wanted = labels.astype(np.int64)[..., None]
         self.loss -= float(np.take_along_axis(guess, wanted, -1).sum())
         self.right += int((guess.argmax(-1) == wanted[..., 0]).sum())
 
-    def evaluation(self, name: str, device: str, *, classes: bool) -> Evaluation:
+    def evaluation(self, name: str, device: str) -> Evaluation:
         """The means."""
         count = max(self.count, 1)
-        accuracy = self.right / count if classes else None
-        measure = CROSS_ENTROPY if classes else SQUARED_ERROR
+        accuracy = self.right / count if self.classes else None
+        measure = CROSS_ENTROPY if self.classes else SQUARED_ERROR
         return Evaluation(name, self.loss / count, accuracy, measure, self.count, device)
 
 
@@ -144,10 +146,10 @@ class _Runner:
     output: str | None
     labels: np.ndarray
     device: str
+    tally: _Tally
     session: Session = field(init=False)
     specs: tuple[InputSpec, ...] = field(init=False)
     kind: str = ""  # of the output: logits, probabilities, logarithms
-    tally: _Tally = field(default_factory=_Tally)
 
     def __post_init__(self) -> None:
         self.session = self.stack.enter_context(open_session(self.model, device=self.device, optimize=True))
@@ -159,16 +161,11 @@ class _Runner:
                 f"{self.model.name}: no output is called '{self.output}'; it has {', '.join(names)}"
             )
 
-    @property
-    def classes(self) -> bool:
-        """Whether labels are classes."""
-        return self.labels.dtype.kind in "iub"
-
     def run(self, data: Mapping[str, np.ndarray], start: int, labels: np.ndarray) -> Floats:
         """The guesses for the examples from `start` on, which are added up."""
         guess = np.concatenate(list(self._guesses(data, start, len(labels))))
         wanted = self._judged(guess, labels)
-        self.tally.add(wanted, labels, classes=self.classes)
+        self.tally.add(wanted, labels)
         return wanted
 
     def _guesses(self, data: Mapping[str, np.ndarray], start: int, count: int) -> Iterator[Floats]:
@@ -199,12 +196,12 @@ class _Runner:
         """Some examples of one input; the last one again where a fixed number is not full."""
         if spec.name in data and np.ndim(data[spec.name]) and len(data[spec.name]) == len(self.labels):
             some = fitted(spec, {spec.name: data[spec.name][first : first + rows]})
-            return np.concatenate([some, *[some[-1:]] * (step - rows)]) if self._step() else some
+            return np.concatenate([some, *[some[-1:]] * (step - rows)]) if rows < step else some
         return fitted(spec, data)
 
     def _judged(self, guess: Floats, labels: np.ndarray) -> Floats:
         """Log-probabilities with the classes last, or numbers shaped as the labels."""
-        if not self.classes:
+        if not self.tally.classes:
             if guess.size != labels.size:
                 raise OnnxcanonError(
                     f"{self.model.name}: output '{self.output}' is {list(guess.shape)},"
@@ -248,7 +245,7 @@ class _Runner:
 
     def evaluation(self) -> Evaluation:
         """The means over all batches."""
-        return self.tally.evaluation(self.model.name, self.session.device, classes=self.classes)
+        return self.tally.evaluation(self.model.name, self.session.device)
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
