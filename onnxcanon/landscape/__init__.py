@@ -1,0 +1,1 @@
+"""Landscape: what the loss does around a model and on the way from one model to another."""

@@ -1,0 +1,1 @@
+"""Merging: aligned models averaged, and the statistics of the average repaired."""
