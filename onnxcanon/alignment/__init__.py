@@ -12,14 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxcanon.alignment.assignment import Singles
+from onnxcanon.alignment.weights import Matching
+from onnxcanon.canonical.scale import scaling
 from onnxcanon.comparison.correspondence import Pair, correspondence
-from onnxcanon.comparison.maps import approximate_map, same_symmetry
+from onnxcanon.comparison.maps import renamed, same_symmetry, snapped
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
 from onnxcanon.transform import Transform
 
 METHODS = ("weights",)
+
+STARTS = ("signatures", "identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +72,51 @@ def align(
     ours, theirs = symmetry(reference, sizes), symmetry(model, sizes)
     if pairs is None or not same_symmetry(ours, theirs):
         raise OnnxcanonError(f"{model.name}: its structure differs from that of {reference.name}")
-    found = approximate_map(model, reference, theirs, ours)
+    found = by_weights(reference, model, ours, theirs, progress)
     return Alignment(found.apply(model), found, reference, tuple(pairs), ours)
+
+
+def by_weights(
+    reference: Model,
+    model: Model,
+    ours: Symmetry,
+    theirs: Symmetry,
+    progress: Callable[[str], None] | None = None,
+    normalize: str = "balanced",
+) -> Transform:
+    """The transform of `model` found by weight matching, scales and signs being brought to one choice first."""
+    say = progress or (lambda _: None)
+    scaled, _ = scaling(reference, ours, normalize)
+    unscaled, _ = scaling(model, theirs, normalize)
+    matching = Matching(ours, _singles(reference, ours, scaled), _singles(model, theirs, unscaled, ours))
+    found = best_of(matching, say)
+    back = renamed(found, ours, theirs)
+    return snapped(unscaled.then(back).then(renamed(scaled.inverse(), ours, theirs)))
+
+
+def best_of(matching: Matching, say: Callable[[str], None]) -> Transform:
+    """Match from several starts, one sweep each, and go on from the best."""
+    results = []
+    for start in STARTS:
+        matching.reset()
+        if start == "signatures":
+            matching.from_signatures()
+        matching.run(say, sweeps=1)
+        results.append((matching.objective(), matching.moved, matching.actions))
+    _, matching.moved, matching.actions = max(results, key=lambda r: r[0])
+    matching.run(say)
+    return matching.transform
+
+
+def _singles(
+    model: Model, symmetry: Symmetry, scaled: Transform, names: Symmetry | None = None
+) -> dict[str, Singles]:
+    """The parameters some axis of which has units, scaled, in single precision, finite."""
+    given = (names or symmetry).classes
+    out = {}
+    for name, known in zip(symmetry.classes, given, strict=True):
+        array = symmetry.read(model, name).astype(np.float32)
+        if name in scaled.actions:
+            array = scaled.actions[name](array)
+        out[known] = np.nan_to_num(array, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return out

@@ -1,0 +1,203 @@
+"""The best exchange of components for a linear gain, nested ones inside each pair included.
+
+The gain of putting component y of one model in the place of component x of the other is a sum over slots,
+plus the best assignment of what is nested in them. So what is nested is solved inside every pair of
+components first, and the components are assigned by what that leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.alignment.contacts import Branch, Contact, Rows
+from onnxcanon.symmetry.constraints import Ids
+
+Floats = NDArray[np.float64]
+Singles = NDArray[np.float32]
+Gain = Callable[[Singles, Singles], Floats]
+"""From rows [x, slots, columns] and [y, slots, columns] the gains [x, y] of pairing them."""
+
+MANY = 1 << 26
+"""Pairs of nested components that are weighed at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What takes whose place: for blocks x of one model and y of another, `source[x, y, i]` is the component
+    whose place is i's, `flipped[x, y, i]` whether with the other sign; `children` say it of what is nested,
+    with components for blocks."""
+
+    source: Ids
+    flipped: NDArray[np.bool_]
+    children: tuple[Choice, ...] = ()
+
+
+def products(ours: Singles, theirs: Singles) -> Floats:
+    """The gain of weight matching: the inner product (Ainsworth et al. 2023, equation 3)."""
+    one, other = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
+    return np.asarray(one @ other.T, np.float64)
+
+
+def distances(ours: Singles, theirs: Singles) -> Floats:
+    """The gain of matching signatures: minus half the squared distance."""
+    one, other = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
+    squares = [np.square(m, dtype=np.float64).sum(1) for m in (one, other)]
+    return np.asarray((one @ other.T) - 0.5 * squares[0][:, None] - 0.5 * squares[1])
+
+
+def choose(
+    branch: Branch,
+    ours: Mapping[Rows, Singles],
+    theirs: Mapping[Rows, Singles],
+    gain: Gain = products,
+    *,
+    signed: bool = True,
+) -> tuple[Choice, float]:
+    """The exchange of an orbit's components of largest gain, and by how much it beats leaving all in place.
+
+    Args:
+        branch: the orbit.
+        ours: the rows of one model, float32 [rows, columns].
+        theirs: those of the model whose components are exchanged.
+        gain: the gain of pairing rows.
+        signed: whether components may change their own sign.
+    """
+    one, other = ([side[c.rows][None] for c in branch.contacts] for side in (ours, theirs))
+    choice, best, kept = _Search(gain, signed).solve(branch, one, other)
+    return choice, float(best[0, 0] - kept[0, 0])
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    gain: Gain
+    signed: bool
+
+    def solve(
+        self, branch: Branch, ours: Sequence[Singles], theirs: Sequence[Singles]
+    ) -> tuple[Choice, Floats, Floats]:
+        """For blocks of rows [x, slots, columns] and [y, …] of each contact: the choice, the gain of it and
+        that of leaving all in place, both [x, y]."""
+        size = branch.orbit.size
+        if len(ours[0]) > 1 and len(ours[0]) * len(theirs[0]) * size * size > MANY:
+            half = len(ours[0]) // 2
+            parts = [[rows[part] for rows in ours] for part in (slice(half), slice(half, None))]
+            return _stacked([self.solve(branch, part, theirs) for part in parts])
+        one, other = (
+            [_components(rows, c) for rows, c in zip(side, branch.contacts, strict=True)]
+            for side in (ours, theirs)
+        )
+        value, kept, flipped = self._loose(branch, one, other)
+        children = []
+        for child in branch.children:
+            inside = {c.rows for c in child.contacts}
+            shared = [k for k, c in enumerate(branch.contacts) if c.rows in inside]
+            if shared:
+                choice, best, still = self.solve(child, [one[k] for k in shared], [other[k] for k in shared])
+                value, kept = value + best, kept + still
+            else:
+                choice = unmoved(child, len(value), value.shape[1])
+            children.append(choice)
+        value, kept, flipped = (_by_block(table, size) for table in (value, kept, flipped))
+        source = np.array([[assigned(table) for table in line] for line in value])
+        taken = source[..., None]
+        best = np.take_along_axis(value, taken, -1).sum((-1, -2))
+        turned = np.take_along_axis(flipped, taken, -1)[..., 0]
+        return Choice(source, turned, tuple(children)), best, np.einsum("xyii->xy", kept)
+
+    def _loose(
+        self, branch: Branch, one: Sequence[Singles], other: Sequence[Singles]
+    ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+        """The gains of what no nested orbit moves: at best, with the sign as it is, and whether best is with
+        the other sign."""
+        plain = np.zeros((len(one[0]), len(other[0])))
+        turning = np.zeros_like(plain)
+        for contact, ours, theirs in zip(branch.contacts, one, other, strict=True):
+            flips = contact.flips if self.signed else np.zeros_like(contact.flips)
+            for total, chosen in ((plain, contact.loose & ~flips), (turning, contact.loose & flips)):
+                if chosen.all():
+                    total += self.gain(ours, theirs)
+                elif chosen.any():
+                    total += self.gain(ours[:, chosen], theirs[:, chosen])
+        return plain + np.abs(turning), plain + turning, turning < 0
+
+
+def unmoved(branch: Branch, ours: int, theirs: int) -> Choice:
+    """The choice that leaves everything in place, for so many blocks of each model."""
+    size = branch.orbit.size
+    source = np.broadcast_to(np.arange(size), (ours, theirs, size))
+    children = tuple(unmoved(child, ours * size, theirs * size) for child in branch.children)
+    return Choice(source, np.zeros(source.shape, bool), children)
+
+
+def assigned(gain: Floats) -> Ids:
+    """For each row of a square matrix a column, each column once, of largest total."""
+    best: Ids = gain.argmax(1)
+    if len(np.unique(best)) == len(best):
+        return best
+    from scipy.optimize import linear_sum_assignment
+
+    _, columns = linear_sum_assignment(gain, maximize=True)
+    return np.asarray(columns, np.int64)
+
+
+def motion(branch: Branch, choice: Choice, count: int) -> tuple[Ids, Ids]:
+    """What a choice for an orbit at the top of the tree does: the image of every unit class, int64 [count]
+    (derived classes are left for `Solution.extend`), and the sign freedoms that change thereafter."""
+    image = np.arange(count)
+    flips: list[Ids] = []
+    _move(branch, choice, branch.orbit.members, branch.orbit.members, (0, 0), image, flips)
+    return image, np.concatenate([np.zeros(0, np.int64), *flips])
+
+
+def _move(
+    branch: Branch,
+    choice: Choice,
+    target: Ids,
+    source: Ids,
+    block: tuple[int, int],
+    image: Ids,
+    flips: list[Ids],
+) -> None:
+    pairs, size = choice.source[block], branch.orbit.size
+    image[source[pairs]] = target
+    if choice.flipped[block].any():
+        flips.append(branch.signs[block[0] * size + np.flatnonzero(choice.flipped[block])])
+    for child, inner in zip(branch.children, choice.children, strict=True):
+        columns = child.orbit.members
+        for i, j in enumerate(pairs.tolist()):
+            inside = block[0] * size + i, block[1] * size + j
+            _move(child, inner, target[i][columns], source[j][columns], inside, image, flips)
+
+
+def _components(rows: Singles, contact: Contact) -> Singles:
+    """The rows of every component of every block: [blocks · components, slots, columns]."""
+    size, slots = contact.slots.shape
+    flat = contact.slots.reshape(-1)
+    whole = rows.shape[1] == len(flat) and bool((flat == np.arange(len(flat))).all())
+    picked = rows if whole else rows[:, flat]
+    return picked.reshape(len(rows) * size, slots, rows.shape[-1])
+
+
+def _by_block(table: NDArray[Any], size: int) -> NDArray[Any]:
+    """From components of blocks [x · k, y · k] to [x, y, k, k]."""
+    x, y = (n // size for n in table.shape)
+    return table.reshape(x, size, y, size).transpose(0, 2, 1, 3)
+
+
+def _stacked(parts: Sequence[tuple[Choice, Floats, Floats]]) -> tuple[Choice, Floats, Floats]:
+    """Results for some blocks of ours after those for others."""
+
+    def join(choices: Sequence[Choice]) -> Choice:
+        inner = zip(*(c.children for c in choices), strict=True)
+        source, flipped = (
+            np.concatenate(a) for a in zip(*((c.source, c.flipped) for c in choices), strict=True)
+        )
+        return Choice(source, flipped, tuple(join(children) for children in inner))
+
+    best, kept = (np.concatenate([p[k] for p in parts]) for k in (1, 2))
+    return join([p[0] for p in parts]), best, kept

@@ -1,0 +1,167 @@
+"""Weight matching: the exchange of units that brings the parameters of one model nearest to another's.
+
+The objective is the sum over all parameters of the inner products of both models' entries (Git Re-Basin,
+Ainsworth et al. 2023, equation 2), which is as large as the squared distance is small. It is linear in the
+exchange of one orbit's components while all others stay, so one assignment finds the best; orbits are visited
+until none can gain. Where a parameter meets an orbit twice (recurrent matrices) the assignment is only a
+proposal, and taken if the objective rises.
+
+The moved weights are kept, so a visit reads them as they are and its assignment is an exchange on top of all
+earlier ones; orbits that share no parameter with one that moved since are not visited again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.alignment.assignment import Singles, choose, distances, motion
+from onnxcanon.alignment.contacts import Survey
+from onnxcanon.alignment.signature import signatures
+from onnxcanon.symmetry.analysis import Symmetry
+from onnxcanon.symmetry.constraints import Ids
+from onnxcanon.transform import Action, Transform
+
+SWEEPS = 100
+"""Visits of all orbits after which matching ends in any case."""
+
+LEAST = 1e-6
+"""The least gain, relative to the size of what an orbit meets, that is not taken for rounding."""
+
+
+class Matching:
+    """The search for the element of a group that takes `theirs` nearest to `ours`.
+
+    Args:
+        symmetry: of both models.
+        ours: the parameters of the reference, by their names in the symmetry; float32.
+        theirs: those of the model that moves.
+    """
+
+    def __init__(
+        self, symmetry: Symmetry, ours: Mapping[str, Singles], theirs: Mapping[str, Singles]
+    ) -> None:
+        self.symmetry, self.ours = symmetry, ours
+        self.start = theirs
+        survey = Survey(symmetry)
+        found = [survey.branch(orbit) for orbit in symmetry.solution.orbits]
+        self.branches = [branch for branch, _ in found]
+        self.curved = [curved for _, curved in found]
+        self.touched = [{c.rows.name for c in branch.contacts} for branch in self.branches]
+        self.meeting = [
+            {k for k, other in enumerate(self.touched) if other & names} for names in self.touched
+        ]
+        self.reset()
+
+    def reset(self) -> None:
+        """Back to the model as it was given."""
+        self.moved: dict[str, Singles] = dict(self.start)
+        self.actions: dict[str, Action] = {}
+
+    @property
+    def transform(self) -> Transform:
+        """The element found so far."""
+        stacks = {n: m for n, m in self.symmetry.stacks.items() if n in self.actions}
+        return Transform(dict(self.actions), self.symmetry.model, stacks)
+
+    def objective(self) -> float:
+        """The sum of inner products, in double precision."""
+        return sum(_product(self.ours[name], array) for name, array in self.moved.items())
+
+    def from_signatures(self) -> None:
+        """Move units to those they resemble, by what does not depend on how any units are arranged."""
+        ours, theirs = (signatures(self.symmetry, self.branches, side) for side in (self.ours, self.moved))
+        for branch in self.branches:
+            choice, _ = choose(branch, ours, theirs, distances, signed=False)
+            self._apply(*motion(branch, choice, self.symmetry.solution.count), self.moved.keys())
+
+    def sweep(self, open_: set[int]) -> set[int]:
+        """Visit the orbits in `open_`, in the order of the graph; those to visit next."""
+        following: set[int] = set()
+        for k in range(len(self.branches)):
+            if k not in open_ and k not in following:
+                continue
+            following.discard(k)
+            if self._visit(k):
+                following |= self.meeting[k] if self.curved[k] else self.meeting[k] - {k}
+        return following
+
+    def run(self, say: Callable[[str], None] = lambda _: None, sweeps: int = SWEEPS) -> int:
+        """Visit orbits until none gains; the number of sweeps."""
+        open_ = set(range(len(self.branches)))
+        for count in range(sweeps):
+            if not open_:
+                return count
+            say(f"matching weights, sweep {count + 1}")
+            open_ = self.sweep(open_)
+        return sweeps
+
+    def _visit(self, k: int) -> bool:
+        """Exchange one orbit's components for the best; whether that gained."""
+        branch = self.branches[k]
+        ours, theirs = (
+            {c.rows: c.rows.matrix(side[c.rows.name]) for c in branch.contacts}
+            for side in (self.ours, self.moved)
+        )
+        if not branch.contacts:
+            return False
+        choice, gain = choose(branch, ours, theirs)
+        size = sum(_norm(m) * _norm(theirs[rows]) for rows, m in ours.items())
+        if gain <= LEAST * size:
+            return False
+        image, flips = motion(branch, choice, self.symmetry.solution.count)
+        if not self.curved[k]:
+            self._apply(image, flips, self.touched[k])
+            return True
+        return self._try(image, flips, self.touched[k])
+
+    def _try(self, image: Ids, flips: Ids, names: set[str]) -> bool:
+        """Apply an exchange if the objective rises with it."""
+        moved, actions = dict(self.moved), dict(self.actions)
+        before = sum(_product(self.ours[n], self.moved[n]) for n in names)
+        self._apply(image, flips, names)
+        after = sum(_product(self.ours[n], self.moved[n]) for n in names)
+        if after > before + LEAST * abs(before):
+            return True
+        self.moved, self.actions = moved, actions
+        return False
+
+    def _apply(self, image: Ids, flips: Ids, names: Sequence[str] | set[str] | Any) -> None:
+        """Move units, then change signs."""
+        image = self.symmetry.solution.extend(image)
+        sign = None
+        if len(flips):
+            sign = np.zeros(self.symmetry.sign.count, np.int64)
+            sign[flips] = 1
+        for name in list(names):
+            action = self._action(name, image, sign)
+            if action.index or action.factor:
+                self.moved[name] = action(self.moved[name])
+                known = self.actions.get(name)
+                self.actions[name] = action if known is None else known.then(action)
+
+    def _action(self, name: str, image: Ids, sign: Ids | None) -> Action:
+        shape = self.symmetry.trace.parameters[name].shape
+        index = self.symmetry.indices(name, image)
+        factor = {}
+        if sign is not None:
+            for axis, variables in self.symmetry.degrees[name].items():
+                forms = self.symmetry.sign.forms
+                factor[axis] = 1.0 - 2.0 * ((forms @ sign) % 2)[variables]
+        return Action(shape, index, {a: f for a, f in factor.items() if (f != 1).any()})
+
+
+def _product(one: NDArray[Any], other: NDArray[Any]) -> float:
+    """The inner product, accumulated in double precision piece by piece."""
+    x, y = one.reshape(-1), other.reshape(-1)
+    return sum(
+        float(np.dot(x[k : k + 65536].astype(np.float64), y[k : k + 65536].astype(np.float64)))
+        for k in range(0, len(x), 65536)
+    )
+
+
+def _norm(matrix: NDArray[Any]) -> float:
+    return float(np.linalg.norm(matrix))
