@@ -149,3 +149,23 @@ def test_positions_between_labels_stay_in_order_when_axes_are_merged() -> None:
     y = b.op("DepthToSpace", b.op("Conv", "x", weight(b, 12, 1, 1, 1)), blocksize=2, mode="DCR")
     y = b.op("Flatten", b.op("Reshape", y, b.ints(0, 3, 4, 2, 12)), axis=1)
     passes(b, b.op("Gemm", y, weight(b, 2, 288), transB=1), 2)
+
+
+def test_a_reshape_that_changes_nothing_for_one_batch_only() -> None:
+    """[batch, 6, 3] read as [2, -1, 3]: the same for two rows, a cut through the six for three."""
+    b = building(2, 4, 3, dtype=np.float64)
+    y = b.op("Relu", b.op("MatMul", weight(b, 6, 4), "x"))
+    y = b.op("Reshape", y, b.ints(2, -1, 3))
+    passes(b, b.op("ReduceMean", b.op("MatMul", y, weight(b, 3, 3)), b.ints(1), keepdims=0), 2, 3)
+
+
+def test_two_positions_of_one_parameter_are_taken_at_once() -> None:
+    """The axes that a past state is taken from, for keys and for values, are no context of each other."""
+    b = building(2, 3, 4)
+    past = b.op("Gather", weight(b, 2, 3, 2, 2, 2, 2), b.constant(np.array(1)), axis=1)
+    y, _ = b.ops(
+        "Attention",
+        "x", weight(b, 4, 12), weight(b, 12), "", past,
+        outputs=2, domain="com.microsoft", num_heads=2,
+    )  # fmt: skip
+    passes(b, b.op("MatMul", y, weight(b, 4, 2)), 2)

@@ -166,7 +166,8 @@ class Labels:
         view.parameter.readers[source] = view.parameter.readers[source] or self.cause.node
         new = self.ledger.new_units if units else self.ledger.new_degrees
         if bound is None:
-            context = {*around, *view.taken}
+            # Other taken positions are no context for one that is taken, which is held whatever they are.
+            context = {*around, *(() if source in view.taken else view.taken)}
             wide = [n if k == source or k in context else 1 for k, n in enumerate(shape)]
             if groups == 1 and view.whole:
                 bound = store[source] = np.full(wide, ZERO) if zero else new(wide)

@@ -240,7 +240,7 @@ class Reshaping(Labels):
         Both shapes are cut into the finest common blocks; within a block axes split into the common factors
         and merge again. Where factors do not line up the block is flattened and cut anew.
         """
-        if v.shape == shape:
+        if v.shape == shape and before == after:
             return self.copy(v)
         alive_in = [k for k, n in enumerate(v.shape) if n != 1 or (before is not None and before[k] != 1)]
         alive_out = [k for k, n in enumerate(shape) if n != 1 or (after is not None and after[k] != 1)]
