@@ -84,7 +84,7 @@ def by_weights(
     progress: Callable[[str], None] | None = None,
     normalize: str = "balanced",
 ) -> Transform:
-    """The transform of `model` found by weight matching, scales and signs being brought to one choice first."""
+    """The transform of `model` found by weight matching, once both have the same choice of scales."""
     say = progress or (lambda _: None)
     scaled, _ = scaling(reference, ours, normalize)
     unscaled, _ = scaling(model, theirs, normalize)

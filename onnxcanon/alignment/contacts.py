@@ -189,8 +189,11 @@ class Survey:
             freedom = np.full((rows.count, len(rows.axes)), -1)
             for column, axis in enumerate(rows.axes):
                 variables = self.symmetry.degrees[rows.name].get(axis)
-                if variables is not None:
-                    freedom[:, column] = _single(forms, rows.labels(variables))
+                if variables is None:
+                    continue
+                if any(variables.shape[a] > 1 for a in rows.rest):
+                    return nothing
+                freedom[:, column] = _single(forms, rows.labels(variables))
             found = freedom[slots].max(-1)
             if ((freedom[slots] != found[..., None]) & (freedom[slots] != -1)).any():
                 return nothing
@@ -216,14 +219,9 @@ class Survey:
         found = np.zeros(self.symmetry.sign.forms.shape[1], bool)
         for name, degrees in self.symmetry.degrees.items():
             for axis, variables in degrees.items():
-                if (name, axis) not in covered or not _inside(variables, name, axis, covered):
+                if (name, axis) not in covered:
                     found[self.symmetry.sign.forms[variables.ravel()].indices] = True
         return found
-
-
-def _inside(variables: Ids, name: str, axis: int, covered: set[tuple[str, int]]) -> bool:
-    """Whether degrees along an axis depend on no other axis than covered ones."""
-    return all(n == 1 or k == axis or (name, k) in covered for k, n in enumerate(variables.shape))
 
 
 def _single(forms: csr_matrix, variables: Ids) -> Ids:

@@ -1,8 +1,8 @@
 """Signatures: what a row of weights says of its unit whatever the order of all other units.
 
 The entries of a row along axes whose units move are sorted, those along axes that stay are kept apart; of
-long rows a few quantiles are enough. Two models whose weights differ by noise have nearly equal signatures, so
-assigning units by them starts weight matching near its end.
+long rows a few quantiles are enough. Two models whose weights differ by noise have nearly equal signatures,
+so assigning units by them starts weight matching near its end.
 """
 
 from __future__ import annotations
