@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnxcanon.alignment.assignment import Singles
+from onnxcanon.alignment.scale import nearest_scale
 from onnxcanon.alignment.weights import Matching
-from onnxcanon.canonical.scale import scaling
+from onnxcanon.canonical.scale import choose_scale
 from onnxcanon.comparison.correspondence import Pair, correspondence
 from onnxcanon.comparison.maps import renamed, same_symmetry, snapped
 from onnxcanon.errors import OnnxcanonError
@@ -86,12 +88,24 @@ def by_weights(
 ) -> Transform:
     """The transform of `model` found by weight matching, once both have the same choice of scales."""
     say = progress or (lambda _: None)
-    scaled, _ = scaling(reference, ours, normalize)
-    unscaled, _ = scaling(model, theirs, normalize)
+    scaled = ours.action(None, choose_scale(reference, ours, normalize)[0])
+    unscaled = theirs.action(None, choose_scale(model, theirs, normalize)[0])
     matching = Matching(ours, _singles(reference, ours, scaled), _singles(model, theirs, unscaled, ours))
     found = best_of(matching, say)
-    back = renamed(found, ours, theirs)
-    return snapped(unscaled.then(back).then(renamed(scaled.inverse(), ours, theirs)))
+    moved = renamed(unscaled, theirs, ours).then(found).then(scaled.inverse())
+    moved = moved.then(ours.action(None, _exponents(reference, model, ours, theirs, moved)))
+    return snapped(renamed(moved, ours, theirs))
+
+
+def _exponents(
+    reference: Model, model: Model, ours: Symmetry, theirs: Symmetry, moved: Transform
+) -> NDArray[np.float64]:
+    """The scales that bring the moved model nearest to the reference."""
+    nothing = Transform({})
+    if not ours.acting[0].any():
+        return np.zeros(ours.scale.count)
+    named = renamed(moved, ours, theirs)
+    return nearest_scale(ours, _singles(reference, ours, nothing), _singles(model, theirs, named, ours))
 
 
 def best_of(matching: Matching, say: Callable[[str], None]) -> Transform:

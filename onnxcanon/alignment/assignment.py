@@ -7,7 +7,7 @@ components first, and the components are assigned by what that leaves.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,6 @@ from onnxcanon.symmetry.constraints import Ids
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
-Gain = Callable[[Singles, Singles], Floats]
-"""From rows [x, slots, columns] and [y, slots, columns] the gains [x, y] of pairing them."""
-
 MANY = 1 << 26
 """Pairs of nested components that are weighed at a time."""
 
@@ -37,45 +34,35 @@ class Choice:
     children: tuple[Choice, ...] = ()
 
 
-def products(ours: Singles, theirs: Singles) -> Floats:
-    """The gain of weight matching: the inner product (Ainsworth et al. 2023, equation 3)."""
-    one, other = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
-    return np.asarray(one @ other.T, np.float64)
-
-
-def distances(ours: Singles, theirs: Singles) -> Floats:
-    """The gain of matching signatures: minus half the squared distance."""
-    one, other = ours.reshape(len(ours), -1), theirs.reshape(len(theirs), -1)
-    squares = [np.square(m, dtype=np.float64).sum(1) for m in (one, other)]
-    return np.asarray((one @ other.T) - 0.5 * squares[0][:, None] - 0.5 * squares[1])
-
-
 def choose(
     branch: Branch,
     ours: Mapping[Rows, Singles],
     theirs: Mapping[Rows, Singles],
-    gain: Gain = products,
     *,
-    signed: bool = True,
+    near: bool = False,
+    unsigned: Set[Rows] = frozenset(),
 ) -> tuple[Choice, float]:
     """The exchange of an orbit's components of largest gain, and by how much it beats leaving all in place.
+
+    The gain of a pair of rows is their inner product (Ainsworth et al. 2023, equation 3), or minus half their
+    squared distance, which is the same where rows are not features but the weights themselves.
 
     Args:
         branch: the orbit.
         ours: the rows of one model, float32 [rows, columns].
         theirs: those of the model whose components are exchanged.
-        gain: the gain of pairing rows.
-        signed: whether components may change their own sign.
+        near: whether the distance counts, not the inner product.
+        unsigned: rows that do not change with the sign of their component.
     """
     one, other = ([side[c.rows][None] for c in branch.contacts] for side in (ours, theirs))
-    choice, best, kept = _Search(gain, signed).solve(branch, one, other)
+    choice, best, kept = _Search(near, unsigned).solve(branch, one, other)
     return choice, float(best[0, 0] - kept[0, 0])
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    gain: Gain
-    signed: bool
+    near: bool
+    unsigned: Set[Rows]
 
     def solve(
         self, branch: Branch, ours: Sequence[Singles], theirs: Sequence[Singles]
@@ -117,13 +104,19 @@ class _Search:
         plain = np.zeros((len(one[0]), len(other[0])))
         turning = np.zeros_like(plain)
         for contact, ours, theirs in zip(branch.contacts, one, other, strict=True):
-            flips = contact.flips if self.signed else np.zeros_like(contact.flips)
+            flips = contact.flips & (contact.rows not in self.unsigned)
             for total, chosen in ((plain, contact.loose & ~flips), (turning, contact.loose & flips)):
-                if chosen.all():
-                    total += self.gain(ours, theirs)
-                elif chosen.any():
-                    total += self.gain(ours[:, chosen], theirs[:, chosen])
+                if chosen.any():
+                    x, y = ((m if chosen.all() else m[:, chosen]).reshape(len(m), -1) for m in (ours, theirs))
+                    total += x @ y.T
+                    if self.near:
+                        plain -= 0.5 * _squares(x)[:, None] + 0.5 * _squares(y)
         return plain + np.abs(turning), plain + turning, turning < 0
+
+
+def _squares(rows: Singles) -> Floats:
+    """The squared length of every row."""
+    return np.asarray(np.square(rows, dtype=np.float64).sum(1))
 
 
 def unmoved(branch: Branch, ours: int, theirs: int) -> Choice:

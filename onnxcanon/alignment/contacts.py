@@ -94,6 +94,10 @@ class Branch:
     children: tuple[Branch, ...] = ()
     signs: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
+    def all_signs(self) -> Ids:
+        """The sign freedoms of single components, nested ones included."""
+        return np.concatenate([self.signs, *(child.all_signs() for child in self.children)])
+
 
 class Survey:
     """Finds the contacts of orbits in the parameters of a symmetry."""

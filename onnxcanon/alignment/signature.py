@@ -1,54 +1,46 @@
-"""Signatures: what a row of weights says of its unit whatever the order of all other units.
+"""Signatures: what a row of weights says of its unit whatever the order of other units.
 
-The entries of a row along axes whose units move are sorted, those along axes that stay are kept apart; of
-long rows a few quantiles are enough. Two models whose weights differ by noise have nearly equal signatures,
-so assigning units by them starts weight matching near its end.
+The entries of a row along axes whose units are not placed yet are sorted, those along other axes are kept
+apart; of long rows a few quantiles are enough. The distance of two signatures is at most that of the rows
+once all units are placed. Two models whose weights differ by noise have nearly equal signatures, so assigning
+units by them starts weight matching near its end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection
 from math import prod
 
 import numpy as np
 
 from onnxcanon.alignment.assignment import Singles
-from onnxcanon.alignment.contacts import Branch, Rows
-from onnxcanon.symmetry.analysis import Symmetry
+from onnxcanon.alignment.contacts import Rows
 
 QUANTILES = 32
 """Entries that are kept of a sorted row."""
 
 MOST = 256
-"""Numbers in the signature of a row; where axes that stay are larger, only the size along them is kept."""
+"""Numbers in the signature of a row; where axes that are kept are larger, only the size along them is."""
 
 
-def signatures(
-    symmetry: Symmetry, branches: Sequence[Branch], weights: Mapping[str, Singles]
-) -> dict[Rows, Singles]:
-    """The signature of every row of every contact, float32 [rows, numbers]."""
-    out: dict[Rows, Singles] = {}
-    for branch in branches:
-        for contact in branch.contacts:
-            if contact.rows not in out:
-                out[contact.rows] = _signature(symmetry, contact.rows, weights[contact.rows.name])
-    return out
+def signature(rows: Rows, array: Singles, sorted_axes: Collection[int], *, unsigned: bool) -> Singles:
+    """The signature of every row of a parameter, float32 [rows, numbers].
 
-
-def _signature(symmetry: Symmetry, rows: Rows, array: Singles) -> Singles:
-    classes, degrees = symmetry.classes[rows.name], symmetry.degrees[rows.name]
-    moving = [
-        a for a in rows.rest if a in classes and array.shape[a] > 1 and symmetry.moving[classes[a]].any()
-    ]
-    still = [a for a in rows.rest if a not in moving]
-    shape = rows.count, prod(array.shape[a] for a in still), prod(array.shape[a] for a in moving)
-    entries = array.transpose(*rows.axes, *still, *moving).reshape(shape)
-    if any(symmetry.sign.forms[variables.ravel()].nnz for variables in degrees.values()):
+    Args:
+        rows: which axes are rows.
+        array: the parameter.
+        sorted_axes: the axes along which the order of entries says nothing.
+        unsigned: whether their signs say nothing either.
+    """
+    kept = [a for a in rows.rest if a not in sorted_axes]
+    shape = rows.count, prod(array.shape[a] for a in kept), prod(array.shape[a] for a in sorted_axes)
+    entries = array.transpose(*rows.axes, *kept, *sorted_axes).reshape(shape)
+    if unsigned:
         entries = np.abs(entries)
-    if moving and shape[1] * min(QUANTILES, shape[2]) > MOST:
-        entries = np.sqrt(np.square(entries).sum(1, keepdims=True))
-    if not moving:
+    if not sorted_axes:
         return np.ascontiguousarray(entries.reshape(rows.count, -1))
+    if shape[1] * min(QUANTILES, shape[2]) > MOST:
+        entries = np.sqrt(np.square(entries).sum(1, keepdims=True))
     ordered = np.sort(entries, axis=-1)
     if shape[2] > QUANTILES:
         weight = np.float32(np.sqrt(shape[2] / QUANTILES))

@@ -12,15 +12,16 @@ earlier ones; orbits that share no parameter with one that moved since are not v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.assignment import Singles, choose, distances, motion
-from onnxcanon.alignment.contacts import Survey
-from onnxcanon.alignment.signature import signatures
+from onnxcanon.alignment.assignment import Singles, choose, motion
+from onnxcanon.alignment.contacts import Branch, Rows, Survey
+from onnxcanon.alignment.signature import signature
+from onnxcanon.alignment.signs import nearest_signs
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.transform import Action, Transform
@@ -50,7 +51,7 @@ class Matching:
         found = [survey.branch(orbit) for orbit in symmetry.solution.orbits]
         self.branches = [branch for branch, _ in found]
         self.curved = [curved for _, curved in found]
-        self.touched = [{c.rows.name for c in branch.contacts} for branch in self.branches]
+        self.touched = [self.touched_by(branch) for branch in self.branches]
         self.meeting = [
             {k for k, other in enumerate(self.touched) if other & names} for names in self.touched
         ]
@@ -72,11 +73,53 @@ class Matching:
         return sum(_product(self.ours[name], array) for name, array in self.moved.items())
 
     def from_signatures(self) -> None:
-        """Move units to those they resemble, by what does not depend on how any units are arranged."""
-        ours, theirs = (signatures(self.symmetry, self.branches, side) for side in (self.ours, self.moved))
+        """Place the units of one orbit after the other by what does not depend on those not yet placed."""
+        placed = ~self.symmetry.moving
+        signed = np.zeros(self.symmetry.sign.count, bool)  # which signs are known to agree
         for branch in self.branches:
-            choice, _ = choose(branch, ours, theirs, distances, signed=False)
-            self._apply(*motion(branch, choice, self.symmetry.solution.count), self.moved.keys())
+            own = np.zeros_like(signed)
+            own[branch.all_signs()] = True
+            ours, theirs, unsigned = {}, {}, set()
+            for rows in (c.rows for c in branch.contacts):
+                loose = self._unplaced(rows, placed)
+                if hidden := self._unsure(rows, signed | own):
+                    unsigned.add(rows)
+                if not loose and not hidden:
+                    ours[rows], theirs[rows] = (rows.matrix(m[rows.name]) for m in (self.ours, self.moved))
+                    continue
+                unsigned.add(rows)
+                hidden |= bool(loose) and self._unsure(rows, signed)
+                ours[rows], theirs[rows] = (
+                    signature(rows, m[rows.name], loose, unsigned=hidden) for m in (self.ours, self.moved)
+                )
+            choice, _ = choose(branch, ours, theirs, near=True, unsigned=unsigned)
+            self._apply(*motion(branch, choice, self.symmetry.solution.count), self.touched_by(branch))
+            placed = self._placed(placed, branch)
+            signed |= own & bool({c.rows for c in branch.contacts} - unsigned)
+        self.turn()
+
+    def _unplaced(self, rows: Rows, placed: NDArray[np.bool_]) -> list[int]:
+        """The columns' axes whose units have no place yet."""
+        classes = self.symmetry.classes[rows.name]
+        return [a for a in rows.rest if a in classes and rows.shape[a] > 1 and not placed[classes[a]].all()]
+
+    def _unsure(self, rows: Rows, signed: NDArray[np.bool_]) -> bool:
+        """Whether a sign that is not known acts on a parameter."""
+        forms = self.symmetry.sign.forms
+        degrees = self.symmetry.degrees[rows.name].values()
+        return any(not signed[forms[variables.ravel()].indices].all() for variables in degrees)
+
+    def _placed(self, placed: NDArray[np.bool_], branch: Branch) -> NDArray[np.bool_]:
+        """The units that have their place once those of one more orbit have."""
+        placed = placed.copy()
+        placed[branch.orbit.members] = True
+        for derived in self.symmetry.solution.derived:
+            placed[derived.composites] |= placed[derived.parts].all(1)
+        return placed
+
+    def touched_by(self, branch: Branch) -> set[str]:
+        """The parameters that an orbit moves."""
+        return {c.rows.name for c in branch.contacts}
 
     def sweep(self, open_: set[int]) -> set[int]:
         """Visit the orbits in `open_`, in the order of the graph; those to visit next."""
@@ -96,8 +139,18 @@ class Matching:
             if not open_:
                 return count
             say(f"matching weights, sweep {count + 1}")
-            open_ = self.sweep(open_)
+            open_ = self.sweep(open_) | self.turn()
         return sweeps
+
+    def turn(self) -> set[int]:
+        """Change signs where that gains; the orbits to visit then."""
+        flips = nearest_signs(self.symmetry, self.ours, self.moved)
+        if not len(flips):
+            return set()
+        before = dict(self.moved)
+        self._apply(np.arange(self.symmetry.solution.count), flips, list(self.moved))
+        changed = {name for name, array in self.moved.items() if array is not before[name]}
+        return {k for k, touched in enumerate(self.touched) if touched & changed}
 
     def _visit(self, k: int) -> bool:
         """Exchange one orbit's components for the best; whether that gained."""
@@ -129,7 +182,7 @@ class Matching:
         self.moved, self.actions = moved, actions
         return False
 
-    def _apply(self, image: Ids, flips: Ids, names: Sequence[str] | set[str] | Any) -> None:
+    def _apply(self, image: Ids, flips: Ids, names: Iterable[str]) -> None:
         """Move units, then change signs."""
         image = self.symmetry.solution.extend(image)
         sign = None
