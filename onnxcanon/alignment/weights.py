@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.alignment.assignment import Singles, choose, motion
 from onnxcanon.alignment.contacts import Branch, Rows, Survey
-from onnxcanon.alignment.signature import signature
+from onnxcanon.alignment.signature import length, signature
 from onnxcanon.alignment.signs import nearest_signs
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
@@ -55,6 +55,7 @@ class Matching:
         self.meeting = [
             {k for k, other in enumerate(self.touched) if other & names} for names in self.touched
         ]
+        self.behind = self._orbits_behind()
         self.reset()
 
     def reset(self) -> None:
@@ -73,35 +74,47 @@ class Matching:
         return sum(_product(self.ours[name], array) for name, array in self.moved.items())
 
     def from_signatures(self) -> None:
-        """Place the units of one orbit after the other by what does not depend on those not yet placed."""
-        placed = ~self.symmetry.moving
+        """Place the units of one orbit after the other by what does not depend on those not yet placed, at
+        each step those that the most numbers tell apart."""
+        rest, placed = set(range(len(self.branches))), 0
         signed = np.zeros(self.symmetry.sign.count, bool)  # which signs are known to agree
-        for branch in self.branches:
-            own = np.zeros_like(signed)
-            own[branch.all_signs()] = True
-            ours, theirs, unsigned = {}, {}, set()
-            for rows in (c.rows for c in branch.contacts):
-                loose = self._unplaced(rows, placed)
-                if hidden := self._unsure(rows, signed | own):
-                    unsigned.add(rows)
-                if not loose and not hidden:
-                    ours[rows], theirs[rows] = (rows.matrix(m[rows.name]) for m in (self.ours, self.moved))
-                    continue
-                unsigned.add(rows)
-                hidden |= bool(loose) and self._unsure(rows, signed)
-                ours[rows], theirs[rows] = (
-                    signature(rows, m[rows.name], loose, unsigned=hidden) for m in (self.ours, self.moved)
-                )
-            choice, _ = choose(branch, ours, theirs, near=True, unsigned=unsigned)
-            self._apply(*motion(branch, choice, self.symmetry.solution.count), self.touched_by(branch))
-            placed = self._placed(placed, branch)
-            signed |= own & bool({c.rows for c in branch.contacts} - unsigned)
+        while rest:
+            k = max(rest, key=lambda k: (self._evidence(k, placed), -k))
+            self._place(k, placed, signed)
+            rest.discard(k)
+            placed |= 1 << k
         self.turn()
 
-    def _unplaced(self, rows: Rows, placed: NDArray[np.bool_]) -> list[int]:
+    def _place(self, k: int, placed: int, signed: NDArray[np.bool_]) -> None:
+        """Assign the components of an orbit by signatures; `signed` learns the signs that follow."""
+        branch = self.branches[k]
+        own = np.zeros_like(signed)
+        own[branch.all_signs()] = True
+        ours, theirs, unsigned = {}, {}, set()
+        for rows in (c.rows for c in branch.contacts):
+            loose = self._unplaced(rows, placed)
+            hidden = self._unsure(rows, signed | own)
+            if hidden or loose:
+                unsigned.add(rows)
+            hidden = hidden or (bool(loose) and self._unsure(rows, signed))
+            ours[rows], theirs[rows] = (
+                signature(rows, side[rows.name], loose, unsigned=hidden) for side in (self.ours, self.moved)
+            )
+        choice, _ = choose(branch, ours, theirs, near=True, unsigned=unsigned)
+        self._apply(*motion(branch, choice, self.symmetry.solution.count), self.touched[k])
+        signed |= own & (len(unsigned) < len(branch.contacts))
+
+    def _unplaced(self, rows: Rows, placed: int) -> list[int]:
         """The columns' axes whose units have no place yet."""
-        classes = self.symmetry.classes[rows.name]
-        return [a for a in rows.rest if a in classes and rows.shape[a] > 1 and not placed[classes[a]].all()]
+        behind = self.behind[rows.name]
+        return [a for a in rows.rest if rows.shape[a] > 1 and behind.get(a, 0) & ~placed]
+
+    def _evidence(self, k: int, placed: int) -> int:
+        """How many numbers tell the components of an orbit apart."""
+        return sum(
+            c.slots.shape[1] * length(c.rows, self._unplaced(c.rows, placed))
+            for c in self.branches[k].contacts
+        )
 
     def _unsure(self, rows: Rows, signed: NDArray[np.bool_]) -> bool:
         """Whether a sign that is not known acts on a parameter."""
@@ -109,13 +122,17 @@ class Matching:
         degrees = self.symmetry.degrees[rows.name].values()
         return any(not signed[forms[variables.ravel()].indices].all() for variables in degrees)
 
-    def _placed(self, placed: NDArray[np.bool_], branch: Branch) -> NDArray[np.bool_]:
-        """The units that have their place once those of one more orbit have."""
-        placed = placed.copy()
-        placed[branch.orbit.members] = True
+    def _orbits_behind(self) -> dict[str, dict[int, int]]:
+        """For every axis the orbits whose units it has, as the bits of a number."""
+        bits = np.zeros(self.symmetry.solution.count, object)
+        for k, branch in enumerate(self.branches):
+            bits[branch.orbit.members] = 1 << k
         for derived in self.symmetry.solution.derived:
-            placed[derived.composites] |= placed[derived.parts].all(1)
-        return placed
+            bits[derived.composites] = np.bitwise_or.reduce(bits[derived.parts], 1)
+        return {
+            name: {axis: int(np.bitwise_or.reduce(bits[np.unique(units)])) for axis, units in axes.items()}
+            for name, axes in self.symmetry.classes.items()
+        }
 
     def touched_by(self, branch: Branch) -> set[str]:
         """The parameters that an orbit moves."""
