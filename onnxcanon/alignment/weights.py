@@ -83,7 +83,7 @@ class Matching:
             self._place(k, placed, signed)
             rest.discard(k)
             placed |= 1 << k
-        self.turn()
+        self.turn(guess=True)
 
     def _place(self, k: int, placed: int, signed: NDArray[np.bool_]) -> None:
         """Assign the components of an orbit by signatures; `signed` learns the signs that follow."""
@@ -159,9 +159,9 @@ class Matching:
             open_ = self.sweep(open_) | self.turn()
         return sweeps
 
-    def turn(self) -> set[int]:
+    def turn(self, *, guess: bool = False) -> set[int]:
         """Change signs where that gains; the orbits to visit then."""
-        flips = nearest_signs(self.symmetry, self.ours, self.moved)
+        flips = nearest_signs(self.symmetry, self.ours, self.moved, guess=guess)
         if not len(flips):
             return set()
         before = dict(self.moved)
