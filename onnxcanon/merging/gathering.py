@@ -1,0 +1,131 @@
+"""Gathering: models of one graph moved within their orbits into one basis, where their average makes sense.
+
+Every way gives each model one map into a common frame, so the maps from model to model are consistent by
+construction; the frame is then turned so that the first model stays where it was.
+
+- *reference*: each model is aligned to the first.
+- *mean*: each in turn is aligned to the mean of the others, until none comes closer: MergeMany of Git
+  Re-Basin (Ainsworth et al. 2023, Algorithm 3), started from the reference.
+- *universe*: all are aligned to the mean of all, which then moves: generalized Procrustes on the objective of
+  cycle-consistent merging (C2M3, Crisostomi et al. 2024), the sum of squared distances to the mean.
+- *canonical*: the frame is the canonical form (scale balanced, order norm), which looks at each model alone
+  (Sorensen 2020).
+
+Both iterations lower Σ wᵢ ‖θᵢ - mean‖² with every step they take, so they end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from onnxcanon.alignment import METHODS, Alignment, align
+from onnxcanon.canonical import canonicalize
+from onnxcanon.errors import OnnxcanonError
+from onnxcanon.merging.averaging import average, averaged_names, distance, kept, normalized
+from onnxcanon.model import Model
+from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.transform import Transform
+
+NONE, CANONICAL = "none", "canonical"
+REFERENCE, MEAN, UNIVERSE = TARGETS = ("reference", "mean", "universe")
+ALIGNERS = (*METHODS, CANONICAL, NONE)
+
+ROUNDS = 10
+"""How often all models are aligned to their mean at most."""
+
+CLOSER = 1 - 1e-6
+"""A model has come closer when its distance is less than this part of what it was."""
+
+Aligner = Callable[[Model, Model], Alignment]
+Say = Callable[[str], None]
+
+
+def gather(
+    models: Sequence[Model],
+    weights: Sequence[float],
+    *,
+    method: str,
+    to: str,
+    data: dict[str, np.ndarray] | None = None,
+    sizes: dict[str, int] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    say: Say = lambda _: None,
+) -> list[Alignment]:
+    """Move all models into the basis of the first, which stays.
+
+    Args:
+        models: models that share the graph of the first.
+        weights: what each contributes to a mean; they add up to 1.
+        method: one of `ALIGNERS`.
+        to: one of `TARGETS`; of no account for `canonical` and `none`.
+        data: inputs by name for methods that run the models.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        seed: what the order of the models, and chance in the method, is drawn from.
+        device: where models are run.
+        say: called with a line before each step that lasts.
+
+    Returns:
+        An alignment for each model, the first one's trivial.
+
+    Raises:
+        OnnxcanonError: there is no such method or target, or the method cannot align the models.
+    """
+    if method not in ALIGNERS:
+        raise OnnxcanonError(f"there is no alignment '{method}'; choose from {', '.join(ALIGNERS)}")
+    if to not in TARGETS:
+        raise OnnxcanonError(f"models are aligned to {', '.join(TARGETS)}, not to '{to}'")
+    nothing = Transform({}, models[0].name)
+    if method == NONE or len(models) == 1:
+        maps = [nothing] * len(models)
+    elif method == CANONICAL:
+        say("bringing all models into canonical form")
+        maps = [canonicalize(m, order="norm", scale="balanced", sizes=sizes).transform for m in models]
+    else:
+        one = partial(align, method=method, data=data, sizes=sizes, seed=seed, device=device)
+        maps = _matched(models, weights, one, to, seed, say)
+    home = maps[0].inverse()
+    maps = [nothing, *(found.then(home) for found in maps[1:])]
+    group = symmetry(models[0], sizes)
+    pairs = tuple((name, name) for name in averaged_names(models[0]))
+    out = []
+    for model, transform in zip(models, maps, strict=True):
+        moved = transform.apply(model)
+        gap = distance(models[0], model), distance(models[0], moved)
+        out.append(Alignment(moved, transform, models[0], pairs, group, method, gap))
+    return out
+
+
+def _matched(
+    models: Sequence[Model], weights: Sequence[float], one: Aligner, to: str, seed: int, say: Say
+) -> list[Transform]:
+    """The map of each model into the frame that its neighbours agree on."""
+    maps = [Transform({}, models[0].name)]
+    for k, model in enumerate(models[1:], 1):
+        say(f"aligning model {k + 1} of {len(models)}")
+        maps.append(one(models[0], model).transform)
+    if to == REFERENCE or len(models) == 2:  # two models have one distance, whichever of them moves
+        return maps
+    rng = np.random.default_rng(seed)
+    moved = [transform.apply(model) for transform, model in zip(maps, models, strict=True)]
+    for turn in range(ROUNDS):
+        centre = kept(average(moved, weights))
+        settled = True
+        for step, k in enumerate(rng.permutation(len(models)).tolist(), 1):
+            say(f"aligning to the mean: round {turn + 1}, model {step} of {len(models)}")
+            if to == MEAN:
+                others = [0.0 if j == k else weight for j, weight in enumerate(weights)]
+                if not any(others):
+                    continue
+                centre = kept(average(moved, normalized(others, len(models))))
+            found = one(centre, moved[k])
+            if distance(centre, found.model) < CLOSER * distance(centre, moved[k]):
+                maps[k] = maps[k].then(found.transform)  # applied to the original: rounded once
+                moved[k] = maps[k].apply(models[k])
+                settled = False
+        if settled:
+            break
+    return maps
