@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import zip_longest
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -54,8 +55,8 @@ def spelled_as(reference: Model, model: Model) -> Model:
         first = counterparts.setdefault(name, counterpart)
         if first != counterpart and not _equal(model, first, model, counterpart):
             raise OnnxcanonError(
-                f"{reference.name} stores one tensor '{name}' where {model.name} has two that differ, '{first}'"
-                f" and '{counterpart}'; export both alike"
+                f"{reference.name} stores one tensor '{name}' where {model.name} has two that differ,"
+                f" '{first}' and '{counterpart}'; export both alike"
             )
         if reference.tensor_info(name)[1] not in AVERAGED and not _equal(reference, name, model, counterpart):
             raise OnnxcanonError(_no_mean(reference, name, model, counterpart))
@@ -88,7 +89,8 @@ def normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]
         raise OnnxcanonError(f"{len(given)} weights for {count} models; give one for each")
     total = sum(given)
     if not all(0 <= w < np.inf for w in given) or not 0 < total < np.inf:
-        raise OnnxcanonError(f"weights {', '.join(map(str, given))}: give numbers from 0 on, not all of them 0")
+        told = ", ".join(f"{w:g}" for w in given)
+        raise OnnxcanonError(f"weights {told}: give numbers from 0 on, not all of them 0")
     return tuple(w / total for w in given)
 
 
@@ -113,8 +115,8 @@ def distance(a: Model, b: Model) -> float:
 def difference(reference: Model, model: Model) -> str:
     """Why two models are not of one structure, in a line."""
     nodes = (live(inlined(one.ir).graph) for one in (reference, model))
-    shapes: dict[str, None] = {}
-    values: list[str] = []
+    widths: dict[str, None] = {}
+    others: list[str] = []
     for one, other in zip_longest(*nodes):
         if one is None or other is None or _operator(one) != _operator(other):
             told = [f"{_operator(n)} '{node_name(n)}'" if n is not None else "no node" for n in (one, other)]
@@ -123,22 +125,28 @@ def difference(reference: Model, model: Model) -> str:
                 " structures cannot be averaged"
             )
         for name, counterpart in _constants(reference, one, model, other):
-            ours, theirs = reference.tensor_info(name), model.tensor_info(counterpart)
-            if ours[1] != theirs[1]:
-                values.append(f"'{name}' is {ours[1].name} in {reference.name} and {theirs[1].name} in {model.name}")
-            elif ours[0] != theirs[0]:
-                called = "" if counterpart == name else f"{counterpart} "
-                shapes[f"{name} is {list(ours[0])} in {reference.name} and {called}{list(theirs[0])} in {model.name}"] = None
-            elif ours[1] not in AVERAGED and not _equal(reference, name, model, counterpart):
-                values.append(_no_mean(reference, name, model, counterpart))
-    if shapes:
-        return f"{', '.join(list(shapes)[:SHOWN])}: models of different widths cannot be averaged"
-    if values:
-        return values[0]
+            (shape, dtype), (theirs, type_) = reference.tensor_info(name), model.tensor_info(counterpart)
+            if dtype != type_:
+                others.append(_unlike(name, dtype.name, reference, counterpart, type_.name, model))
+            elif shape != theirs:
+                widths[_unlike(name, str(list(shape)), reference, counterpart, str(list(theirs)), model)] = (
+                    None
+                )
+            elif dtype not in AVERAGED and not _equal(reference, name, model, counterpart):
+                others.append(_no_mean(reference, name, model, counterpart))
+    if widths:
+        return f"{', '.join(list(widths)[:SHOWN])}: models of different widths cannot be averaged"
+    if others:
+        return others[0]
     return (
-        f"{reference.name} and {model.name} have the same operators, but their attributes or connections differ:"
-        " models of different structures cannot be averaged"
+        f"{reference.name} and {model.name} have the same operators, but their attributes or connections"
+        " differ: models of different structures cannot be averaged"
     )
+
+
+def _unlike(name: str, what: str, a: Model, counterpart: str, other: str, b: Model) -> str:
+    called = "" if counterpart == name else f"{counterpart} is "
+    return f"{name} is {what} in {a.name} and {called}{other} in {b.name}"
 
 
 def _operator(node: ir.Node) -> str:
@@ -155,13 +163,14 @@ def _constants(a: Model, one: ir.Node, b: Model, other: ir.Node) -> Iterator[tup
 
 
 def _no_mean(a: Model, name: str, b: Model, counterpart: str) -> str:
+    """Why a tensor that differs cannot be averaged."""
     dtype = a.tensor_info(name)[1]
-    quantized = dtype.bitwidth <= 8 and dtype not in (DataType.BOOL, DataType.STRING)
-    what = "quantized weights, which cannot be averaged: merge the models before quantizing" if quantized else (
-        "no weights, and has to be equal in all models"
-    )
+    what = "no weights, and has to be equal in all models"
+    if dtype.bitwidth <= 8 and dtype not in (DataType.BOOL, DataType.STRING):
+        what = "quantized weights, which cannot be averaged: merge the models before quantizing"
     called = "" if counterpart == name else f" ('{counterpart}')"
-    return f"{b.name}: tensor '{name}'{called} differs from that of {a.name}; it is {dtype.name} and holds {what}"
+    differs = f"tensor '{name}'{called} differs from that of {a.name}"
+    return f"{b.name}: {differs}; it is {dtype.name} and holds {what}"
 
 
 def _equal(a: Model, name: str, b: Model, counterpart: str) -> bool:
@@ -171,20 +180,20 @@ def _equal(a: Model, name: str, b: Model, counterpart: str) -> bool:
     return bool((x == y).all()) if x.dtype == object else x.tobytes() == y.tobytes()
 
 
-def _read(model: Model, name: str) -> NDArray[np.generic]:
+def _read(model: Model, name: str) -> NDArray[Any]:
     array = model.tensor(name)
     model.drop_pages(array)  # of the tensors before: this one is not touched yet
     return array
 
 
-def _wide(array: NDArray[np.generic]) -> NDArray[np.generic]:
+def _wide(array: NDArray[Any]) -> NDArray[Any]:
     """In double precision."""
     return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
-def _mean(models: Sequence[Model], weights: Sequence[float], name: str) -> NDArray[np.generic]:
+def _mean(models: Sequence[Model], weights: Sequence[float], name: str) -> NDArray[Any]:
     """Σ wᵢ θᵢ of one tensor, in its own type."""
-    total = None
+    total: NDArray[Any] | None = None
     for model, weight in zip(models, weights, strict=True):
         if weight:
             part = _wide(model.tensor(name)) * weight

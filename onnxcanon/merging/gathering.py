@@ -4,14 +4,15 @@ Every way gives each model one map into a common frame, so the maps from model t
 construction; the frame is then turned so that the first model stays where it was.
 
 - *reference*: each model is aligned to the first.
-- *mean*: each in turn is aligned to the mean of the others, until none comes closer: MergeMany of Git
+- *mean*: then each in turn is aligned to the mean of the others, until none comes closer: MergeMany of Git
   Re-Basin (Ainsworth et al. 2023, Algorithm 3), started from the reference.
-- *universe*: all are aligned to the mean of all, which then moves: generalized Procrustes on the objective of
-  cycle-consistent merging (C2M3, Crisostomi et al. 2024), the sum of squared distances to the mean.
+- *universe*: the same, started from the model to which all others come closest, whichever that is: no model
+  is favoured for standing first. What is minimized, Σ wᵢ ‖pᵢ θᵢ - mean‖² over maps pᵢ into one universe, is
+  the objective of C2M3 (Crisostomi et al. 2024).
 - *canonical*: the frame is the canonical form (scale balanced, order norm), which looks at each model alone
   (Sorensen 2020).
 
-Both iterations lower Σ wᵢ ‖θᵢ - mean‖² with every step they take, so they end.
+Every step of the iteration lowers that sum, so it ends.
 """
 
 from __future__ import annotations
@@ -103,29 +104,58 @@ def _matched(
     models: Sequence[Model], weights: Sequence[float], one: Aligner, to: str, seed: int, say: Say
 ) -> list[Transform]:
     """The map of each model into the frame that its neighbours agree on."""
-    maps = [Transform({}, models[0].name)]
-    for k, model in enumerate(models[1:], 1):
-        say(f"aligning model {k + 1} of {len(models)}")
-        maps.append(one(models[0], model).transform)
-    if to == REFERENCE or len(models) == 2:  # two models have one distance, whichever of them moves
-        return maps
-    rng = np.random.default_rng(seed)
-    moved = [transform.apply(model) for transform, model in zip(maps, models, strict=True)]
+    anchors = range(len(models)) if to == UNIVERSE and len(models) > 2 else (0,)
+    starts = [_star(models, anchor, one, say) for anchor in anchors]
+    maps = min(starts, key=lambda maps: _spread(_moved(models, maps), weights))
+    if to != REFERENCE and len(models) > 2:  # two models have one distance, whichever of them moves
+        _settle(models, weights, maps, one, np.random.default_rng(seed), say)
+    return maps
+
+
+def _star(models: Sequence[Model], anchor: int, one: Aligner, say: Say) -> list[Transform]:
+    """The map of each model to one of them."""
+    maps = []
+    for k, model in enumerate(models):
+        if k == anchor:
+            maps.append(Transform({}, model.name))
+            continue
+        say(f"aligning model {k + 1} of {len(models)} to model {anchor + 1}")
+        maps.append(one(models[anchor], model).transform)
+    return maps
+
+
+def _settle(
+    models: Sequence[Model],
+    weights: Sequence[float],
+    maps: list[Transform],
+    one: Aligner,
+    rng: np.random.Generator,
+    say: Say,
+) -> None:
+    """Align each model to the mean of the others until none comes closer; changes `maps`."""
+    moved = _moved(models, maps)
     for turn in range(ROUNDS):
-        centre = kept(average(moved, weights))
         settled = True
         for step, k in enumerate(rng.permutation(len(models)).tolist(), 1):
+            others = [0.0 if j == k else weight for j, weight in enumerate(weights)]
+            if not any(others):
+                continue
             say(f"aligning to the mean: round {turn + 1}, model {step} of {len(models)}")
-            if to == MEAN:
-                others = [0.0 if j == k else weight for j, weight in enumerate(weights)]
-                if not any(others):
-                    continue
-                centre = kept(average(moved, normalized(others, len(models))))
+            centre = kept(average(moved, normalized(others, len(models))))
             found = one(centre, moved[k])
             if distance(centre, found.model) < CLOSER * distance(centre, moved[k]):
                 maps[k] = maps[k].then(found.transform)  # applied to the original: rounded once
                 moved[k] = maps[k].apply(models[k])
                 settled = False
         if settled:
-            break
-    return maps
+            return
+
+
+def _moved(models: Sequence[Model], maps: Sequence[Transform]) -> list[Model]:
+    return [transform.apply(model) for transform, model in zip(maps, models, strict=True)]
+
+
+def _spread(models: Sequence[Model], weights: Sequence[float]) -> float:
+    """Σ wᵢ ‖θᵢ - mean‖², per entry."""
+    centre = kept(average(models, weights))
+    return sum(w * distance(centre, model) ** 2 for w, model in zip(weights, models, strict=True))
