@@ -17,7 +17,8 @@ Every step of the iteration lowers that sum, so it ends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -25,9 +26,8 @@ import numpy as np
 from onnxcanon.alignment import METHODS, Alignment, align
 from onnxcanon.canonical import canonicalize
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.merging.averaging import average, averaged_names, distance, kept, normalized
+from onnxcanon.merging.averaging import average, distance, kept, normalized
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import symmetry
 from onnxcanon.transform import Transform
 
 NONE, CANONICAL = "none", "canonical"
@@ -44,18 +44,33 @@ Aligner = Callable[[Model, Model], Alignment]
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """A model in the basis of the first.
+
+    Attributes:
+        model: the moved model: the same function, in the graph and with the names of the first.
+        transform: the group element that moved it, by these names.
+        distance: the root mean square difference of its weights to those of the first, before and after.
+    """
+
+    model: Model
+    transform: Transform
+    distance: tuple[float, float]
+
+
 def gather(
     models: Sequence[Model],
     weights: Sequence[float],
     *,
     method: str,
     to: str,
-    data: dict[str, np.ndarray] | None = None,
+    data: Mapping[str, np.ndarray] | None = None,
     sizes: dict[str, int] | None = None,
     seed: int = 0,
     device: str = "auto",
     say: Say = lambda _: None,
-) -> list[Alignment]:
+) -> list[Gathered]:
     """Move all models into the basis of the first, which stays.
 
     Args:
@@ -70,7 +85,7 @@ def gather(
         say: called with a line before each step that lasts.
 
     Returns:
-        An alignment for each model, the first one's trivial.
+        Each model, moved.
 
     Raises:
         OnnxcanonError: there is no such method or target, or the method cannot align the models.
@@ -90,13 +105,12 @@ def gather(
         maps = _matched(models, weights, one, to, seed, say)
     home = maps[0].inverse()
     maps = [nothing, *(found.then(home) for found in maps[1:])]
-    group = symmetry(models[0], sizes)
-    pairs = tuple((name, name) for name in averaged_names(models[0]))
     out = []
     for model, transform in zip(models, maps, strict=True):
         moved = transform.apply(model)
-        gap = distance(models[0], model), distance(models[0], moved)
-        out.append(Alignment(moved, transform, models[0], pairs, group, method, gap))
+        before = distance(models[0], model)
+        after = distance(models[0], moved) if transform.changes else before
+        out.append(Gathered(moved, transform, (before, after)))
     return out
 
 

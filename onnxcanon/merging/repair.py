@@ -3,9 +3,10 @@
 Units of two networks that match correlate by ρ < 1, so their average has the standard deviation
 √((1 + ρ)/2) of either, and this compounds from layer to layer.
 
-- *rescale* is REPAIR (Jordan et al. 2023): per channel of each hidden layer, mean and standard deviation of
-  the average are set to the weighted means of those of the models it was made of,
-  z -> (z - μ) σ*/σ + μ*, folded into the weights (`sites`).
+- *rescale* is REPAIR (Jordan et al. 2023): per channel of each layer, mean and standard deviation of the
+  average are set to the weighted means of those of the models it was made of, z -> (z - μ) σ*/σ + μ*, folded
+  into the weights (`sites`). The paper stops before the output layer. Its variance is lost like any other's
+  and its means drift by class, so it is repaired as well.
 - *reset-bn* measures the running mean and variance of every BatchNormalization anew.
 
 Both go through the layers in the order of the graph, each measured with those before it repaired. Both leave
@@ -26,7 +27,6 @@ from onnxcanon.merging import sites as places
 from onnxcanon.merging.moments import Moments, measure
 from onnxcanon.merging.sites import Fold, Site
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.wording import some
 
 NONE, RESCALE, RESET = REPAIRS = ("none", "rescale", "reset-bn")
@@ -84,19 +84,17 @@ def rescale(
     model: Model,
     endpoints: Sequence[Model],
     weights: Sequence[float],
-    symmetry: Symmetry,
     data: Data,
     *,
     device: str = "auto",
     say: Say = lambda _: None,
 ) -> Repaired:
-    """Give the hidden units of an average the means and deviations of the models it was made of.
+    """Give the channels of an average the means and deviations of the models it was made of.
 
     Args:
         model: the average.
         endpoints: the models, in the basis of the average, with its graph.
         weights: what each contributes; they add up to 1.
-        symmetry: the symmetry of the model, which tells hidden units.
         data: inputs by name.
         device: where the models are run.
         say: called with a line before each step that lasts.
@@ -104,10 +102,10 @@ def rescale(
     Raises:
         OnnxcanonError: no layer can be repaired, or the data does not fit.
     """
-    found = places.sites(model, symmetry)
+    found = places.sites(model)
     if not found.sites:
         why = f": {next(iter(found.left.values()))}" if found.left else ""
-        raise OnnxcanonError(f"{model.name}: it has no hidden layer that can be rescaled{why}")
+        raise OnnxcanonError(f"{model.name}: it has no layer that can be rescaled{why}")
     values = {site.value: site.axis for site in found.sites}
     measured = []
     for k, endpoint in enumerate(endpoints, 1):

@@ -4,7 +4,8 @@
     z = γ n(x) + β     becomes  g z + h  by  γ -> g γ,        β -> g β + h     (BatchNormalization)
 
 A layer is repaired after what follows it linearly: after its added bias, after its BatchNormalization. It may
-read its weight through Transpose. What another node reads as well is not changed.
+read its weight through Transpose. What another node reads as well is not changed. Outputs of the graph are
+layers like others: their channels need no alignment to mean the same in all models.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from numpy.typing import NDArray
 from onnxcanon.merging.averaging import AVERAGED
 from onnxcanon.model import Model
 from onnxcanon.normalform.engine import attribute, given
-from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.graphs import live
 from onnxcanon.symmetry.trace import node_name
 
@@ -90,19 +90,13 @@ def norms(model: Model) -> Found:
     return _found(model, lambda graph, node: graph.norm(node) if _is(node, "BatchNormalization") else None)
 
 
-def sites(model: Model, symmetry: Symmetry) -> Found:
-    """The hidden layers of a model that can be repaired: hidden is what may move or scale."""
+def sites(model: Model) -> Found:
+    """The layers of a model that can be repaired."""
 
     def repaired(graph: _Graph, node: ir.Node) -> Site | None:
         rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        site = rule(graph, node) if rule is not None else None
-        if site is None or site.value in outputs:
-            return None
-        if not _hidden(symmetry, site.weight):
-            raise Unrepairable("its units are fixed: they neither move nor scale")
-        return site
+        return rule(graph, node) if rule is not None else None
 
-    outputs = {value.name for value in model.ir.graph.outputs}
     return _found(model, repaired)
 
 
@@ -120,18 +114,6 @@ def _found(model: Model, look: Callable[[_Graph, ir.Node], Site | Norm | None]) 
         elif place is not None:
             found.norms.append(place)
     return found
-
-
-def _hidden(symmetry: Symmetry, fold: Fold) -> bool:
-    """Whether some unit along an axis of a parameter may move or scale."""
-    name, axis = fold.name, fold.axis
-    for stack, members in symmetry.stacks.items():
-        if name in members:
-            name, axis = stack, axis + 1
-    units = symmetry.classes.get(name, {}).get(axis)
-    degrees = symmetry.degrees.get(name, {}).get(axis)
-    moves = units is not None and symmetry.moving[units].any()
-    return bool(moves or (degrees is not None and symmetry.scale.forms[degrees.ravel()].nnz))
 
 
 class _Graph:
