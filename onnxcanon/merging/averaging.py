@@ -21,6 +21,7 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.symmetry.graphs import inlined, live
 from onnxcanon.symmetry.trace import node_name
+from onnxcanon.wording import counted
 
 AVERAGED = frozenset(
     {
@@ -86,7 +87,9 @@ def normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]
     """
     given = [1.0] * count if weights is None else [float(w) for w in weights]
     if len(given) != count:
-        raise OnnxcanonError(f"{len(given)} weights for {count} models; give one for each")
+        raise OnnxcanonError(
+            f"{counted(len(given), 'weight')} for {counted(count, 'model')}; give one for each"
+        )
     total = sum(given)
     if not all(0 <= w < np.inf for w in given) or not 0 < total < np.inf:
         told = ", ".join(f"{w:g}" for w in given)

@@ -12,7 +12,8 @@ construction; the frame is then turned so that the first model stays where it wa
 - *canonical*: the frame is the canonical form (scale balanced, order norm), which looks at each model alone
   (Sorensen 2020).
 
-Every step of the iteration lowers that sum, so it ends.
+Permuting all models alike leaves that sum as it is, scaling them alike does not: it is always taken on the
+scale of the first model. Every step of the iteration lowers it, so it ends.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ ROUNDS = 10
 """How often all models are aligned to their mean at most."""
 
 CLOSER = 1 - 1e-6
-"""A model has come closer when its distance is less than this part of what it was."""
+"""Models have come closer when the sum is less than this part of what it was."""
 
 Aligner = Callable[[Model, Model], Alignment]
 Say = Callable[[str], None]
@@ -94,17 +95,15 @@ def gather(
         raise OnnxcanonError(f"there is no alignment '{method}'; choose from {', '.join(ALIGNERS)}")
     if to not in TARGETS:
         raise OnnxcanonError(f"models are aligned to {', '.join(TARGETS)}, not to '{to}'")
-    nothing = Transform({}, models[0].name)
     if method == NONE or len(models) == 1:
-        maps = [nothing] * len(models)
+        maps = [Transform({}, models[0].name)] * len(models)
     elif method == CANONICAL:
         say("bringing all models into canonical form")
-        maps = [canonicalize(m, order="norm", scale="balanced", sizes=sizes).transform for m in models]
+        forms = [canonicalize(model, order="norm", scale="balanced", sizes=sizes) for model in models]
+        maps = _at_home([form.transform for form in forms])
     else:
         one = partial(align, method=method, data=data, sizes=sizes, seed=seed, device=device)
         maps = _matched(models, weights, one, to, seed, say)
-    home = maps[0].inverse()
-    maps = [nothing, *(found.then(home) for found in maps[1:])]
     out = []
     for model, transform in zip(models, maps, strict=True):
         moved = transform.apply(model)
@@ -117,17 +116,17 @@ def gather(
 def _matched(
     models: Sequence[Model], weights: Sequence[float], one: Aligner, to: str, seed: int, say: Say
 ) -> list[Transform]:
-    """The map of each model into the frame that its neighbours agree on."""
+    """The map of each model into the basis of the first."""
     anchors = range(len(models)) if to == UNIVERSE and len(models) > 2 else (0,)
     starts = [_star(models, anchor, one, say) for anchor in anchors]
-    maps = min(starts, key=lambda maps: _spread(_moved(models, maps), weights))
-    if to != REFERENCE and len(models) > 2:  # two models have one distance, whichever of them moves
-        _settle(models, weights, maps, one, np.random.default_rng(seed), say)
-    return maps
+    if to == REFERENCE or len(models) == 2:  # two models have one distance, whichever of them moves
+        return starts[0]
+    start = min(starts, key=lambda maps: _spread(_moved(models, maps), weights))
+    return _settled(models, weights, start, one, np.random.default_rng(seed), say)
 
 
 def _star(models: Sequence[Model], anchor: int, one: Aligner, say: Say) -> list[Transform]:
-    """The map of each model to one of them."""
+    """The maps by way of one of the models, to which all others are aligned."""
     maps = []
     for k, model in enumerate(models):
         if k == anchor:
@@ -135,34 +134,42 @@ def _star(models: Sequence[Model], anchor: int, one: Aligner, say: Say) -> list[
             continue
         say(f"aligning model {k + 1} of {len(models)} to model {anchor + 1}")
         maps.append(one(models[anchor], model).transform)
-    return maps
+    return _at_home(maps)
 
 
-def _settle(
+def _settled(
     models: Sequence[Model],
     weights: Sequence[float],
     maps: list[Transform],
     one: Aligner,
     rng: np.random.Generator,
     say: Say,
-) -> None:
-    """Align each model to the mean of the others until none comes closer; changes `maps`."""
+) -> list[Transform]:
+    """The maps after each model was aligned to the mean of the others until none came closer."""
     moved = _moved(models, maps)
+    spread = _spread(moved, weights)
     for turn in range(ROUNDS):
-        settled = True
+        before = spread
         for step, k in enumerate(rng.permutation(len(models)).tolist(), 1):
             others = [0.0 if j == k else weight for j, weight in enumerate(weights)]
             if not any(others):
                 continue
             say(f"aligning to the mean: round {turn + 1}, model {step} of {len(models)}")
-            centre = kept(average(moved, normalized(others, len(models))))
-            found = one(centre, moved[k])
-            if distance(centre, found.model) < CLOSER * distance(centre, moved[k]):
-                maps[k] = maps[k].then(found.transform)  # applied to the original: rounded once
-                moved[k] = maps[k].apply(models[k])
-                settled = False
-        if settled:
-            return
+            found = one(kept(average(moved, normalized(others, len(models)))), moved[k])
+            # Composed and applied to the original: rounded once.
+            tried = _at_home([*maps[:k], maps[k].then(found.transform), *maps[k + 1 :]])
+            there = _moved(models, tried)
+            if (now := _spread(there, weights)) < CLOSER * spread:
+                maps, moved, spread = tried, there, now
+        if spread == before:
+            break
+    return maps
+
+
+def _at_home(maps: Sequence[Transform]) -> list[Transform]:
+    """The same maps, all followed by the one that brings the first model back to where it was."""
+    home = maps[0].inverse()
+    return [Transform({}, maps[0].model), *(found.then(home) for found in maps[1:])]
 
 
 def _moved(models: Sequence[Model], maps: Sequence[Transform]) -> list[Model]:
