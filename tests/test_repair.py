@@ -17,6 +17,7 @@ from onnxcanon.merging.moments import Moments, measure
 from onnxcanon.merging.repair import rescale, reset_bn
 from onnxcanon.merging.sites import norms, sites
 from onnxcanon.model import Model, load
+from onnxcanon.runtime import sessions
 from onnxcanon.runtime.sessions import run
 from tests.examples import build, layers, network
 from tests.merge_models import SITES, images, residual, statistics
@@ -77,6 +78,53 @@ def test_a_cut_keeps_what_a_body_reads() -> None:
     assert [node.op_type for node in part.ir.graph] == ["Relu", "If"]
     given = {"x": np.ones((2, 4), np.float32), "c": np.array(True)}
     assert (run(part, given, device="cpu")["z"] == 2).all()
+
+
+def test_models_too_large_for_one_message_are_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, data = residual(), images()
+    cut = measure(model, {"z2": 1}, data, device="cpu")["z2"]
+    monkeypatch.setattr(moments, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(sessions, "INLINE_LIMIT", 0)
+    whole = measure(model, {"z2": 1}, data, device="cpu")["z2"]
+    np.testing.assert_allclose(whole.mean, cut.mean, atol=1e-6)
+
+
+def test_batches_shrink_where_values_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    real = Moments.add
+
+    def add(self: Moments, array: np.ndarray, axis: int) -> None:
+        seen.append(len(array))
+        real(self, array, axis)
+
+    monkeypatch.setattr(Moments, "add", add)
+    monkeypatch.setattr(moments, "HELD", 7 * 8 * 36 * 4)  # seven examples of 8 channels of 6 by 6
+    measure(residual(), {"z2": 1}, images(), device="cpu")
+    assert seen == [7] * 7 + [1]
+
+
+def test_a_normalized_input(small_batches: None) -> None:
+    text = "b (float[n, 3] x) => (float[n, 3] y) { y = BatchNormalization (x, g, b, m, v) }"
+    model = build(text, {name: np.ones(3, np.float32) for name in "gbmv"}, 17)
+    x = np.random.default_rng(0).normal(3, 2, (40, 3)).astype(np.float32)
+    found = reset_bn(model, {"x": x}, device="cpu").model
+    np.testing.assert_allclose(found.tensor("m"), x.mean(0, np.float64), rtol=1e-6)
+    np.testing.assert_allclose(found.tensor("v"), x.var(0, np.float64), rtol=1e-6)
+
+
+def test_layers_in_bodies_are_named() -> None:
+    text = """branch (float[n, 4] x, bool c) => (float[n, 4] y) {
+        h = Gemm(x, w, b)
+        z = If (c) <
+            then_branch = g () => (float[n, 4] t) { t = Gemm(h, u, d) },
+            else_branch = h () => (float[n, 4] e) { e = Identity(h) }
+        >
+        y = Relu(z)
+    }"""
+    tensors = {"w": np.eye(4), "b": np.ones(4), "u": np.eye(4), "d": np.ones(4)}
+    found = sites(build(text, {name: array.astype(np.float32) for name, array in tensors.items()}))
+    assert [site.value for site in found.sites] == ["h"]
+    assert found.left == {"Gemm(t)": "it lies in a body of the graph"}
 
 
 # -- reset-bn -------------------------------------------------------------------------------------------

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxcanon.merging.moments import BATCH, Moments
+from onnxcanon.merging.moments import Moments, batches
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import LABELS, Evaluation, evaluate
-from onnxcanon.runtime.inputs import given_inputs, input_specs
 from onnxcanon.runtime.sessions import open_session
 
 FALL = 0.02
@@ -109,7 +108,7 @@ def moved(a: Model, b: Model, data: Mapping[str, np.ndarray], *, device: str = "
         open_session(a, device=device, optimize=True) as one,
         open_session(b, device=device, optimize=True) as two,
     ):
-        for inputs in given_inputs(input_specs(a.ir, any_type=True), data, BATCH, most=1 << 62):
+        for inputs in batches(a, data):
             after = two.run(inputs)
             for name, array in one.run(inputs).items():
                 if array.dtype.kind != "f" or not array.ndim or name not in after:

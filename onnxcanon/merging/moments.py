@@ -17,10 +17,13 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model, load
 from onnxcanon.runtime.inputs import given_inputs, input_specs
 from onnxcanon.runtime.rewriter import bodies, inside
-from onnxcanon.runtime.sessions import INLINE_LIMIT, open_session
+from onnxcanon.runtime.sessions import INLINE_LIMIT, Arrays, open_session
 
 BATCH = 128
-"""Examples that run at a time where the model takes any number."""
+"""Examples that run at a time at most, where the model takes any number."""
+
+HELD = 1 << 28
+"""Bytes that the values of one batch may take."""
 
 Floats = NDArray[np.float64]
 
@@ -69,13 +72,13 @@ def measure(
         OnnxcanonError: the data does not fit, holds no example, or makes a value infinite.
         RuntimeUnavailableError: the model does not run.
     """
-    sets = given_inputs(input_specs(model.ir, any_type=True), data, BATCH, most=1 << 62)
-    if not sets:
-        raise OnnxcanonError(f"{model.name}: the data holds fewer examples than the model takes at a time")
     found = {name: Moments() for name in values}
     part = cut(model, tuple(values))
     with open_session(part, device=device, optimize=True, extra_outputs=values) as session:
-        for inputs in sets:
+        first = sum(
+            array.nbytes for array in session.run(batches(model, data, 1)[0], outputs=values).values()
+        )
+        for inputs in batches(model, data, min(BATCH, max(1, HELD // max(first, 1)))):
             for name, array in session.run(inputs, outputs=values).items():
                 found[name].add(array, values[name])
     for name, moments in found.items():
@@ -83,6 +86,18 @@ def measure(
             what = "not finite" if moments.count else "empty"
             raise OnnxcanonError(f"{model.name}: on this data the value '{name}' is {what}; give other data")
     return found
+
+
+def batches(model: Model, data: Mapping[str, np.ndarray], size: int = BATCH) -> list[Arrays]:
+    """The data in sets of examples, of a size that the model takes.
+
+    Raises:
+        OnnxcanonError: the data does not fit, or holds no set.
+    """
+    sets = given_inputs(input_specs(model.ir, any_type=True), data, size, most=1 << 62)
+    if not sets:
+        raise OnnxcanonError(f"{model.name}: the data holds fewer examples than the model takes at a time")
+    return sets
 
 
 def cut(model: Model, values: tuple[str, ...]) -> Model:

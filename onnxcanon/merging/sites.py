@@ -11,7 +11,7 @@ layers like others: their channels need no alignment to mean the same in all mod
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,10 +21,14 @@ from numpy.typing import NDArray
 from onnxcanon.merging.averaging import AVERAGED
 from onnxcanon.model import Model
 from onnxcanon.normalform.engine import attribute, given
-from onnxcanon.symmetry.graphs import live
+from onnxcanon.symmetry.graphs import live, subgraphs
 from onnxcanon.symmetry.trace import node_name
 
 Array = NDArray[np.float64]
+
+
+Rule = Callable[["_Graph", ir.Node], "Site | Norm | None"]
+"""What a node offers to repair: None if it is no layer, or one that another node stands for."""
 
 
 class Unrepairable(Exception):
@@ -87,32 +91,32 @@ class Found:
 
 def norms(model: Model) -> Found:
     """The BatchNormalizations of a model whose statistics can be measured anew."""
-    return _found(model, lambda graph, node: graph.norm(node) if _is(node, "BatchNormalization") else None)
+    return _found(model, {"BatchNormalization": _Graph.norm})
 
 
 def sites(model: Model) -> Found:
     """The layers of a model that can be repaired."""
-
-    def repaired(graph: _Graph, node: ir.Node) -> Site | None:
-        rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        return rule(graph, node) if rule is not None else None
-
-    return _found(model, repaired)
+    return _found(model, _RULES)
 
 
-def _found(model: Model, look: Callable[[_Graph, ir.Node], Site | Norm | None]) -> Found:
+def _found(model: Model, rules: Mapping[str, Rule]) -> Found:
     graph, found = _Graph(model), Found()
-    main = live(model.ir.graph)
-    for node in main:
-        try:
-            place = look(graph, node)
-        except Unrepairable as reason:
-            found.left[node_name(node)] = str(reason)
-            continue
-        if isinstance(place, Site):
-            found.sites.append(place)
-        elif place is not None:
-            found.norms.append(place)
+    for node in live(model.ir.graph):
+        for inner in (node, *(n for body in subgraphs(node) for n in body.all_nodes())):
+            rule = rules.get(inner.op_type) if inner.domain in ("", "ai.onnx") else None
+            try:
+                place = rule(graph, inner) if rule is not None else None
+                if place is not None and inner is not node:
+                    raise Unrepairable("it lies in a body of the graph")
+            except Unrepairable as reason:
+                found.left[node_name(inner)] = str(reason)
+                continue
+            if isinstance(place, Site):
+                found.sites.append(place)
+            elif place is not None:
+                found.norms.append(place)
+        if node.op_identifier() in model.ir.functions:
+            found.left[node_name(node)] = "it calls a function of the model"
     return found
 
 
@@ -281,7 +285,7 @@ def batch_normalization(graph: _Graph, node: ir.Node) -> Site | None:
     return Site(_name(node.outputs[0]), 1, Fold(scale, 0), Fold(bias, 0))
 
 
-_RULES: dict[str, Callable[[_Graph, ir.Node], Site | None]] = {
+_RULES: Mapping[str, Rule] = {
     "Conv": convolution,
     "ConvTranspose": transposed_convolution,
     "Gemm": gemm,
