@@ -28,9 +28,11 @@ if TYPE_CHECKING:
         sketch,
         verify,
     )
+    from onnxcanon.api_merging import merge
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
     from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
+    from onnxcanon.merging import Merged
     from onnxcanon.model import Model, load
     from onnxcanon.report import Analysis
     from onnxcanon.runtime.evaluation import Evaluation
@@ -45,6 +47,7 @@ __all__ = [
     "Comparison",
     "Evaluation",
     "Fingerprint",
+    "Merged",
     "Model",
     "ModelError",
     "OnnxcanonError",
@@ -62,6 +65,7 @@ __all__ = [
     "fingerprint",
     "load",
     "load_transform",
+    "merge",
     "scramble",
     "sketch",
     "verify",
@@ -82,9 +86,11 @@ _HOMES = {
         "sketch",
         "verify",
     ),
+    "api_merging": ("merge",),
     "canonical.sketch": ("Sketch",),
     "comparison": ("Comparison",),
     "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),
+    "merging": ("Merged",),
     "model": ("Model", "load"),
     "report": ("Analysis",),
     "runtime.evaluation": ("Evaluation",),

@@ -23,6 +23,7 @@ VERBS = {
     "fingerprint": "naming",
     "compare": "naming",
     "verify": "inspecting",
+    "merge": "merging",
     "evaluate": "evaluating",
     "scramble": "transforming",
     "apply": "transforming",

@@ -1,0 +1,90 @@
+"""The verb that averages models, as a function; a part of `api`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from onnxcanon.api import Data, ModelSource, Progress, _known, _labelled
+from onnxcanon.errors import OnnxcanonError
+from onnxcanon.model import Model, load
+
+if TYPE_CHECKING:
+    from onnxcanon.merging import Merged
+
+__all__ = ["merge"]
+
+
+def merge(
+    models: Sequence[ModelSource],
+    *,
+    weights: Sequence[float] | None = None,
+    align: str = "weights",
+    to: str = "reference",
+    repair: str = "none",
+    data: Data | None = None,
+    labels: str | os.PathLike[str] | np.ndarray | None = None,
+    sizes: Mapping[str, int] | None = None,
+    verify: bool = True,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Merged:
+    """Average models of one structure: aligned first, repaired after.
+
+    Args:
+        models: the models; the average takes graph, names and metadata of the first.
+        weights: what each contributes, in any unit; by default all the same.
+        align: how units are matched: a method of `onnxcanon.align`; `canonical` averages canonical forms;
+            `none` averages the models as they are, right for checkpoints of one training (SWA).
+        to: what models are aligned to: the `reference`, which is the first; the `mean` of the others, again
+            and again; or a `universe`, the same from whichever model is the best to start from.
+        repair: how the statistics that averaging shrinks are set anew on `data`: `rescale` (REPAIR: mean and
+            deviation of every channel as those of the models), `reset-bn` (running statistics of every
+            BatchNormalization), or `none`.
+        data: inputs by name, or an .npz file of them; with labels `y` all models and the average are
+            evaluated.
+        labels: the labels, or an .npy file of them, where `data` does not hold any.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        verify: whether to run each model beside itself aligned, and refuse if they differ.
+        device: where models are run: auto, cpu, cuda or cuda:N.
+        seed: what chance is drawn from.
+        progress: called with a short line before each step that lasts.
+
+    Returns:
+        The average, evaluated tensor by tensor when it is read or saved; where something speaks against it,
+        `refusal` says what, and `model` is None.
+
+    Raises:
+        ModelError: a model cannot be read.
+        OnnxcanonError: the models differ in structure or width, or hold quantized weights; there is no such
+            way; or data is missing or does not fit.
+        RuntimeUnavailableError: onnxruntime cannot run a model.
+    """
+    from onnxcanon.merging import merge as average
+
+    if isinstance(models, str | os.PathLike | onnx.ModelProto | Model):
+        models = [models]
+    opened = [load(model) for model in models]
+    if not opened:
+        raise OnnxcanonError("there is nothing to average; name a model or more")
+    if labels is not None and data is None:
+        raise OnnxcanonError("labels say nothing without data; give inputs as well")
+    known = None if data is None else _labelled(opened[0], data, labels)
+    return average(
+        opened,
+        weights=weights,
+        align=align,
+        to=to,
+        repair=repair,
+        data=known,
+        sizes=_known(opened[0], sizes),
+        verified=verify,
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
