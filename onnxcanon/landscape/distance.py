@@ -23,7 +23,7 @@ import numpy as np
 from onnxcanon.alignment import align
 from onnxcanon.canonical import canonicalize
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.landscape.spheres import spheres, unit_scale
+from onnxcanon.landscape.spheres import spheres, unit_scale, wide
 from onnxcanon.landscape.weights import learned
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.model import Model
@@ -140,9 +140,8 @@ def euclidean(a: Model, b: Model, names: Sequence[str]) -> float:
     """The Euclidean distance of some tensors of two models that share a graph."""
     total = 0.0
     for name in names:
-        x, y = (np.asarray(model.tensor(name)) for model in (a, b))
-        wide = np.complex128 if x.dtype.kind == "c" else np.float64
-        total += float((np.abs(x.astype(wide) - y.astype(wide)) ** 2).sum())
+        gap = wide(a.tensor(name)) - wide(b.tensor(name))
+        total += float((np.abs(gap) ** 2).sum())
     return float(np.sqrt(total))
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.landscape.paths import held
-from onnxcanon.landscape.spheres import unit_scale
+from onnxcanon.landscape.spheres import unit_scale, wide
 from onnxcanon.landscape.weights import learned
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
@@ -150,8 +150,7 @@ def _noisy(model: Model, name: str, sigma: float, seed: tuple[int, ...]) -> NDAr
     array = model.tensor(name)
     rng = np.random.default_rng([*seed, zlib.crc32(name.encode())])
     noise = rng.standard_normal(array.shape)
-    wide = array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-    return np.asarray(wide * (1 + sigma * noise)).astype(array.dtype)
+    return np.asarray(wide(array) * (1 + sigma * noise)).astype(array.dtype)
 
 
 def _rise(sigma: float, still: Evaluation, found: Sequence[Evaluation]) -> Rise:

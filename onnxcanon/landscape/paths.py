@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.canonical.sites import Floats
-from onnxcanon.landscape.spheres import Spheres, angles, spheres, unit_scale
+from onnxcanon.landscape.spheres import Spheres, angles, spheres, unit_scale, wide
 from onnxcanon.merging.averaging import average, averaged_names
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
@@ -102,8 +102,5 @@ class _Arc:
 
     def _mixed(self, name: str, factors: tuple[Floats, Floats]) -> NDArray[Any]:
         a, b = (end.tensor(name) for end in self.ends)
-        owner = self.parts.owner[name]
-        wide = np.complex128 if a.dtype.kind == "c" else np.float64
-        return np.asarray(a.astype(wide) * factors[0][owner] + b.astype(wide) * factors[1][owner]).astype(
-            a.dtype
-        )
+        by_sphere = [factor[self.parts.owner[name]] for factor in factors]
+        return np.asarray(wide(a) * by_sphere[0] + wide(b) * by_sphere[1]).astype(a.dtype)

@@ -3,8 +3,9 @@
 The scale `unit` brings what a freedom multiplies at its home, the first parameter where its factor is the
 only unknown one, to norm 1 together with the vectors that it alone multiplies: a unit's incoming weights and
 its bias. These entries are the unit's sphere. Which ones they are follows from the symmetry, not from
-operators: for the output of a normalization it is gain and shift. All other entries of a tensor (the last
-layer, layers whose units have no scale of their own) are one sphere for the tensor; its radius stays free.
+operators: at a normalization it is the gain, which has a freedom of its own. All other entries of a tensor
+(the last layer, layers whose units have no scale of their own) are one sphere for the tensor; its radius
+stays free.
 
 Angles and geodesics need no more than the inner product of two models' entries on each sphere.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,9 +48,9 @@ class Spheres:
         """Σ a·b over the entries of each sphere, float64 [count]."""
         total = np.zeros(self.count)
         for name, owner in self.owner.items():
-            x, y = (model.tensor(name).astype(np.float64) for model in (a, b))
+            x, y = wide(a.tensor(name)), wide(b.tensor(name))
             alike = tuple(axis for axis, size in enumerate(owner.shape) if size == 1)
-            sums = (x * y).sum(alike, keepdims=True)
+            sums = np.real(x * y.conj()).sum(alike, keepdims=True)
             total += np.bincount(owner.ravel(), sums.ravel(), self.count)
         return total
 
@@ -58,10 +60,16 @@ class Spheres:
         return angles(self.products(a, a), self.products(b, b), self.products(a, b))
 
 
+def wide(array: NDArray[Any]) -> NDArray[Any]:
+    """In double precision."""
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
 def angles(aa: Floats, bb: Floats, ab: Floats) -> Floats:
     """Angles from inner products."""
-    size = np.sqrt(aa * bb)
-    cosine = np.divide(ab, size, out=np.where(aa + bb > 0, 0.0, 1.0), where=size > 0)
+    size = np.sqrt(aa) * np.sqrt(bb)
+    with np.errstate(invalid="ignore"):  # entries may be infinite, as those of masks
+        cosine = np.divide(ab, size, out=np.where(aa + bb > 0, 0.0, 1.0), where=size > 0)
     return np.asarray(np.arccos(np.clip(cosine, -1, 1)))
 
 
