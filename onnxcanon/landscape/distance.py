@@ -36,7 +36,7 @@ KINDS = {
     "raw": "as stored",
     "canonical": "between canonical forms",
     "aligned": "after alignment",
-    "spherical": "on the product of spheres, after alignment",
+    "spherical": "angle over all spheres, after alignment",
 }
 
 
@@ -73,9 +73,10 @@ class Distances:
         numbers = [str(k) for k in range(1, len(self.models) + 1)]
         blocks = ["\n".join(f"{k}  {name}" for k, name in zip(numbers, self.models, strict=True))]
         for kind, told in KINDS.items():
-            rows = [[kind, *numbers]]
-            rows += [[k, *map(_told, row)] for k, row in zip(numbers, getattr(self, kind), strict=True)]
-            blocks.append(f"{told}\n{table(rows, right=set(range(len(numbers) + 1)))}")
+            rows = [["", *numbers]]
+            for k, row in zip(numbers, getattr(self, kind), strict=True):
+                rows.append([k, *(f"{number:.4f}" for number in row)])
+            blocks.append(f"{kind} ({told})\n{table(rows, right=set(range(1, len(rows))))}")
         return "\n\n".join(blocks)
 
 
@@ -143,7 +144,3 @@ def euclidean(a: Model, b: Model, names: Sequence[str]) -> float:
         gap = wide(a.tensor(name)) - wide(b.tensor(name))
         total += float((np.abs(gap) ** 2).sum())
     return float(np.sqrt(total))
-
-
-def _told(number: float) -> str:
-    return f"{number:.4g}"

@@ -86,7 +86,7 @@ class Flatness:
         rows = [("noise", "rise of the loss", "rise of the error")]
         for rise in self.rises:
             error = "" if rise.error is None else f"{rise.error:.4f} ± {rise.error_stderr:.4f}"
-            rows.append((f"{rise.sigma:g}", f"{rise.loss:.4g} ± {rise.loss_stderr:.2g}", error))
+            rows.append((f"{rise.sigma:g}", f"{rise.loss:.4f} ± {rise.loss_stderr:.4f}", error))
         return (
             f"{head}\n\n{table(rows, right={0, 1, 2})}\n\nmeans of {self.draws} draws ± their standard errors"
         )
