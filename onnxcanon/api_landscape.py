@@ -1,4 +1,4 @@
-"""The verbs barrier, flatness and distance as functions. Each takes paths, `onnx.ModelProto`s or `Model`s."""
+"""The verbs that look around models, as functions; a part of `api`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from onnxcanon.landscape.barrier import Barrier, Repair
     from onnxcanon.landscape.distance import Distances
     from onnxcanon.landscape.flatness import Flatness
+
+__all__ = ["barrier", "distance", "flatness"]
 
 Labels = str | os.PathLike[str] | np.ndarray
 

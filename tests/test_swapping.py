@@ -141,6 +141,20 @@ def test_a_rest_too_large_for_one_message_goes_through_a_file(monkeypatch: pytes
     assert_swaps(mlp())
 
 
+def test_weights_count_for_nothing_in_the_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So a model whose weights are too large for one message needs no file."""
+    model = mlp(sizes=(8, 512, 5))
+    changed, given = other_weights(model), feeds(model)
+    swap = Swap(model, device="cpu")
+    with open_session(changed, device="cpu") as fresh:
+        expected = outputs(fresh, given)
+    monkeypatch.setattr(swapping, "INLINE_LIMIT", 100)
+    monkeypatch.delattr(swapping, "open_session")
+    assert len(changed.without(swap.given)) < 1000 < changed.serialized_size()
+    with swap.open(changed) as session:
+        assert outputs(session, given) == expected
+
+
 def test_weights_live_as_long_as_the_session() -> None:
     model = normalized(bias=True)
     given, changed = feeds(model), other_weights(model)
