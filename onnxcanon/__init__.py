@@ -28,10 +28,14 @@ if TYPE_CHECKING:
         sketch,
         verify,
     )
+    from onnxcanon.api_landscape import barrier, distance, flatness
     from onnxcanon.api_merging import merge
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
     from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
+    from onnxcanon.landscape.barrier import Barrier
+    from onnxcanon.landscape.distance import Distances
+    from onnxcanon.landscape.flatness import Flatness
     from onnxcanon.merging import Merged
     from onnxcanon.model import Model, load
     from onnxcanon.report import Analysis
@@ -43,10 +47,13 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Analysis",
+    "Barrier",
     "Canonicalized",
     "Comparison",
+    "Distances",
     "Evaluation",
     "Fingerprint",
+    "Flatness",
     "Merged",
     "Model",
     "ModelError",
@@ -59,10 +66,13 @@ __all__ = [
     "Verification",
     "analyze",
     "apply",
+    "barrier",
     "canonicalize",
     "compare",
+    "distance",
     "evaluate",
     "fingerprint",
+    "flatness",
     "load",
     "load_transform",
     "merge",
@@ -86,10 +96,14 @@ _HOMES = {
         "sketch",
         "verify",
     ),
+    "api_landscape": ("barrier", "distance", "flatness"),
     "api_merging": ("merge",),
     "canonical.sketch": ("Sketch",),
     "comparison": ("Comparison",),
     "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),
+    "landscape.barrier": ("Barrier",),
+    "landscape.distance": ("Distances",),
+    "landscape.flatness": ("Flatness",),
     "merging": ("Merged",),
     "model": ("Model", "load"),
     "report": ("Analysis",),

@@ -14,7 +14,7 @@ import copy
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from onnx_ir import DataType
 from onnxcanon.errors import ModelError
 from onnxcanon.files import wire
 from onnxcanon.files.admission import check_signature
-from onnxcanon.files.layout import lay_out
+from onnxcanon.files.layout import lay_out, lay_out_without
 from onnxcanon.files.source import Source, Tensor, open_source
 from onnxcanon.files.storage import DataFile, DataFolder, Mappings, Refusal, Staging, blame, same_file
 from onnxcanon.files.wire import Payload, Piece
@@ -135,6 +135,14 @@ class Model:
         """Names of the tensors that `with_tensors` has replaced."""
         return frozenset(self._new)
 
+    def tensor_size(self, name: str) -> int:
+        """How many bytes the values of a tensor take.
+
+        Raises:
+            ModelError: If there is no such tensor.
+        """
+        return self._lookup(name).nbytes
+
     def serialized_size(self) -> int:
         """How many bytes the values of all tensors take."""
         return sum(tensor.nbytes for tensor in self._source.tensors.values())
@@ -177,6 +185,24 @@ class Model:
         if wire.size(pieces) > LARGEST_MESSAGE:
             raise ModelError(f"{self.name}: over 2 GB, too large for a protobuf in memory; save it to a file")
         return wire.parse(wire.join(pieces))
+
+    def without(self, names: Collection[str]) -> bytes:
+        """The serialized model with the values of some initializers of the main graph left out: they are said
+        to be external, for whoever reads it to provide. All other tensors are in it.
+
+        Raises:
+            ModelError: If the rest does not fit into one protobuf message (2 GB), or a replacement does not
+                fit.
+        """
+        new = {name: payload for name, payload in self._payloads().items() if name not in names}
+        pieces = lay_out_without(self._source, new, names)
+        if wire.size(pieces) > LARGEST_MESSAGE:
+            raise ModelError(f"{self.name}: over 2 GB without its large weights, too large for a protobuf")
+        return wire.join(pieces).tobytes()
+
+    def shares_graph(self, other: Model) -> bool:
+        """Whether both come from one `load`, perhaps with different tensors replaced since."""
+        return self._source is other._source
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
         """Write the model to a file, whole or not at all.

@@ -346,19 +346,23 @@ def _sites(found: Mapping[tuple[str, int], int], stacks: Mapping[str, tuple[str,
 def weights(model: Model) -> int:
     """Entries of all constants that are numbers, no indices. A single number counts where a layer reads it:
     most are settings that an exporter wrote down as constants."""
+    return sum(prod(model.tensor_info(name)[0]) for name in weight_names(model))
+
+
+def weight_names(model: Model) -> list[str]:
+    """The constants whose entries count as weights."""
     from onnxcanon.symmetry.trace import INDEX_TYPES
 
     values = model.ir.graph.initializers
-    total = 0
+    found = []
     for name in model.tensor_names():
         shape, dtype = model.tensor_info(name)
-        if dtype not in INDEX_TYPES:
-            size = prod(shape)
-            single = size == 1 and not (
-                shape and name in values and any(node.op_type in LAYERS for node, _ in values[name].uses())
-            )
-            total += 0 if single else size
-    return total
+        single = prod(shape) == 1 and not (
+            shape and name in values and any(node.op_type in LAYERS for node, _ in values[name].uses())
+        )
+        if dtype not in INDEX_TYPES and not single:
+            found.append(name)
+    return found
 
 
 def _shared(symmetry: Symmetry) -> tuple[Shared, ...]:

@@ -97,6 +97,28 @@ def powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
     return exact, [*notes, *walk.left_alone()]
 
 
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where freedoms were determined: what they multiply there is what was brought to size 1.
+
+    Attributes:
+        name: the parameter.
+        site: its axis.
+        positions: positions of the axis.
+        freedoms: the freedom at each.
+        sign: 1 where it multiplies the entries, -1 where it divides them.
+        hidden: entries that did not count, for their other factors were not known: arrays that broadcast
+            against the parameter.
+    """
+
+    name: str
+    site: Site
+    positions: Ids
+    freedoms: Ids
+    sign: int
+    hidden: tuple[NDArray[np.bool_], ...]
+
+
 class Walk:
     """Determine freedoms one parameter after the other; repeated until nothing more can be determined.
 
@@ -112,6 +134,7 @@ class Walk:
         self.t = np.zeros(symmetry.scale.count)
         self.known = ~symmetry.acting[0]
         self.late = np.zeros(symmetry.scale.count, bool) if late is None else late
+        self.homes: list[Home] = []
         vectors = {} if measure.exact else {name: self._vector(name) for name in self.sites}
         self.biases = {name: squares for name, squares in vectors.items() if squares is not None}
 
@@ -235,6 +258,8 @@ class Walk:
             fresh = np.isfinite(size) & ~solved
             self.t[names[fresh]] = -sign * size[fresh]
             solved |= fresh
+            found = chosen & fresh[inverse]
+            self.homes.append(Home(name, site, positions[found], freedoms[found], sign, tuple(hidden)))
         self.known[names[solved]] = True
         return bool(solved.any())
 

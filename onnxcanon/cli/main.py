@@ -25,6 +25,9 @@ VERBS = {
     "verify": "inspecting",
     "merge": "merging",
     "evaluate": "evaluating",
+    "barrier": "landscape",
+    "flatness": "landscape",
+    "distance": "landscape",
     "scramble": "transforming",
     "apply": "transforming",
 }

@@ -6,7 +6,7 @@ that does is spelled anew from its own message, which keeps its name, doc string
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 import numpy as np
@@ -21,6 +21,8 @@ from onnxcanon.files.wire import Field, Path, Payload, Piece
 
 # What the data file decides anew. Other entries of an external reference are kept.
 _PLACE = ("location", "offset", "length", "checksum")
+# The file that tensors are said to be in which are given by other means.
+LEFT_OUT = "given"
 
 
 def lay_out(
@@ -34,23 +36,47 @@ def lay_out(
         data: Takes the external tensors; None puts them into the model.
         moved: Initializers of this many bytes or more become external too; None: none do.
     """
+
+    def outside(name: str, tensor: Tensor) -> bool:
+        outgrown = moved is not None and tensor.nbytes >= moved and _may_move(tensor)
+        return _is_external(tensor) or outgrown
+
+    return _laid_out(source, new, outside, data, data)
+
+
+def lay_out_without(source: Source, new: Mapping[str, Payload], left_out: Collection[str]) -> list[Piece]:
+    """Spell a model that only refers to some initializers, in a file that there is not; all other tensors
+    are in the model, external ones too."""
+    return _laid_out(source, new, lambda name, tensor: name in left_out, DataFile(LEFT_OUT), None)
+
+
+def _laid_out(
+    source: Source,
+    new: Mapping[str, Payload],
+    outside: Callable[[str, Tensor], bool],
+    data: DataFile | None,
+    others: DataFile | None,
+) -> list[Piece]:
+    """Spell a model with the tensors that are `outside` in `data`, and in `others` what no node refers to."""
     changes: list[tuple[Path, list[Piece]]] = []
     for name, tensor in source.tensors.items():
         if tensor.attribute:
             if name in new:
                 changes.append((tensor.path, _numbers(source, tensor, new[name])))
             continue
-        external = tensor.slot is not None and tensor.slot.external
-        outgrown = moved is not None and tensor.nbytes >= moved and _may_move(tensor)
-        if external or outgrown or name in new:
+        place = data if outside(name, tensor) else None
+        if place is not None or _is_external(tensor) or name in new:
             payload = new.get(name) or _unchanged(tensor)
             slot = None if name in new else tensor.slot
-            place = data if external or outgrown else None
             changes.append((tensor.path, _spelled(source, tensor.path[-1], payload, slot, place)))
     for path, slot in source.external:
         payload = Payload(len(slot.data), partial(getattr, slot, "data"))
-        changes.append((path, _spelled(source, path[-1], payload, slot, data)))
+        changes.append((path, _spelled(source, path[-1], payload, slot, others)))
     return source.pieces(changes)
+
+
+def _is_external(tensor: Tensor) -> bool:
+    return tensor.slot is not None and tensor.slot.external
 
 
 def _may_move(tensor: Tensor) -> bool:

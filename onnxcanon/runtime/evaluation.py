@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.runtime.inputs import InputSpec, fitted, input_specs
 from onnxcanon.runtime.sessions import Arrays, Session, open_session
+from onnxcanon.runtime.swapping import Swap
 
 LABELS = "y"
 """What the data calls the labels."""
@@ -89,13 +90,16 @@ def evaluate(
         OnnxcanonError: the data has no labels, or does not fit the models.
         RuntimeUnavailableError: a model does not run.
     """
-    if LABELS not in data:
-        raise OnnxcanonError(f"the data has no labels; name them {LABELS!r}: it holds {', '.join(data)}")
+    labels = _labels(data)
     say = progress or (lambda _: None)
-    labels = np.asarray(data[LABELS])
     classes = labels.dtype.kind in "iub"
     with ExitStack() as stack:
-        runners = [_Runner(model, stack, output, labels, device, _Tally(classes)) for model in models]
+        runners = [
+            _runner(
+                model, stack.enter_context(open_session(model, device=device, optimize=True)), output, labels
+            )
+            for model in models
+        ]
         together = _Tally(classes) if ensemble and len(models) > 1 else None
         for start in range(0, len(labels), batch):
             say(f"evaluating {start:,} of {len(labels):,}")
@@ -108,6 +112,63 @@ def evaluate(
             names = " + ".join(model.name for model in models)
             found.append(together.evaluation(names, runners[0].session.device))
         return found
+
+
+class Evaluator:
+    """Evaluates one graph with one set of weights after the other, on the same data.
+
+    Only the weights are given to onnxruntime anew. What the output holds is decided by the first model.
+
+    Args:
+        model: the model whose graph it is.
+        data: as for `evaluate`.
+        output: as for `evaluate`.
+        batch: as for `evaluate`.
+        device: as for `evaluate`.
+
+    Raises:
+        OnnxcanonError: the data has no labels.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        data: Mapping[str, np.ndarray],
+        *,
+        output: str | None = None,
+        batch: int = 256,
+        device: str = "auto",
+    ) -> None:
+        self.data, self.labels = data, _labels(data)
+        self.output, self.batch = output, batch
+        self._swap = Swap(model, device=device, optimize=True)
+        self._first: _Runner | None = None
+
+    def __call__(self, model: Model) -> Evaluation:
+        """Loss and accuracy of a model, best of this graph with other weights (`Model.with_tensors`).
+
+        Raises:
+            OnnxcanonError: the data does not fit.
+            RuntimeUnavailableError: it does not run.
+        """
+        ours = model.shares_graph(self._swap.model)
+        with self._swap.open(model) as session:
+            if ours and self._first is not None:
+                runner = self._first.again(model, session)
+            else:
+                runner = _runner(model, session, self.output, self.labels)
+            for start in range(0, len(self.labels), self.batch):
+                runner.run(self.data, start, self.labels[start : start + self.batch])
+            if ours:
+                self._first = runner
+            return runner.evaluation()
+
+
+def _labels(data: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The labels among the data."""
+    if LABELS not in data:
+        raise OnnxcanonError(f"the data has no labels; name them {LABELS!r}: it holds {', '.join(data)}")
+    return np.asarray(data[LABELS])
 
 
 @dataclass(slots=True)
@@ -142,24 +203,16 @@ class _Runner:
     """One open model with the sums over what it has seen."""
 
     model: Model
-    stack: ExitStack
-    output: str | None
+    session: Session
+    output: str
     labels: np.ndarray
-    device: str
+    specs: tuple[InputSpec, ...]
     tally: _Tally
-    session: Session = field(init=False)
-    specs: tuple[InputSpec, ...] = field(init=False)
     kind: str = ""  # of the output: logits, probabilities, logarithms
 
-    def __post_init__(self) -> None:
-        self.session = self.stack.enter_context(open_session(self.model, device=self.device, optimize=True))
-        self.specs = input_specs(self.model.ir, any_type=True)
-        names = [port.name for port in self.session.outputs]
-        self.output = self.output or names[0]
-        if self.output not in names:
-            raise OnnxcanonError(
-                f"{self.model.name}: no output is called '{self.output}'; it has {', '.join(names)}"
-            )
+    def again(self, model: Model, session: Session) -> _Runner:
+        """The same for other weights in the same graph, which have seen nothing yet."""
+        return replace(self, model=model, session=session, tally=_Tally(self.tally.classes))
 
     def run(self, data: Mapping[str, np.ndarray], start: int, labels: np.ndarray) -> Floats:
         """The guesses for the examples from `start` on, which are added up."""
@@ -177,7 +230,6 @@ class _Runner:
             yield self._named(self.session.run(feeds))[:rows]
 
     def _named(self, results: Arrays) -> Floats:
-        assert self.output is not None
         found = results.get(self.output)
         if found is None or found.dtype.kind not in "fV" or found.ndim == 0:
             raise OnnxcanonError(
@@ -246,6 +298,15 @@ class _Runner:
     def evaluation(self) -> Evaluation:
         """The means over all batches."""
         return self.tally.evaluation(self.model.name, self.session.device)
+
+
+def _runner(model: Model, session: Session, output: str | None, labels: np.ndarray) -> _Runner:
+    """What judges one output of an open model, the first unless another is named."""
+    names = [port.name for port in session.outputs]
+    if output is not None and output not in names:
+        raise OnnxcanonError(f"{model.name}: no output is called '{output}'; it has {', '.join(names)}")
+    specs = input_specs(model.ir, any_type=True)
+    return _Runner(model, session, output or names[0], labels, specs, _Tally(labels.dtype.kind in "iub"))
 
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:

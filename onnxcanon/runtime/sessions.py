@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -68,7 +68,12 @@ class Session:
     """
 
     def __init__(
-        self, label: str, device: str, session: Any, folder: tempfile.TemporaryDirectory[str] | None
+        self,
+        label: str,
+        device: str,
+        session: Any,
+        folder: tempfile.TemporaryDirectory[str] | None,
+        arrays: Sequence[np.ndarray] = (),
     ):
         self.label = label
         self.device = device
@@ -76,6 +81,7 @@ class Session:
         self.outputs = tuple(_port(item) for item in session.get_outputs())
         self._session = session
         self._folder = folder
+        self._arrays = arrays  # onnxruntime may read them as long as it runs
         self._raw = any(port.type in _RAW_TYPES for port in (*self.inputs, *self.outputs))
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Iterable[str] | None = None) -> Arrays:
@@ -129,6 +135,7 @@ class Session:
     def close(self) -> None:
         """Releases the session's memory, then its temporary file."""
         self._session = None
+        self._arrays = ()
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
@@ -162,25 +169,56 @@ def open_session(
     Raises:
         RuntimeUnavailableError: the device is not there, or onnxruntime rejects the model; one line says why.
     """
-    resolved, providers = providers_for(device)
-    label = model.name
-    options = _options(optimize, threads)
+    options = session_options(optimize, threads)
     source, folder = _source(model, tuple(extra_outputs))
+    return start(model.name, source, options, device, folder=folder)
+
+
+def start(
+    label: str,
+    source: bytes | str,
+    options: Any,
+    device: str,
+    *,
+    folder: tempfile.TemporaryDirectory[str] | None = None,
+    arrays: Sequence[np.ndarray] = (),
+) -> Session:
+    """Starts a session on a serialized model, or on a file.
+
+    Args:
+        label: what the model is called in messages.
+        source: the bytes, or the path.
+        options: onnxruntime's `SessionOptions`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        folder: what is removed when the session is closed, or does not start.
+        arrays: memory that the options refer to; it is kept until the session is closed.
+
+    Raises:
+        RuntimeUnavailableError: the device is not there, or onnxruntime rejects the model; one line says why.
+    """
     try:
-        session = onnxruntime().InferenceSession(source, options, providers=providers, enable_fallback=0)
-    except Exception as error:
+        resolved, providers = providers_for(device)
+        session = _inference(label, source, options, providers)
+        active = session.get_providers()
+        wanted = CPU_PROVIDER if resolved == "cpu" else CUDA_PROVIDER
+        if wanted not in active:
+            raise RuntimeUnavailableError(
+                f"{label}: asked for {resolved}, but onnxruntime chose {', '.join(active)}"
+            )
+    except BaseException:
         if folder is not None:
             folder.cleanup()
+        raise
+    return Session(label, resolved, session, folder, arrays)
+
+
+def _inference(label: str, source: bytes | str, options: Any, providers: list[Any]) -> Any:
+    try:
+        return onnxruntime().InferenceSession(source, options, providers=providers, enable_fallback=0)
+    except Exception as error:
         raise RuntimeUnavailableError(
             f"{label}: onnxruntime cannot load the model: {one_line(error)}"
         ) from error
-    active = session.get_providers()
-    wanted = CPU_PROVIDER if resolved == "cpu" else CUDA_PROVIDER
-    if wanted not in active:
-        raise RuntimeUnavailableError(
-            f"{label}: asked for {resolved}, but onnxruntime chose {', '.join(active)}"
-        )
-    return Session(label, resolved, session, folder)
 
 
 def run(
@@ -196,7 +234,8 @@ def run(
         return session.run(inputs)
 
 
-def _options(optimize: bool | Level, threads: int | None) -> Any:
+def session_options(optimize: bool | Level, threads: int | None) -> Any:
+    """onnxruntime's options for a quiet session; the arguments are those of `open_session`."""
     ort = onnxruntime()
     level: Level = ("all" if optimize else "none") if isinstance(optimize, bool) else optimize
     if level not in _LEVELS:

@@ -1,0 +1,94 @@
+"""One graph, opened in onnxruntime with one set of weights after the other.
+
+    swap = Swap(model, device="cpu", optimize=True)
+    for step in steps:
+        with swap.open(model.with_tensors(step)) as session:
+            session.run(inputs)
+
+The large weights are left out of what is serialized, as external data, and given to each session by
+`SessionOptions.add_external_initializers`: onnxruntime puts them into the graph before it optimizes, so that
+fusions and folding see them. (`add_initializer` looks alike but shares values after the fact: under a fused
+convolution and normalization the old weights go on to count.) Small tensors and those that are no
+floating-point numbers stay in the bytes, where shape inference reads them, and so do constants of nested
+graphs and of nodes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from onnx_ir import DataType
+
+from onnxcanon.errors import RuntimeUnavailableError
+from onnxcanon.model import Model
+from onnxcanon.runtime.devices import onnxruntime
+from onnxcanon.runtime.sessions import INLINE_LIMIT, Level, Session, open_session, session_options, start
+
+GIVEN_TYPES = frozenset({DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16})
+"""Types of weights that are given as NumPy arrays."""
+SMALLEST_GIVEN = 1024
+"""Smaller tensors, in bytes, cost less inside the message."""
+
+
+class Swap:
+    """Opens sessions on one graph with different weights.
+
+    Args:
+        model: the model whose graph it is.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        optimize: as for `open_session`.
+        threads: as for `open_session`.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        device: str = "auto",
+        optimize: bool | Level = False,
+        threads: int | None = None,
+    ) -> None:
+        self.model = model
+        self.device = device
+        self.optimize: bool | Level = optimize
+        self.threads = threads
+        self.given = tuple(given_initializers(model))
+
+    def open(self, model: Model) -> Session:
+        """Opens `model`, which is best this graph with other tensors; any other is opened from its start.
+
+        Raises:
+            ModelError: a replaced tensor has not the shape and type of the old one.
+            RuntimeUnavailableError: the device is not there, or onnxruntime rejects the model.
+        """
+        if not model.shares_graph(self.model) or self._rest(model) >= INLINE_LIMIT:
+            return open_session(model, device=self.device, optimize=self.optimize, threads=self.threads)
+        options = session_options(self.optimize, self.threads)
+        arrays = [model.tensor(name) for name in self.given]
+        ort = onnxruntime()
+        try:
+            values: list[Any] = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+            options.add_external_initializers(list(self.given), values)
+        except Exception as error:
+            raise RuntimeUnavailableError(
+                f"{model.name}: onnxruntime does not take its weights: {error}"
+            ) from error
+        return start(model.name, model.without(self.given), options, self.device, arrays=arrays)
+
+    def _rest(self, model: Model) -> int:
+        """How many bytes the tensors take that stay in the message."""
+        return model.serialized_size() - sum(model.tensor_size(name) for name in self.given)
+
+
+def given_initializers(model: Model) -> list[str]:
+    """The initializers of the main graph that are left out: large, floating, and not the caller's to give."""
+    callers = set(model.overridable())
+    found = []
+    for value in model.ir.graph.initializers.values():
+        name = model.key(value)
+        if name is None or name != value.name or name in callers:
+            continue
+        _, dtype = model.tensor_info(name)
+        if dtype in GIVEN_TYPES and model.tensor_size(name) >= SMALLEST_GIVEN:
+            found.append(name)
+    return found
