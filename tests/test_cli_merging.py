@@ -105,7 +105,7 @@ def test_misuse_is_one_line(shell: Shell) -> None:  # noqa: F811
     for args, cause in (
         (["a.onnx"], "Missing option '-o'"),
         (["-o", "m.onnx"], "Missing argument 'MODEL...'"),
-        (["a.onnx", "b.onnx", "-o", "m.onnx"], "models of different widths cannot be averaged"),
+        (["a.onnx", "b.onnx", "-o", "m.onnx"], "models of different widths cannot be aligned or averaged"),
         (["a.onnx", "none.onnx", "-o", "m.onnx"], "none.onnx"),
         (["a.onnx", "-o", "m.onnx", "--weights", "1,x"], "'1,x' is not W1,W2"),
         (["a.onnx", "-o", "m.onnx", "--weights", "1,2"], "2 weights for 1 model"),

@@ -177,7 +177,7 @@ def test_widths_that_differ_are_told(tmp_path: Path) -> None:
     b = saved(network(layers(8, 32, 5, 3)), tmp_path / "b.onnx")
     told = (
         f"w0 is [8, 16] in {a} and [8, 32] in {b}, b0 is [16] in {a} and [32] in {b},"
-        f" w1 is [16, 5] in {a} and [32, 5] in {b}: models of different widths cannot be averaged"
+        f" w1 is [16, 5] in {a} and [32, 5] in {b}: models of different widths cannot be aligned or averaged"
     )
     for method in ALIGNERS:
         with pytest.raises(OnnxcanonError) as error:

@@ -9,24 +9,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from onnxcanon.alignment.assignment import Singles
-from onnxcanon.alignment.scale import nearest_scale
-from onnxcanon.alignment.weights import Matching
-from onnxcanon.canonical.scale import choose_scale
-from onnxcanon.comparison.correspondence import Pair, correspondence
-from onnxcanon.comparison.maps import renamed, same_symmetry, snapped
+from onnxcanon.alignment.frame import Frame
+from onnxcanon.alignment.weights import by_weights
+from onnxcanon.comparison.correspondence import Pair
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.transform import Transform
 
 METHODS = ("weights",)
 
-STARTS = ("signatures", "identity")
+NEAREST, NORMS = SCALES = ("nearest", "norms")
+"""How scales are chosen: for the smallest distance, or so that units have the norms of the reference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +37,8 @@ class Alignment:
         reference: the model it was brought near.
         pairs: tensors of the reference with their counterparts in the model.
         symmetry: the symmetry of the reference; that of the model has the same numbers.
-        method: how it was found.
-        distance: the root mean square difference of the parameters that the group acts on, before and after.
+        method: how units were matched.
+        distance: the root mean square difference of corresponding weights, before and after.
         notes: what to know.
     """
 
@@ -49,9 +47,28 @@ class Alignment:
     reference: Model
     pairs: tuple[Pair, ...]
     symmetry: Symmetry
-    method: str = "weights"
-    distance: tuple[float, float] = (0.0, 0.0)
+    method: str
+    distance: tuple[float, float]
     notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """What was done, as JSON values."""
+        return {
+            "reference": self.reference.name,
+            "model": self.model.name,
+            "method": self.method,
+            "permuted": self.transform.permuted,
+            "rescaled": self.transform.rescaled,
+            "distance_before": self.distance[0],
+            "distance": self.distance[1],
+            "notes": list(self.notes),
+        }
+
+    def __str__(self) -> str:
+        before, after = self.distance
+        told = f"{self.model.name} aligned to {self.reference.name} by {self.method}"
+        lines = [told, f"  distance {before:.6g} -> {after:.6g} (root mean square of all weights)"]
+        return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
 def align(
@@ -59,6 +76,7 @@ def align(
     model: Model,
     *,
     method: str = "weights",
+    scale: str = NORMS,
     data: Mapping[str, np.ndarray] | None = None,
     sizes: dict[str, int] | None = None,
     seed: int = 0,
@@ -67,70 +85,40 @@ def align(
 ) -> Alignment:
     """Move `model` within its orbit as close to `reference` as the method can.
 
+    Args:
+        reference: the model that stays.
+        model: the model that moves; it may have other names.
+        method: one of `METHODS`.
+        scale: one of `SCALES`; to keep the reference's norms is what averaging wants.
+        data: inputs by name for methods that run the models, and labels `y` for those that need a loss.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        seed: what chance is drawn from.
+        device: where models are run.
+        progress: called with a line before each step that lasts.
+
     Raises:
-        OnnxcanonError: the models have different structures or widths.
+        OnnxcanonError: the models have different structures or widths, or there is no such method.
     """
-    pairs = correspondence(reference, model)
-    ours, theirs = symmetry(reference, sizes), symmetry(model, sizes)
-    if pairs is None or not same_symmetry(ours, theirs):
-        raise OnnxcanonError(f"{model.name}: its structure differs from that of {reference.name}")
-    found = by_weights(reference, model, ours, theirs, progress)
-    return Alignment(found.apply(model), found, reference, tuple(pairs), ours)
-
-
-def by_weights(
-    reference: Model,
-    model: Model,
-    ours: Symmetry,
-    theirs: Symmetry,
-    progress: Callable[[str], None] | None = None,
-    normalize: str = "balanced",
-) -> Transform:
-    """The transform of `model` found by weight matching, once both have the same choice of scales."""
+    for what, given, known in (("method", method, METHODS), ("scale", scale, SCALES)):
+        if given not in known:
+            raise OnnxcanonError(f"there is no {what} '{given}'; choose from {', '.join(known)}")
     say = progress or (lambda _: None)
-    scaled = ours.action(None, choose_scale(reference, ours, normalize)[0])
-    unscaled = theirs.action(None, choose_scale(model, theirs, normalize)[0])
-    matching = Matching(ours, _singles(reference, ours, scaled), _singles(model, theirs, unscaled, ours))
-    found = best_of(matching, say)
-    moved = renamed(unscaled, theirs, ours).then(found).then(scaled.inverse())
-    moved = moved.then(ours.action(None, _exponents(reference, model, ours, theirs, moved)))
-    return snapped(renamed(moved, ours, theirs))
+    say("analyzing")
+    frame = Frame.of(reference, model, sizes)
+    found = by_weights(frame.matching(), seed, say)
+    transform = frame.element(found, nearest=scale == NEAREST)
+    moved = transform.apply(model)
+    distances = _distance(frame, model), _distance(frame, moved)
+    return Alignment(moved, transform, reference, frame.pairs, frame.ours, method, distances)
 
 
-def _exponents(
-    reference: Model, model: Model, ours: Symmetry, theirs: Symmetry, moved: Transform
-) -> NDArray[np.float64]:
-    """The scales that bring the moved model nearest to the reference."""
-    nothing = Transform({})
-    if not ours.acting[0].any():
-        return np.zeros(ours.scale.count)
-    named = renamed(moved, ours, theirs)
-    return nearest_scale(ours, _singles(reference, ours, nothing), _singles(model, theirs, named, ours))
-
-
-def best_of(matching: Matching, say: Callable[[str], None]) -> Transform:
-    """Match from several starts, one sweep each, and go on from the best."""
-    results = []
-    for start in STARTS:
-        matching.reset()
-        if start == "signatures":
-            matching.from_signatures()
-        matching.run(say, sweeps=1)
-        results.append((matching.objective(), matching.moved, matching.actions))
-    _, matching.moved, matching.actions = max(results, key=lambda r: r[0])
-    matching.run(say)
-    return matching.transform
-
-
-def _singles(
-    model: Model, symmetry: Symmetry, scaled: Transform, names: Symmetry | None = None
-) -> dict[str, Singles]:
-    """The parameters some axis of which has units, scaled, in single precision, finite."""
-    given = (names or symmetry).classes
-    out = {}
-    for name, known in zip(symmetry.classes, given, strict=True):
-        array = symmetry.read(model, name).astype(np.float32)
-        if name in scaled.actions:
-            array = scaled.actions[name](array)
-        out[known] = np.nan_to_num(array, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    return out
+def _distance(frame: Frame, model: Model) -> float:
+    """The root mean square difference of corresponding floating tensors."""
+    total, count = 0.0, 0
+    for name, counterpart in frame.pairs:
+        ours = frame.reference.tensor(name)
+        if ours.dtype.kind in "fV" and ours.size:
+            with np.errstate(invalid="ignore"):
+                apart = np.nan_to_num(ours.astype(np.float64) - model.tensor(counterpart).astype(np.float64))
+            total, count = total + float((apart**2).sum()), count + apart.size
+    return float(np.sqrt(total / max(count, 1)))

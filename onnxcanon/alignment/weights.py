@@ -32,6 +32,31 @@ SWEEPS = 100
 LEAST = 1e-6
 """The least gain, relative to the size of what an orbit meets, that is not taken for rounding."""
 
+STARTS = 10
+"""From how many arrangements of the units matching starts, for models so small that this takes no time."""
+
+MANY = 1 << 24
+"""Entries that are matched in all starts together."""
+
+
+def by_weights(matching: Matching, seed: int, say: Callable[[str], None] = lambda _: None) -> Transform:
+    """The element of the largest objective found from several starts: the one signatures lead to, none, and
+    random ones for models that are small."""
+    rng = np.random.default_rng(seed)
+    size = sum(array.size for array in matching.start.values())
+    results = []
+    for start in range(max(2, min(STARTS, MANY // max(size, 1)))):
+        matching.reset()
+        if start == 0:
+            matching.from_signatures()
+        elif start > 1:
+            matching.shuffle(rng)
+        sweeps = matching.run(lambda told, k=start + 1: say(f"{told} (start {k})"))  # type: ignore[misc]
+        results.append((matching.objective(), -start, matching.transform))
+        if sweeps <= 1 and start == 0:
+            break
+    return max(results, key=lambda r: r[:2])[2]
+
 
 class Matching:
     """The search for the element of a group that takes `theirs` nearest to `ours`.
@@ -62,6 +87,11 @@ class Matching:
         """Back to the model as it was given."""
         self.moved: dict[str, Singles] = dict(self.start)
         self.actions: dict[str, Action] = {}
+
+    def shuffle(self, rng: np.random.Generator) -> None:
+        """To a random element of the group, scales as they are."""
+        image = self.symmetry.solution.random(rng)
+        self._apply(image, np.flatnonzero(rng.integers(0, 2, self.symmetry.sign.count)), list(self.moved))
 
     @property
     def transform(self) -> Transform:

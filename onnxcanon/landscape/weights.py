@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxcanon.merging.averaging import AVERAGED
+from onnxcanon.comparison.unlike import AVERAGED
 from onnxcanon.model import Model
 from onnxcanon.report import weight_names
 from onnxcanon.symmetry.analysis import Symmetry

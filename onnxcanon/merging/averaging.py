@@ -6,33 +6,18 @@ All models are first spelled as one of them, the reference: its graph, its names
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx_ir import DataType
 
 from onnxcanon.comparison.correspondence import correspondence
+from onnxcanon.comparison.unlike import AVERAGED, difference, equal, no_mean
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.symmetry.graphs import inlined, live
-from onnxcanon.symmetry.trace import node_name
 from onnxcanon.wording import counted
-
-AVERAGED = frozenset(
-    {
-        DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16, DataType.BFLOAT16,
-        DataType.COMPLEX64, DataType.COMPLEX128,
-    }
-)  # fmt: skip
-"""Types whose entries have a mean. All others have to be equal in all models."""
-
-SHOWN = 3
-"""How many tensors a message names."""
 
 KEPT = 1 << 24
 """Entries up to which a model that is read again and again is computed once and kept."""
@@ -54,13 +39,13 @@ def spelled_as(reference: Model, model: Model) -> Model:
     counterparts: dict[str, str] = {}
     for name, counterpart in pairs:
         first = counterparts.setdefault(name, counterpart)
-        if first != counterpart and not _equal(model, first, model, counterpart):
+        if first != counterpart and not equal(model, first, model, counterpart):
             raise OnnxcanonError(
                 f"{reference.name} stores one tensor '{name}' where {model.name} has two that differ,"
                 f" '{first}' and '{counterpart}'; export both alike"
             )
-        if reference.tensor_info(name)[1] not in AVERAGED and not _equal(reference, name, model, counterpart):
-            raise OnnxcanonError(_no_mean(reference, name, model, counterpart))
+        if reference.tensor_info(name)[1] not in AVERAGED and not equal(reference, name, model, counterpart):
+            raise OnnxcanonError(no_mean(reference, name, model, counterpart))
     averaged = {n: c for n, c in counterparts.items() if reference.tensor_info(n)[1] in AVERAGED}
     return reference.with_tensors({name: partial(_read, model, c) for name, c in averaged.items()})
 
@@ -113,74 +98,6 @@ def distance(a: Model, b: Model) -> float:
         total += float((gap**2).sum())
         count += gap.size
     return float(np.sqrt(total / max(count, 1)))
-
-
-def difference(reference: Model, model: Model) -> str:
-    """Why two models are not of one structure, in a line."""
-    nodes = (live(inlined(one.ir).graph) for one in (reference, model))
-    widths: dict[str, None] = {}
-    others: list[str] = []
-    for one, other in zip_longest(*nodes):
-        if one is None or other is None or _operator(one) != _operator(other):
-            told = [f"{_operator(n)} '{node_name(n)}'" if n is not None else "no node" for n in (one, other)]
-            return (
-                f"{reference.name} has {told[0]} where {model.name} has {told[1]}: models of different"
-                " structures cannot be averaged"
-            )
-        for name, counterpart in _constants(reference, one, model, other):
-            (shape, dtype), (theirs, type_) = reference.tensor_info(name), model.tensor_info(counterpart)
-            if dtype != type_:
-                others.append(_unlike(name, dtype.name, reference, counterpart, type_.name, model))
-            elif shape != theirs:
-                widths[_unlike(name, str(list(shape)), reference, counterpart, str(list(theirs)), model)] = (
-                    None
-                )
-            elif dtype not in AVERAGED and not _equal(reference, name, model, counterpart):
-                others.append(_no_mean(reference, name, model, counterpart))
-    if widths:
-        return f"{', '.join(list(widths)[:SHOWN])}: models of different widths cannot be averaged"
-    if others:
-        return others[0]
-    return (
-        f"{reference.name} and {model.name} have the same operators, but their attributes or connections"
-        " differ: models of different structures cannot be averaged"
-    )
-
-
-def _unlike(name: str, what: str, a: Model, counterpart: str, other: str, b: Model) -> str:
-    called = "" if counterpart == name else f"{counterpart} is "
-    return f"{name} is {what} in {a.name} and {called}{other} in {b.name}"
-
-
-def _operator(node: ir.Node) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
-
-
-def _constants(a: Model, one: ir.Node, b: Model, other: ir.Node) -> Iterator[tuple[str, str]]:
-    """The constants that two nodes read at the same place."""
-    for ours, theirs in zip(one.inputs, other.inputs, strict=False):
-        if ours is not None and theirs is not None:
-            name, counterpart = a.key(ours), b.key(theirs)
-            if name is not None and counterpart is not None:
-                yield name, counterpart
-
-
-def _no_mean(a: Model, name: str, b: Model, counterpart: str) -> str:
-    """Why a tensor that differs cannot be averaged."""
-    dtype = a.tensor_info(name)[1]
-    what = "no weights, and has to be equal in all models"
-    if dtype.bitwidth <= 8 and dtype not in (DataType.BOOL, DataType.STRING):
-        what = "quantized weights, which cannot be averaged: merge the models before quantizing"
-    called = "" if counterpart == name else f" ('{counterpart}')"
-    differs = f"tensor '{name}'{called} differs from that of {a.name}"
-    return f"{b.name}: {differs}; it is {dtype.name} and holds {what}"
-
-
-def _equal(a: Model, name: str, b: Model, counterpart: str) -> bool:
-    x, y = a.tensor(name), b.tensor(counterpart)
-    if x.dtype != y.dtype or x.shape != y.shape:
-        return False
-    return bool((x == y).all()) if x.dtype == object else x.tobytes() == y.tobytes()
 
 
 def _read(model: Model, name: str) -> NDArray[Any]:

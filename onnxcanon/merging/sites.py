@@ -18,7 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxcanon.merging.averaging import AVERAGED
+from onnxcanon.comparison.unlike import AVERAGED
 from onnxcanon.model import Model
 from onnxcanon.normalform.engine import attribute, given
 from onnxcanon.symmetry.graphs import live, subgraphs
