@@ -2,8 +2,8 @@
 
 - ``raw``        Euclidean, between the learned weights as they are stored.
 - ``canonical``  the same between canonical forms (scale `balanced`, order `norm`).
-- ``aligned``    the same between the canonical form of the earlier model and the later one aligned to it, so
-                 that the scales in which they are stored do not matter.
+- ``aligned``    the same between the canonical form of the earlier model and that of the later one aligned to
+                 it, so that it does not matter how they are stored.
 - ``spherical``  on the product of spheres (Pittorino et al. 2022), the later model aligned, both in the scale
                  `unit`: the root of the sum over all spheres of the squared angle, the length of a geodesic.
                  A unit's incoming weights are one sphere; what is no unit's, one for each tensor.
@@ -126,7 +126,7 @@ def distance(
         count = max(count, parts.count)
         for j in range(i + 1, len(models)):
             say(f"aligning {models[j].name} to {models[i].name}")
-            aligned = spelled_as(first, align(reference, models[j], progress=progress, **options).model)
+            aligned = align(reference, forms[j], progress=progress, **options).model
             angles = parts.angles(scaled, unit_scale(aligned, group).apply(aligned))
             found["raw"][i, j] = euclidean(stored[i], stored[j], names)
             found["canonical"][i, j] = euclidean(reference, forms[j], names)
