@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -205,13 +207,27 @@ def symmetry(
         permute_constants: whether constants that are data (`data_constants`) may move as weights do.
         allow_overridable: whether constants that are graph inputs too, so the caller's, may.
     """
-    facts = trace(model, sizes, permute_constants=permute_constants, allow_overridable=allow_overridable)
-    while True:
-        found = _solved(model.name, facts)
-        unlike = [group for group in found.trace.branches if not _scale_alike(found, group)]
-        if not unlike:
-            return found
-        facts.branches = [group for group in facts.branches if group not in unlike]
+    with _uncollected():
+        facts = trace(model, sizes, permute_constants=permute_constants, allow_overridable=allow_overridable)
+        while True:
+            found = _solved(model.name, facts)
+            unlike = [group for group in found.trace.branches if not _scale_alike(found, group)]
+            if not unlike:
+                return found
+            facts.branches = [group for group in facts.branches if group not in unlike]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for unreachable circles: an analysis makes many objects and hardly a circle,
+    and each search walks the graphs of all open models again."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 def _solved(name: str, facts: Trace) -> Symmetry:

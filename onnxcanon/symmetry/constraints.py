@@ -151,10 +151,10 @@ class Ledger:
         self.relations.append(Relation(rows, grids[0].shape, lined, key, self.place, self.cause.node))
 
     def column(self, ids: Ids, code: Ids | None = None) -> None:
-        """The units of each code form a set that maps onto itself."""
-        flat = ids.ravel()
-        codes = np.zeros(len(flat), np.int64) if code is None else np.broadcast_to(code, ids.shape).ravel()
-        self.columns.append((flat, codes, self.place))
+        """The units of each code form a set that maps onto itself; all of them, by default."""
+        one = np.zeros(1, np.int64)
+        codes = one if code is None or code.size == 1 else np.broadcast_to(code, ids.shape).ravel()
+        self.columns.append((ids.ravel(), codes, self.place))
 
     def movement(self, before: Ids, after: Ids, index: Ids) -> None:
         """`after` [r, m] is `before` [r, n] taken at `index` [m] (matters where labels repeat)."""

@@ -103,7 +103,7 @@ class _Gatherer:
         for ids, codes, place in self.ledger.columns:
             number, branch = self.numbers.number("column", place)
             word = mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number))
-            enter(self.classes[ids], word, number, branch)
+            enter(self.classes[ids], np.broadcast_to(word, ids.shape), number, branch)
         for before, after, taken, place in self.ledger.movements:
             number, branch = self.numbers.number("movement", place)
             cls, word = self._reordered(self.classes[before], self.classes[after], taken, number)
