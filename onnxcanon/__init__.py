@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxcanon.alignment import Alignment
     from onnxcanon.api import (
         Canonicalized,
         Fingerprint,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
         verify,
     )
     from onnxcanon.api_landscape import barrier, distance, flatness
-    from onnxcanon.api_merging import merge
+    from onnxcanon.api_merging import align, merge
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
     from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Alignment",
     "Analysis",
     "Barrier",
     "Canonicalized",
@@ -64,6 +66,7 @@ __all__ = [
     "Transform",
     "TransformError",
     "Verification",
+    "align",
     "analyze",
     "apply",
     "barrier",
@@ -82,6 +85,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "alignment": ("Alignment",),
     "api": (
         "Canonicalized",
         "Fingerprint",
@@ -97,7 +101,7 @@ _HOMES = {
         "verify",
     ),
     "api_landscape": ("barrier", "distance", "flatness"),
-    "api_merging": ("merge",),
+    "api_merging": ("align", "merge"),
     "canonical.sketch": ("Sketch",),
     "comparison": ("Comparison",),
     "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),

@@ -1,4 +1,4 @@
-"""The verb that averages models, as a function; a part of `api`."""
+"""The verbs that bring models together, as functions: align and merge; a part of `api`."""
 
 from __future__ import annotations
 
@@ -14,9 +14,70 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model, load
 
 if TYPE_CHECKING:
+    from onnxcanon.alignment import Alignment
     from onnxcanon.merging import Merged
 
-__all__ = ["merge"]
+__all__ = ["align", "merge"]
+
+
+def align(
+    reference: ModelSource,
+    model: ModelSource,
+    *,
+    method: str = "weights",
+    scale: str = "nearest",
+    data: Data | None = None,
+    labels: str | os.PathLike[str] | np.ndarray | None = None,
+    sizes: Mapping[str, int] | None = None,
+    normalize: bool = False,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Alignment:
+    """Move a model within its orbit as close to another as can be: units, heads, scales and signs.
+
+    Args:
+        reference: the model that stays.
+        model: the model that moves, of the same structure; names may differ.
+        method: how units are matched: by their `weights` (Git Re-Basin, generalized), by their `activations`
+            on the data, by the `cosine` of incoming weights layer by layer, by the `functional` difference
+            they make, or by `annealing` on the loss of the average.
+        scale: how scales are chosen: `nearest` for the smallest distance, or the `norms` of the reference's
+            units, which is better for averaging.
+        data: inputs by name, or an .npz file of them, for methods that run the models; labels `y` for those
+            that need a loss.
+        labels: the labels, or an .npy file of them, where `data` does not hold any.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        normalize: whether both models are brought to a normal form first, so that exports of one architecture
+            by different exporters can be aligned; the result has the graph of the normal form.
+        device: where models are run: auto, cpu, cuda or cuda:N.
+        seed: what chance is drawn from.
+        progress: called with a short line before each step that lasts.
+
+    Returns:
+        The moved model, evaluated tensor by tensor when it is read or saved, and the transform.
+
+    Raises:
+        ModelError: a model cannot be read.
+        OnnxcanonError: the models differ in structure or width, there is no such method, or data is missing.
+        RuntimeUnavailableError: onnxruntime cannot run a model.
+    """
+    from onnxcanon.alignment import align as bring
+
+    first, second = load(reference), load(model)
+    known = None if data is None else _labelled(first, data, labels)
+    return bring(
+        first,
+        second,
+        method=method,
+        scale=scale,
+        data=known,
+        sizes=_known(first, sizes),
+        normalize=normalize,
+        device=device,
+        seed=seed,
+        progress=progress,
+    )
 
 
 def merge(
@@ -29,6 +90,7 @@ def merge(
     data: Data | None = None,
     labels: str | os.PathLike[str] | np.ndarray | None = None,
     sizes: Mapping[str, int] | None = None,
+    normalize: bool = False,
     verify: bool = True,
     device: str = "auto",
     seed: int = 0,
@@ -50,6 +112,7 @@ def merge(
             evaluated.
         labels: the labels, or an .npy file of them, where `data` does not hold any.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        normalize: whether all models are brought to a normal form first, as in `align`.
         verify: whether to run each model beside itself aligned, and refuse if they differ.
         device: where models are run: auto, cpu, cuda or cuda:N.
         seed: what chance is drawn from.
@@ -74,6 +137,10 @@ def merge(
         raise OnnxcanonError("there is nothing to average; name a model or more")
     if labels is not None and data is None:
         raise OnnxcanonError("labels say nothing without data; give inputs as well")
+    if normalize:
+        from onnxcanon.alignment import normalized
+
+        opened = normalized(opened, _known(opened[0], sizes))
     known = None if data is None else _labelled(opened[0], data, labels)
     return average(
         opened,

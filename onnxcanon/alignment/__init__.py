@@ -7,7 +7,7 @@ found.pairs       # which tensor of a corresponds to which of b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,10 @@ import numpy as np
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.weights import by_weights
 from onnxcanon.comparison.correspondence import Pair
+from onnxcanon.comparison.verdict import common_sizes
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
+from onnxcanon.normalform import normal_form
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.transform import Transform
 
@@ -79,6 +81,7 @@ def align(
     scale: str = NORMS,
     data: Mapping[str, np.ndarray] | None = None,
     sizes: dict[str, int] | None = None,
+    normalize: bool = False,
     seed: int = 0,
     device: str = "auto",
     progress: Callable[[str], None] | None = None,
@@ -92,6 +95,8 @@ def align(
         scale: one of `SCALES`; to keep the reference's norms is what averaging wants.
         data: inputs by name for methods that run the models, and labels `y` for those that need a loss.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        normalize: whether both are brought to a normal form first, in which exports of one architecture by
+            different exporters have one graph; the result is in normal form then.
         seed: what chance is drawn from.
         device: where models are run.
         progress: called with a line before each step that lasts.
@@ -103,13 +108,32 @@ def align(
         if given not in known:
             raise OnnxcanonError(f"there is no {what} '{given}'; choose from {', '.join(known)}")
     say = progress or (lambda _: None)
+    if normalize:
+        say("normalizing graphs")
+        reference, model = normalized([reference, model], sizes)
     say("analyzing")
-    frame = Frame.of(reference, model, sizes)
+    frame = Frame.of(reference, model, sizes, versions=not normalize)
     found = by_weights(frame.matching(), seed, say)
     transform = frame.element(found, nearest=scale == NEAREST)
     moved = transform.apply(model)
     distances = _distance(frame, model), _distance(frame, moved)
     return Alignment(moved, transform, reference, frame.pairs, frame.ours, method, distances)
+
+
+def normalized(models: Sequence[Model], sizes: dict[str, int] | None = None) -> list[Model]:
+    """The normal forms of models, under the sizes that some of them were exported for.
+
+    Raises:
+        OnnxcanonError: one has no normal form.
+    """
+    fixed: dict[str, int] = {}
+    for model in models[1:]:
+        fixed |= common_sizes(models[0], model)
+    forms = [normal_form(model, fixed | (sizes or {})) for model in models]
+    for form in forms:
+        if form.incomplete:
+            raise OnnxcanonError(f"{form.original.name}: its graph has no normal form: {form.incomplete}")
+    return [form.model for form in forms]
 
 
 def _distance(frame: Frame, model: Model) -> float:

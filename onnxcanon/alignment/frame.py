@@ -52,13 +52,15 @@ class Frame:
         model: Model,
         sizes: dict[str, int] | None = None,
         scale: str = "balanced",
+        *,
+        versions: bool = True,
     ) -> Frame:
-        """The frame of two models.
+        """The frame of two models; operators of different versions are different if `versions` says so.
 
         Raises:
             OnnxcanonError: their structures or widths differ.
         """
-        pairs = correspondence(reference, model)
+        pairs = correspondence(reference, model, versions=versions)
         if pairs is None:
             raise OnnxcanonError(difference(reference, model))
         ours, theirs = symmetry(reference, sizes), symmetry(model, sizes)

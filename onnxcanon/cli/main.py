@@ -23,6 +23,7 @@ VERBS = {
     "fingerprint": "naming",
     "compare": "naming",
     "verify": "inspecting",
+    "align": "merging",
     "merge": "merging",
     "evaluate": "evaluating",
     "barrier": "landscape",

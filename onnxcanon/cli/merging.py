@@ -1,4 +1,4 @@
-"""The verb that averages models: merge."""
+"""The verbs that bring models together: align and merge."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxcanon.cli import options
+from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import Verb, complain, emit, progress
 from onnxcanon.cli.writing import guarded, may_be_written
 
 if TYPE_CHECKING:
+    from onnxcanon.alignment import Alignment
     from onnxcanon.merging import Merged
+
+METHODS = ("weights",)
+SCALES = ("nearest", "norms")
 
 TARGETS = ("reference", "mean", "universe")
 REPAIRS = ("none", "rescale", "reset-bn")
@@ -26,6 +30,89 @@ def _weights(ctx: click.Context, param: click.Parameter, value: str | None) -> t
         raise click.BadParameter(
             f"'{value}' is not W1,W2,… with a number for each model", ctx, param
         ) from None
+
+
+@click.command(
+    cls=Verb,
+    short_help="Move a model within its orbit, close to another.",
+    epilog=options.example("onnxcanon align a.onnx b.onnx -o aligned.onnx"),
+)
+@click.argument("reference", type=options.FILE)
+@options.model_argument
+@click.option(
+    "--method",
+    type=click.Choice(METHODS),
+    default="weights",
+    show_default=True,
+    help="How units are matched; all but weights and cosine need --data.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(SCALES),
+    default="nearest",
+    show_default=True,
+    help="Scales of the smallest distance, or the norms that units have in REFERENCE.",
+)
+@click.option("--labels", type=options.FILE, metavar="Y.npy", help="The labels, where D holds none.")
+@click.option("--normalize", is_flag=True, help="Align the normal forms, where exporters spell differently.")
+@click.option("--transform", type=options.FILE, metavar="T", help="Also save the transform that was applied.")
+@options.writing_options
+def align(
+    reference: Path,
+    model: Path,
+    method: str,
+    scale: str,
+    labels: Path | None,
+    normalize: bool,
+    transform: Path | None,
+    how: options.Writing,
+) -> int:
+    """Move MODEL, which stays the same function, as close to REFERENCE as its symmetries allow.
+
+    Both have one structure; names may differ. OUT is verified against MODEL before it is written.
+    """
+    target = writing.destination(model, how)
+    inputs = {"the reference": reference, "the input": model}
+    writing.may_be_written(target, {} if how.in_place else inputs)
+    if transform is not None:
+        if normalize:
+            raise click.UsageError("--transform moves MODEL, and what --normalize moves is its normal form")
+        writing.may_be_written(transform, {**inputs, "the output": target})
+    from onnxcanon.api_merging import align as run
+
+    with progress(how.silent) as say:
+        found: Alignment = run(
+            reference,
+            model,
+            method=method,
+            scale=scale,
+            data=how.data,
+            labels=labels,
+            sizes=how.sizes,
+            normalize=normalize,
+            device=how.device,
+            seed=how.seed,
+            progress=say,
+        )
+        changed = normalize or bool(found.transform.changes)
+        verification = writing.verify(model, found.model, how, changed=changed, say=say)
+        written = writing.write(found.model, target, verification, say)
+        if written and transform is not None:
+            found.transform.save(transform)
+    if not how.quiet:
+        for note in found.notes:
+            complain(f"{model}: {note}")
+    before, after = found.distance
+    moved = writing.changes(found.transform.permuted, found.transform.rescaled)
+    return writing.conclude(
+        target,
+        how,
+        written=written,
+        told=f"{model} aligned to {reference} by {method}, distance {before:.4g} -> {after:.4g}: {moved}",
+        document={**found.to_json(), "transform": str(transform) if transform else None},
+        verification=verification,
+        changed=changed,
+    )
 
 
 @click.command(
@@ -66,6 +153,7 @@ def _weights(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     "--data", type=options.FILE, metavar="D.npz", help="Inputs by name; with labels 'y' to evaluate."
 )
 @click.option("--labels", type=options.FILE, metavar="Y.npy", help="The labels, where D holds none.")
+@click.option("--normalize", is_flag=True, help="Merge the normal forms, where exporters spell differently.")
 @options.no_verify_option
 @options.device_option
 @options.seed_option
@@ -81,6 +169,7 @@ def merge(
     repair: str,
     data: Path | None,
     labels: Path | None,
+    normalize: bool,
     unchecked: bool,
     device: str,
     seed: int,
@@ -109,6 +198,7 @@ def merge(
             data=data,
             labels=labels,
             sizes=sizes,
+            normalize=normalize,
             verify=not unchecked,
             device=device,
             seed=seed,

@@ -20,6 +20,9 @@ AVERAGED = frozenset(
 )  # fmt: skip
 """Types whose entries have a mean. All others have to be equal in all models."""
 
+NORMALIZE = "; --normalize brings exports of one architecture to one graph first"
+"""What may help."""
+
 SHOWN = 3
 """How many tensors a message names."""
 
@@ -34,7 +37,7 @@ def difference(reference: Model, model: Model) -> str:
             told = [f"{_operator(n)} '{node_name(n)}'" if n is not None else "no node" for n in (one, other)]
             return (
                 f"{reference.name} has {told[0]} where {model.name} has {told[1]}: models of different"
-                " structures cannot be aligned or averaged"
+                f" structures cannot be aligned or averaged{NORMALIZE}"
             )
         for name, counterpart in _constants(reference, one, model, other):
             (shape, dtype), (theirs, type_) = reference.tensor_info(name), model.tensor_info(counterpart)
@@ -52,7 +55,7 @@ def difference(reference: Model, model: Model) -> str:
         return others[0]
     return (
         f"{reference.name} and {model.name} have the same operators, but their attributes or connections"
-        " differ: models of different structures cannot be aligned or averaged"
+        f" differ: models of different structures cannot be aligned or averaged{NORMALIZE}"
     )
 
 

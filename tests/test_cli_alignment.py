@@ -1,0 +1,73 @@
+"""The verb align on the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+import onnxcanon as oc
+from onnxcanon.alignment import METHODS, SCALES
+from onnxcanon.cli import merging as verbs
+from onnxcanon.cli.main import main
+from tests.shared import ROOT
+
+ONE, OTHER = (ROOT / "models" / f"digits_mlp_seed{k}.onnx" for k in (0, 1))
+
+
+def call(*words: object) -> tuple[int, str, str]:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    assert verbs.METHODS == METHODS
+    assert verbs.SCALES == SCALES
+
+
+def test_align_writes_a_twin_that_is_closer(tmp_path: Path) -> None:
+    out, transform = tmp_path / "aligned.onnx", tmp_path / "t.npz"
+    status, told, _ = call("align", ONE, OTHER, "-o", out, "--transform", transform)
+    assert status == 0
+    assert "verified on" in told
+    assert oc.verify(OTHER, out).same
+    assert oc.distance([ONE, out]).raw[0][1] < oc.distance([ONE, OTHER]).raw[0][1]
+    again = oc.apply(OTHER, transform)
+    assert all((again.tensor(n) == oc.load(out).tensor(n)).all() for n in again.tensor_names())
+
+
+def test_json_says_what_was_done(tmp_path: Path) -> None:
+    status, told, _ = call("align", ONE, OTHER, "-o", tmp_path / "a.onnx", "--json")
+    document = json.loads(told)
+    assert status == 0
+    assert document["written"]
+    assert document["distance"] < document["distance_before"]
+    assert document["verification"]["same"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "give -o OUT"),
+        (["-o", "REFERENCE"], "is the reference"),
+        (["-o", "a.onnx", "--normalize", "--transform", "t"], "normal form"),
+        (["-o", "a.onnx", "--method", "guessing"], "guessing"),
+        (["-o", "a.onnx", "--data", "missing.npz"], "missing.npz"),
+    ],
+)
+def test_misuse_is_one_line_and_nothing_is_written(tmp_path: Path, words: list[str], told: str) -> None:
+    named = {"REFERENCE": str(ONE), "a.onnx": str(tmp_path / "a.onnx")}
+    status, _, complaint = call("align", ONE, OTHER, *(named.get(word, word) for word in words))
+    assert status == 2
+    assert told in complaint
+    assert not any(tmp_path.iterdir())
+
+
+def test_in_place_moves_the_model_and_keeps_its_function(tmp_path: Path) -> None:
+    moved = tmp_path / "b.onnx"
+    moved.write_bytes(OTHER.read_bytes())
+    assert call("align", ONE, moved, "--in-place")[0] == 0
+    assert moved.read_bytes() != OTHER.read_bytes()
+    assert oc.verify(OTHER, moved).same
