@@ -12,7 +12,7 @@ from onnxcanon.api import Data, ModelSource, Progress, _arrays, _known, _labelle
 from onnxcanon.model import load
 
 if TYPE_CHECKING:
-    from onnxcanon.landscape.barrier import Barrier, Repair
+    from onnxcanon.landscape.barrier import Barrier
     from onnxcanon.landscape.distance import Distances
     from onnxcanon.landscape.flatness import Flatness
 
@@ -30,7 +30,8 @@ def barrier(
     path: str = "linear",
     points: int = 25,
     align: str = "weights",
-    repair: Repair | None = None,
+    repair: str = "none",
+    repair_data: Data | None = None,
     output: str | None = None,
     batch: int = 256,
     sizes: Mapping[str, int] | None = None,
@@ -48,7 +49,9 @@ def barrier(
         path: `linear`, or `geodesic` on the product of spheres.
         points: how many points, evenly from 0 to 1, ends included.
         align: how `b` is aligned to `a` for the second curve; `none` leaves that out.
-        repair: what is done to the model of every point before it is measured: takes and returns a `Model`.
+        repair: how every point, ends included, is repaired before it is measured: `rescale`, `reset-bn` or
+            `none`, as for `merge`.
+        repair_data: inputs by name, or a file of them, that statistics are measured on; by default `data`.
         output: the output to judge, by name; by default the first.
         batch: how many examples run at a time where a model takes any number.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
@@ -73,6 +76,7 @@ def barrier(
         points=points,
         method=align,
         repair=repair,
+        repair_data=None if repair_data is None else _labelled(first, repair_data, None),
         output=output,
         batch=batch,
         sizes=_known(first, sizes),

@@ -234,20 +234,28 @@ def test_a_geodesic_does_not_see_how_models_are_scaled(pair: tuple[Path, ...]) -
     assert straight.loss != pytest.approx(plain.loss, rel=1e-1)
 
 
-def test_every_point_is_repaired() -> None:
-    a, b = PAIRS[0]
-    seen: list[Model] = []
-    last = load(b)
+@pairs
+def test_every_point_is_repaired(pair: tuple[Path, ...]) -> None:
+    """The middle is what `merge` makes of the pair; the ends, their own statistics, stay as they are."""
+    calibration = dict(np.load(ROOT / "models" / "digits_calib.npz"))
+    plain, repaired = (
+        oc.barrier(*pair, data(), points=3, repair=repair, repair_data=calibration, **CPU)
+        for repair in ("none", "rescale")
+    )
+    merged = oc.merge(pair, repair="rescale", data=calibration, **CPU).model
+    assert merged is not None
+    (expected,) = oc.evaluate(merged, data(), **CPU)
+    assert repaired.aligned is not None
+    assert plain.aligned is not None
+    assert repaired.aligned.loss[1] == pytest.approx(expected.loss, rel=1e-4)
+    assert repaired.aligned.loss[1] != pytest.approx(plain.aligned.loss[1], rel=1e-2)
+    assert repaired.loss[::2] == pytest.approx(plain.loss[::2], rel=1e-3)
+    assert "repaired by rescale" in str(repaired)
 
-    def repair(model: Model) -> Model:
-        seen.append(model)
-        return last
 
-    found = oc.barrier(a, b, data(), points=4, repair=repair, **CPU)
-    assert len(seen) == 8
-    (expected,) = oc.evaluate(b, data(), **CPU)
-    assert found.loss == (expected.loss,) * 4
-    assert found.barrier_loss == 0
+def test_an_unknown_repair_is_refused() -> None:
+    with pytest.raises(ValueError, match="repairs"):
+        oc.barrier(*PAIRS[0], data(), repair="hope", **CPU)
 
 
 def test_numbers_have_a_loss_alone() -> None:

@@ -10,6 +10,7 @@ from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import Verb, emit, progress
 
 METHODS = ("weights",)
+REPAIRS = ("none", "rescale", "reset-bn")
 PATHS = ("linear", "geodesic")
 
 labelled_option = click.option(
@@ -65,6 +66,19 @@ batch_option = click.option(
     show_default=True,
     help="How B is aligned to A for the second curve.",
 )
+@click.option(
+    "--repair",
+    type=click.Choice(REPAIRS),
+    default="none",
+    show_default=True,
+    help="How every point, ends included, is repaired before it is measured.",
+)
+@click.option(
+    "--repair-data",
+    type=options.FILE,
+    metavar="C.npz",
+    help="Inputs that statistics are measured on; by default those of D.",
+)
 @click.option("--plot", type=options.FILE, metavar="OUT.png|svg", help="Draw the curves; needs matplotlib.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print nothing but the curves, with commas.")
 @judged_option
@@ -81,6 +95,8 @@ def barrier(
     kind: str,
     points: int,
     align: str,
+    repair: str,
+    repair_data: Path | None,
     plot: Path | None,
     as_csv: bool,
     output: str | None,
@@ -115,6 +131,8 @@ def barrier(
             path=kind,
             points=points,
             align=align,
+            repair=repair,
+            repair_data=repair_data,
             output=output,
             batch=batch,
             sizes=sizes,

@@ -21,8 +21,10 @@ import numpy as np
 
 from onnxcanon.alignment import METHODS, align
 from onnxcanon.canonical.sites import Floats
-from onnxcanon.landscape.paths import LINEAR, PATHS, path
+from onnxcanon.landscape.paths import LINEAR, PATHS, Path, held, path
 from onnxcanon.merging.averaging import spelled_as
+from onnxcanon.merging.repair import NONE as NO_REPAIR
+from onnxcanon.merging.repair import REPAIRS, RESCALE, RESET, Rescale, reset_bn
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
 from onnxcanon.symmetry.analysis import symmetry
@@ -35,7 +37,6 @@ NONE = "none"
 ALIGNERS = (*METHODS, NONE)
 POINTS = 25
 
-Repair = Callable[[Model], Model]
 Progress = Callable[[str], None]
 
 
@@ -117,6 +118,7 @@ class Barrier(Curve):
         b: the model at 1.
         path: the kind of path.
         align: how `b` was aligned to `a` for the second curve.
+        repair: how every point was repaired.
         measure: what the loss is.
         samples: the number of labels.
         device: where the models ran.
@@ -127,6 +129,7 @@ class Barrier(Curve):
     b: str
     path: str
     align: str
+    repair: str
     measure: str
     samples: int
     device: str
@@ -139,7 +142,7 @@ class Barrier(Curve):
 
     def to_json(self) -> dict[str, Any]:
         """Both curves as JSON values."""
-        told = ("a", "b", "path", "align", "measure", "samples", "device")
+        told = ("a", "b", "path", "align", "repair", "measure", "samples", "device")
         return {
             **{name: getattr(self, name) for name in told},
             **Curve.to_json(self),
@@ -163,6 +166,7 @@ class Barrier(Curve):
             found = (getattr(self.curves[name], f"barrier_{what}{suffix}") for what, name in names)
             rows.append([f"above {told}", *(f"{height:.4f}" for height in found)])
         how = "" if self.aligned is None else f", B aligned by {self.align}"
+        how += "" if self.repair == NO_REPAIR else f", every point repaired by {self.repair}"
         lines = [
             f"A  {self._end(0)}  {self.a}",
             f"B  {self._end(-1)}  {self.b}",
@@ -183,7 +187,8 @@ def barrier(
     kind: str = LINEAR,
     points: int = POINTS,
     method: str = "weights",
-    repair: Repair | None = None,
+    repair: str = NO_REPAIR,
+    repair_data: Mapping[str, np.ndarray] | None = None,
     output: str | None = None,
     batch: int = 256,
     sizes: dict[str, int] | None = None,
@@ -200,7 +205,8 @@ def barrier(
         kind: `linear` or `geodesic`.
         points: how many points, evenly from 0 to 1, ends included.
         method: how `b` is aligned to `a`; `none` leaves the second curve out.
-        repair: what is done to the model of every point before it is measured.
+        repair: how every point, ends included, is repaired before it is measured: one of `REPAIRS`.
+        repair_data: inputs by name that statistics are measured on; by default those of `data`.
         output: the output to judge, by name; by default the first.
         batch: how many examples run at a time where the model takes any number.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
@@ -213,8 +219,8 @@ def barrier(
         RuntimeUnavailableError: a model does not run.
         ValueError: there is no such path or method, or fewer than two points.
     """
-    if kind not in PATHS or method not in ALIGNERS or points < 2:
-        raise ValueError(f"paths are {PATHS}, methods {ALIGNERS}, points 2 or more")
+    if kind not in PATHS or method not in ALIGNERS or repair not in REPAIRS or points < 2:
+        raise ValueError(f"paths are {PATHS}, methods {ALIGNERS}, repairs {REPAIRS}, points 2 or more")
     say = progress or (lambda _: None)
     ends = {"before": spelled_as(a, b)}
     evaluate = Evaluator(a, data, output=output, batch=batch, device=device)
@@ -229,11 +235,11 @@ def barrier(
     measured: dict[str, list[Evaluation]] = {}
     for name, end in ends.items():
         along = path(kind, a, end, group)
+        fixed = _repairer(repair, along, data if repair_data is None else repair_data, device)
         measured[name] = []
         for k, alpha in enumerate(alphas, 1):
             say(f"{name}: point {k} of {points}")
-            point = along(alpha)
-            measured[name].append(evaluate(point if repair is None else repair(point)))
+            measured[name].append(evaluate(fixed(along(alpha), alpha)))
     one = measured["before"][0]
     return Barrier(
         alphas,
@@ -242,11 +248,24 @@ def barrier(
         b=b.name,
         path=kind,
         align=method,
+        repair=repair,
         measure=one.measure,
         samples=one.samples,
         device=one.device,
         aligned=Curve(alphas, *_levels(measured["aligned"])) if "aligned" in measured else None,
     )
+
+
+def _repairer(
+    repair: str, along: Path, data: Mapping[str, np.ndarray], device: str
+) -> Callable[[Model, float], Model]:
+    """What is done to the model of a point; endpoints that are measured are measured once."""
+    if repair == RESET:
+        return lambda model, _: held(reset_bn(model, data, device=device).model)
+    if repair == RESCALE:
+        rescale = Rescale((along(0), along(1)), data, device=device)
+        return lambda model, alpha: held(rescale(held(model), (1 - alpha, alpha)).model)
+    return lambda model, _: model
 
 
 def _levels(found: list[Evaluation]) -> tuple[tuple[float, ...], tuple[float, ...] | None]:

@@ -102,23 +102,41 @@ def rescale(
     Raises:
         OnnxcanonError: no layer can be repaired, or the data does not fit.
     """
-    found = places.sites(model)
-    if not found.sites:
-        why = f": {next(iter(found.left.values()))}" if found.left else ""
-        raise OnnxcanonError(f"{model.name}: it has no layer that can be rescaled{why}")
-    values = {site.value: site.axis for site in found.sites}
-    measured = []
-    for k, endpoint in enumerate(endpoints, 1):
-        say(f"measuring model {k} of {len(endpoints)}")
-        measured.append(measure(endpoint, values, data, device=device))
-    for k, site in enumerate(found.sites, 1):
-        say(f"rescaling layer {k} of {len(found.sites)}")
-        each = [moments[site.value] for moments in measured]
-        mean = np.sum([w * m.mean for w, m in zip(weights, each, strict=True)], 0)
-        deviation = np.sum([w * m.deviation for w, m in zip(weights, each, strict=True)], 0)
-        here = measure(model, {site.value: site.axis}, data, device=device)[site.value]
-        model = _moved(model, site, here, mean, deviation)
-    return Repaired(model, len(found.sites), found.left)
+    return Rescale(endpoints, data, device=device, say=say)(model, weights)
+
+
+class Rescale:
+    """`rescale` for any average of the same models, which are measured once.
+
+    Raises:
+        OnnxcanonError: no layer can be repaired, or the data does not fit.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[Model], data: Data, *, device: str = "auto", say: Say = lambda _: None
+    ) -> None:
+        self.found = places.sites(endpoints[0])
+        if not self.found.sites:
+            why = f": {next(iter(self.found.left.values()))}" if self.found.left else ""
+            raise OnnxcanonError(f"{endpoints[0].name}: it has no layer that can be rescaled{why}")
+        self.data, self.device, self.say = data, device, say
+        values = {site.value: site.axis for site in self.found.sites}
+        self.measured = []
+        for k, endpoint in enumerate(endpoints, 1):
+            say(f"measuring model {k} of {len(endpoints)}")
+            self.measured.append(measure(endpoint, values, data, device=device))
+
+    def __call__(self, model: Model, weights: Sequence[float]) -> Repaired:
+        """The average with these weights, repaired."""
+        sites = self.found.sites
+        for k, site in enumerate(sites, 1):
+            self.say(f"rescaling layer {k} of {len(sites)}")
+            each = [moments[site.value] for moments in self.measured]
+            mean = np.sum([w * m.mean for w, m in zip(weights, each, strict=True)], 0)
+            deviation = np.sum([w * m.deviation for w, m in zip(weights, each, strict=True)], 0)
+            here = measure(model, {site.value: site.axis}, self.data, device=self.device)[site.value]
+            model = _moved(model, site, here, mean, deviation)
+        return Repaired(model, len(sites), self.found.left)
 
 
 def _moved(
