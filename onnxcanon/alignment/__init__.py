@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from onnxcanon.alignment.activations import by_activations
 from onnxcanon.alignment.frame import Frame
+from onnxcanon.alignment.given import Found, Given
 from onnxcanon.alignment.weights import by_weights
 from onnxcanon.comparison.correspondence import Pair
 from onnxcanon.errors import OnnxcanonError
@@ -21,7 +23,12 @@ from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.transform import Transform
 
-METHODS = ("weights",)
+_METHODS: Mapping[str, Callable[[Frame, Given], Found]] = {
+    "weights": by_weights,
+    "activations": by_activations,
+}
+
+METHODS = tuple(_METHODS)
 
 NEAREST, NORMS = SCALES = ("nearest", "norms")
 """How scales are chosen: for the smallest distance, or so that units have the norms of the reference."""
@@ -97,7 +104,9 @@ def align(
         progress: called with a line before each step that lasts.
 
     Raises:
-        OnnxcanonError: the models have different structures or widths, or there is no such method.
+        OnnxcanonError: the models have different structures or widths, there is no such method, or
+            it needs data and has none that fits.
+        RuntimeUnavailableError: the method runs the models, and onnxruntime cannot.
     """
     for what, given, known in (("method", method, METHODS), ("scale", scale, SCALES)):
         if given not in known:
@@ -105,11 +114,11 @@ def align(
     say = progress or (lambda _: None)
     say("analyzing")
     frame = Frame.of(reference, model, sizes)
-    found = by_weights(frame.matching(), seed, say)
-    transform = frame.element(found, nearest=scale == NEAREST)
+    found = _METHODS[method](frame, Given(data, seed, device, say))
+    transform = frame.element(found.element, nearest=scale == NEAREST)
     moved = transform.apply(model)
     distances = _distance(frame, model), _distance(frame, moved)
-    return Alignment(moved, transform, reference, frame.pairs, frame.ours, method, distances)
+    return Alignment(moved, transform, reference, frame.pairs, frame.ours, method, distances, found.notes)
 
 
 def _distance(frame: Frame, model: Model) -> float:

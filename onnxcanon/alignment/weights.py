@@ -12,19 +12,23 @@ earlier ones; orbits that share no parameter with one that moved since are not v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.assignment import Singles, choose, motion
 from onnxcanon.alignment.contacts import Branch, Rows, Survey
+from onnxcanon.alignment.given import Found, Given
 from onnxcanon.alignment.signature import length, signature
 from onnxcanon.alignment.signs import nearest_signs
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.transform import Action, Transform
+
+if TYPE_CHECKING:
+    from onnxcanon.alignment.frame import Frame
 
 SWEEPS = 100
 """Visits of all orbits after which matching ends in any case."""
@@ -39,10 +43,15 @@ MANY = 1 << 24
 """Entries that are matched in all starts together."""
 
 
-def by_weights(matching: Matching, seed: int, say: Callable[[str], None] = lambda _: None) -> Transform:
+def by_weights(frame: Frame, given: Given) -> Found:
     """The element of the largest objective found from several starts: the one signatures lead to, none, and
     random ones for models that are small."""
-    rng = np.random.default_rng(seed)
+    return Found(searched(frame.matching(), given))
+
+
+def searched(matching: Matching, given: Given) -> Transform:
+    """The element found by weight matching; `matching` is left where its last start led."""
+    rng = np.random.default_rng(given.seed)
     size = sum(array.size for array in matching.start.values())
     results = []
     for start in range(max(2, min(STARTS, MANY // max(size, 1)))):
@@ -51,7 +60,7 @@ def by_weights(matching: Matching, seed: int, say: Callable[[str], None] = lambd
             matching.from_signatures()
         elif start > 1:
             matching.shuffle(rng)
-        sweeps = matching.run(lambda told, k=start + 1: say(f"{told} (start {k})"))  # type: ignore[misc]
+        sweeps = matching.run(lambda told, k=start + 1: given.say(f"matching weights, {told} (start {k})"))  # type: ignore[misc]
         results.append((matching.objective(), -start, matching.transform))
         if sweeps <= 1 and start == 0:
             break
@@ -103,19 +112,21 @@ class Matching:
         """The sum of inner products, in double precision."""
         return sum(_product(self.ours[name], array) for name, array in self.moved.items())
 
-    def from_signatures(self) -> None:
+    def from_signatures(self, known: Collection[int] = ()) -> None:
         """Place the units of one orbit after the other by what does not depend on those not yet placed, at
-        each step those that the most numbers tell apart."""
-        rest, placed = set(range(len(self.branches))), 0
+        each step those that the most numbers tell apart; those of the orbits in `known` are in place."""
+        rest, placed = set(range(len(self.branches))) - set(known), sum(1 << k for k in known)
         signed = np.zeros(self.symmetry.sign.count, bool)  # which signs are known to agree
+        for k in known:
+            signed[self.branches[k].all_signs()] = True
         while rest:
             k = max(rest, key=lambda k: (self._evidence(k, placed), -k))
-            self._place(k, placed, signed)
+            self.place(k, placed, signed)
             rest.discard(k)
             placed |= 1 << k
         self.turn(guess=True)
 
-    def _place(self, k: int, placed: int, signed: NDArray[np.bool_]) -> None:
+    def place(self, k: int, placed: int, signed: NDArray[np.bool_]) -> None:
         """Assign the components of an orbit by signatures; `signed` learns the signs that follow."""
         branch = self.branches[k]
         own = np.zeros_like(signed)
@@ -185,7 +196,7 @@ class Matching:
         for count in range(sweeps):
             if not open_:
                 return count
-            say(f"matching weights, sweep {count + 1}")
+            say(f"sweep {count + 1}")
             open_ = self.sweep(open_) | self.turn()
         return sweeps
 
