@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 
 from onnxcanon.alignment.activations import by_activations
+from onnxcanon.alignment.cosine import by_cosine
 from onnxcanon.alignment.frame import Frame
+from onnxcanon.alignment.functional import by_functional
 from onnxcanon.alignment.given import Found, Given
 from onnxcanon.alignment.weights import by_weights
 from onnxcanon.comparison.correspondence import Pair
@@ -26,6 +28,8 @@ from onnxcanon.transform import Transform
 _METHODS: Mapping[str, Callable[[Frame, Given], Found]] = {
     "weights": by_weights,
     "activations": by_activations,
+    "cosine": by_cosine,
+    "functional": by_functional,
 }
 
 METHODS = tuple(_METHODS)

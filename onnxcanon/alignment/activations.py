@@ -51,23 +51,19 @@ class View:
         value: the name of the value.
         rows: the axes with the units; all others are samples.
         statistic: a parameter of shape [*units, units] with the labels of these axes.
+        mark: equal for views whose statistics are labelled alike.
     """
 
     value: str
     rows: Rows
     statistic: Parameter
+    mark: tuple[bytes, ...]
 
     def fits(self, array: NDArray[Any]) -> bool:
         """Whether the axes with the units are as long in the data as they were when the graph was traced."""
         return array.ndim == len(self.rows.shape) and all(
             array.shape[a] == self.rows.shape[a] for a in self.rows.axes
         )
-
-    @property
-    def labels(self) -> tuple[bytes, ...]:
-        """Equal for views whose statistics are labelled alike."""
-        arrays = (*self.statistic.ids, *self.statistic.degrees)
-        return (repr(self.statistic.shape).encode(), *(b"" if a is None else a.tobytes() for a in arrays))
 
 
 def by_activations(frame: Frame, given: Given) -> Found:
@@ -90,8 +86,8 @@ def by_activations(frame: Frame, given: Given) -> Found:
             covariances[view.value].add(*(view.rows.matrix(side[view.value]) for side in (ours, theirs)))
     summed: dict[tuple[bytes, ...], tuple[Parameter, Floats]] = {}
     for view in views:
-        known, total = summed.get(view.labels, (view.statistic, 0.0))
-        summed[view.labels] = known, total + covariances[view.value].correlation(STILL)
+        known, total = summed.get(view.mark, (view.statistic, 0.0))
+        summed[view.mark] = known, total + covariances[view.value].correlation(STILL)
     statistics = list(summed.values())
     matching = _with_statistics(frame.matching(), statistics)
     say = lambda told: given.say(f"matching activations, {told}")  # noqa: E731
@@ -150,7 +146,9 @@ def _view(symmetry: Symmetry, blocks: Blocks, flips: Ids, name: str) -> View | N
     for k, axis in enumerate(rows.axes):
         if axis in ids:
             made.ids[k] = _beside(rows, ids[axis])
-    return View(name, rows, made)
+    meanings = [(symmetry.solution.classes, made.ids), (flips, made.degrees)]
+    mark = [b"" if a is None else meaning[a].tobytes() for meaning, arrays in meanings for a in arrays]
+    return View(name, rows, made, (repr(made.shape).encode(), *mark))
 
 
 def _narrowed(labels: Ids, meaning: Ids, axis: int) -> Ids:

@@ -83,10 +83,20 @@ class Flow:
         out = {}
         for value, name in self.trace.names.items():
             rows = [i.ravel() for i in self.trace.values[name].ids if not isinstance(i, State)]
-            classes = np.unique(self.symmetry.solution.classes[np.concatenate(rows)]) if rows else []
-            known = int(np.bitwise_or.reduce(bits[classes], initial=0)) if rows else 0
+            classes = np.unique(
+                self.symmetry.solution.classes[np.concatenate([np.zeros(0, np.int64), *rows])]
+            )
+            known = int(np.bitwise_or.reduce(bits[classes], initial=0))
             out[value] = frozenset(k for k in range(known.bit_length()) if known >> k & 1)
         return out
+
+    def labels(self, value: ir.Value | None, k: int) -> bool:
+        """Whether units of an orbit at the top, or composites of them, label a value."""
+        return value is not None and k in self._trees.get(value, ())
+
+    def constant(self, value: ir.Value | None) -> bool:
+        """Whether a value does not depend on the inputs."""
+        return value in self._constants
 
     def _labelling(self, node: ir.Node) -> frozenset[int]:
         """The trees whose units label what a node computes from values."""

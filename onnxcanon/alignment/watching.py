@@ -27,16 +27,17 @@ Floats = NDArray[np.float64]
 def watched(
     models: Sequence[Model], values: Sequence[str], data: Mapping[str, np.ndarray], *, device: str
 ) -> Iterator[list[Arrays]]:
-    """For every batch of the data the named values of each model.
+    """For every batch of the data the named values of each model, inputs of the graph among them.
 
     Raises:
         OnnxcanonError: the data does not fit, or holds no batch.
         RuntimeUnavailableError: a model does not run.
     """
     specs = input_specs(models[0].ir, any_type=True)
+    inner = [name for name in values if name not in {spec.name for spec in specs}]
     with ExitStack() as stack:
         sessions: list[Session] = [
-            stack.enter_context(open_session(model, device=device, optimize=True, extra_outputs=values))
+            stack.enter_context(open_session(model, device=device, optimize=True, extra_outputs=inner))
             for model in models
         ]
         first = given_inputs(specs, data, 1, 1)
@@ -44,10 +45,14 @@ def watched(
             raise OnnxcanonError(
                 f"{models[0].name}: the data holds fewer examples than the model takes at a time"
             )
-        held = sum(array.nbytes for array in sessions[0].run(first[0], outputs=values).values())
+        held = sum(array.nbytes for array in _values(sessions[0], first[0], inner).values())
         size = min(BATCH, max(1, HELD // max(held, 1)))
         for inputs in given_inputs(specs, data, size, ALL):
-            yield [session.run(inputs, outputs=values) for session in sessions]
+            yield [{**inputs, **_values(session, inputs, inner)} for session in sessions]
+
+
+def _values(session: Session, inputs: Arrays, names: Sequence[str]) -> Arrays:
+    return session.run(inputs, outputs=names) if names else {}  # without names, all would be computed
 
 
 class Covariance:

@@ -12,7 +12,7 @@ earlier ones; orbits that share no parameter with one that moved since are not v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -79,7 +79,7 @@ class Matching:
     def __init__(
         self, symmetry: Symmetry, ours: Mapping[str, Singles], theirs: Mapping[str, Singles]
     ) -> None:
-        self.symmetry, self.ours = symmetry, ours
+        self.symmetry, self.ours = symmetry, dict(ours)
         self.start = theirs
         survey = Survey(symmetry)
         found = [survey.branch(orbit) for orbit in symmetry.solution.orbits]
@@ -133,19 +133,32 @@ class Matching:
         own[branch.all_signs()] = True
         ours, theirs, unsigned = {}, {}, set()
         for rows in (c.rows for c in branch.contacts):
-            loose = self._unplaced(rows, placed)
-            hidden = self._unsure(rows, signed | own)
+            loose = self.unplaced(rows, placed)
+            hidden = self.unsure(rows, signed | own)
             if hidden or loose:
                 unsigned.add(rows)
-            hidden = hidden or (bool(loose) and self._unsure(rows, signed))
+            hidden = hidden or (bool(loose) and self.unsure(rows, signed))
             ours[rows], theirs[rows] = (
                 signature(rows, side[rows.name], loose, unsigned=hidden) for side in (self.ours, self.moved)
             )
-        choice, _ = choose(branch, ours, theirs, near=True, unsigned=unsigned)
-        self._apply(*motion(branch, choice, self.symmetry.solution.count), self.touched[k])
+        self.assign(k, branch, ours, theirs, near=True, unsigned=unsigned)
         signed |= own & (len(unsigned) < len(branch.contacts))
 
-    def _unplaced(self, rows: Rows, placed: int) -> list[int]:
+    def assign(
+        self,
+        k: int,
+        branch: Branch,
+        ours: Mapping[Rows, Singles],
+        theirs: Mapping[Rows, Singles],
+        *,
+        near: bool = False,
+        unsigned: Set[Rows] = frozenset(),
+    ) -> None:
+        """Move the components of an orbit to the best places for given features; as for `choose`."""
+        choice, _ = choose(branch, ours, theirs, near=near, unsigned=unsigned)
+        self._apply(*motion(branch, choice, self.symmetry.solution.count), self.touched[k])
+
+    def unplaced(self, rows: Rows, placed: int) -> list[int]:
         """The columns' axes whose units have no place yet."""
         behind = self.behind[rows.name]
         return [a for a in rows.rest if rows.shape[a] > 1 and behind.get(a, 0) & ~placed]
@@ -153,11 +166,11 @@ class Matching:
     def _evidence(self, k: int, placed: int) -> int:
         """How many numbers tell the components of an orbit apart."""
         return sum(
-            c.slots.shape[1] * length(c.rows, self._unplaced(c.rows, placed))
+            c.slots.shape[1] * length(c.rows, self.unplaced(c.rows, placed))
             for c in self.branches[k].contacts
         )
 
-    def _unsure(self, rows: Rows, signed: NDArray[np.bool_]) -> bool:
+    def unsure(self, rows: Rows, signed: NDArray[np.bool_]) -> bool:
         """Whether a sign that is not known acts on a parameter."""
         forms = self.symmetry.sign.forms
         degrees = self.symmetry.degrees[rows.name].values()
@@ -186,7 +199,7 @@ class Matching:
             if k not in open_ and k not in following:
                 continue
             following.discard(k)
-            if self._visit(k):
+            if self.visit(k):
                 following |= self.meeting[k] if self.curved[k] else self.meeting[k] - {k}
         return following
 
@@ -210,7 +223,7 @@ class Matching:
         changed = {name for name, array in self.moved.items() if array is not before[name]}
         return {k for k, touched in enumerate(self.touched) if touched & changed}
 
-    def _visit(self, k: int) -> bool:
+    def visit(self, k: int) -> bool:
         """Exchange one orbit's components for the best; whether that gained."""
         branch = self.branches[k]
         ours, theirs = (

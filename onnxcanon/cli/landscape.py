@@ -9,7 +9,7 @@ import click
 from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import Verb, emit, progress
 
-METHODS = ("weights", "activations")
+METHODS = ("weights", "activations", "cosine", "functional")
 PATHS = ("linear", "geodesic")
 
 labelled_option = click.option(
