@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from onnxcanon.alignment.activations import by_activations
+from onnxcanon.alignment.annealing import by_annealing
 from onnxcanon.alignment.cosine import by_cosine
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.functional import by_functional
@@ -30,6 +31,7 @@ _METHODS: Mapping[str, Callable[[Frame, Given], Found]] = {
     "activations": by_activations,
     "cosine": by_cosine,
     "functional": by_functional,
+    "annealing": by_annealing,
 }
 
 METHODS = tuple(_METHODS)

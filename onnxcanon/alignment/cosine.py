@@ -2,7 +2,7 @@
 
 Both models are brought to the scale on which every unit has the norm 1, then the layers are taken in the
 order of the graph: the units of one are assigned by the cosines of their incoming weights, biases included,
-with all earlier ones in place and nothing looked at that comes later (Pittorino et al. 2022, section 3).
+with all earlier ones in place and nothing looked at that comes later (Pittorino et al. 2022).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     d(i, j) = ½ (wᵢ - wⱼ)ᵀ M (wᵢ - wⱼ),   M = (H_A⁻¹ + H_B⁻¹)⁻¹,   H = E[x xᵀ]
 
 is what merging the two units costs both models in the mean square of the layer's result, to second order (He
-et al. 2018, multi-task zipping, equation 5). With M = L Lᵀ it is half the squared distance of rows of W L.
+et al. 2018, multi-task zipping). With M = L Lᵀ it is half the squared distance of rows of W L.
 The layers are taken in the order of the graph, the inputs of the second model in the places of the first's.
 A bias is the weight of an input that is always 1; the inputs of a convolution are its patches.
 """

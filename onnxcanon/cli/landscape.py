@@ -9,7 +9,7 @@ import click
 from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import Verb, emit, progress
 
-METHODS = ("weights", "activations", "cosine", "functional")
+METHODS = ("weights", "activations", "cosine", "functional", "annealing")
 PATHS = ("linear", "geodesic")
 
 labelled_option = click.option(
