@@ -90,7 +90,10 @@ def by_activations(frame: Frame, given: Given) -> Found:
         summed[view.mark] = known, total + covariances[view.value].correlation(STILL)
     statistics = list(summed.values())
     matching = _with_statistics(frame.matching(), statistics)
-    say = lambda told: given.say(f"matching activations, {told}")  # noqa: E731
+
+    def say(told: str) -> None:
+        given.say(f"matching activations, {told}")
+
     matching.run(say)
     for made, total in statistics:
         matching.ours[made.name] = total.astype(np.float32).reshape(made.shape)

@@ -2,8 +2,8 @@
 
 Entezari et al. (2022), started from weight matching. A step exchanges two components of an orbit, nested
 orbits included; one that raises the loss by Δ is taken with the probability exp(-Δ / T). The temperature T
-starts at the median of what exchanges change at the start and falls by a factor. The best state that was seen
-is the result, so on the data that was looked at it is never worse than weight matching.
+starts at a part of the median by which exchanges change the loss, and falls geometrically. The best state
+that was seen is the result, so on the data that was looked at it is never worse than weight matching.
 
 The loss is that of evaluation where the data has labels, else the mean squared difference to the mean of what
 the two models say. A step is cheap: the parameters that may move are inputs of the graph, the average is kept
@@ -38,6 +38,9 @@ STEPS = 1000
 
 PROBES = 32
 """Exchanges that are tried first, and taken back, to set the temperature."""
+
+HEAT = 0.1
+"""The first temperature as a part of what an exchange changes: weight matching is a start worth keeping."""
 
 COOLING = 1e-2
 """The last temperature as a part of the first."""
@@ -81,7 +84,7 @@ def _annealed(average: Average, judge: Judge, loss: float, rng: np.random.Genera
         average.exchange(*swap)
         changes.append(abs(judge().loss - loss))
         average.exchange(*swap)
-    first = float(np.median(changes))
+    first = HEAT * float(np.median(changes))
     best, kept = loss, average.source.copy()
     for step in range(STEPS):
         if step % 50 == 0:
