@@ -365,6 +365,16 @@ def test_annealing_lowers_the_loss_of_the_average(kind: str, monkeypatch: pytest
     assert losses["annealing"] < losses["weights"]
 
 
+def test_annealing_keeps_the_best_state_it_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So hot that it walks at random, away from wherever it was better."""
+    few(monkeypatch, 300)
+    monkeypatch.setattr(annealing, "HEAT", 1e9)
+    a, b, data = labelled("tanh")
+    found = [align(a, b, method=m, data=data, **CPU).model for m in ("weights", "annealing")]
+    before, after = (loss_between(a, moved, data) for moved in found)
+    assert after < before
+
+
 def test_annealing_is_never_worse_than_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twins meet their function exactly where the loss is the distance to it."""
     few(monkeypatch)
