@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 import onnxcanon as oc
-from onnxcanon.alignment import METHODS, SCALES
+from onnxcanon.alignment import SCALES
 from onnxcanon.cli import merging as verbs
 from onnxcanon.cli.main import main
 from tests.shared import ROOT
@@ -23,7 +23,6 @@ def call(*words: object) -> tuple[int, str, str]:
 
 
 def test_the_choices_are_those_of_the_library() -> None:
-    assert verbs.METHODS == METHODS
     assert verbs.SCALES == SCALES
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from onnxcanon.alignment import METHODS
 from onnxcanon.cli import landscape as verbs
-from onnxcanon.landscape import paths, plotting
+from onnxcanon.cli import options
+from onnxcanon.landscape import paths
+from onnxcanon.merging.repair import REPAIRS, plotting
 from tests.shared import ROOT
 from tests.test_cli import CPU, Shell, shell  # noqa: F401 (a fixture)
 
@@ -31,7 +33,8 @@ def barrier(shell: Shell, *args: str | Path) -> object:  # noqa: F811
 
 def test_the_choices_are_those_there_are() -> None:
     assert verbs.PATHS == paths.PATHS
-    assert verbs.METHODS == METHODS
+    assert options.METHODS == METHODS
+    assert options.REPAIRS == REPAIRS
 
 
 def test_barrier(shell: Shell) -> None:  # noqa: F811

@@ -13,7 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from onnxcanon.alignment.activations import by_activations
+from onnxcanon.alignment.annealing import by_annealing
+from onnxcanon.alignment.cosine import by_cosine
 from onnxcanon.alignment.frame import Frame
+from onnxcanon.alignment.functional import by_functional
+from onnxcanon.alignment.given import Found, Given
 from onnxcanon.alignment.weights import by_weights
 from onnxcanon.comparison.correspondence import Pair
 from onnxcanon.comparison.verdict import common_sizes
@@ -23,7 +28,15 @@ from onnxcanon.normalform import normal_form
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.transform import Transform
 
-METHODS = ("weights",)
+_METHODS: Mapping[str, Callable[[Frame, Given], Found]] = {
+    "weights": by_weights,
+    "activations": by_activations,
+    "cosine": by_cosine,
+    "functional": by_functional,
+    "annealing": by_annealing,
+}
+
+METHODS = tuple(_METHODS)
 
 NEAREST, NORMS = SCALES = ("nearest", "norms")
 """How scales are chosen: for the smallest distance, or so that units have the norms of the reference."""
@@ -102,7 +115,9 @@ def align(
         progress: called with a line before each step that lasts.
 
     Raises:
-        OnnxcanonError: the models have different structures or widths, or there is no such method.
+        OnnxcanonError: the models have different structures or widths, there is no such method, or
+            it needs data and has none that fits.
+        RuntimeUnavailableError: the method runs the models, and onnxruntime cannot.
     """
     for what, given, known in (("method", method, METHODS), ("scale", scale, SCALES)):
         if given not in known:
@@ -113,11 +128,11 @@ def align(
         reference, model = normalized([reference, model], sizes)
     say("analyzing")
     frame = Frame.of(reference, model, sizes, versions=not normalize)
-    found = by_weights(frame.matching(), seed, say)
-    transform = frame.element(found, nearest=scale == NEAREST)
+    found = _METHODS[method](frame, Given(data, seed, device, say))
+    transform = frame.element(found.element, nearest=scale == NEAREST)
     moved = transform.apply(model)
     distances = _distance(frame, model), _distance(frame, moved)
-    return Alignment(moved, transform, reference, frame.pairs, frame.ours, method, distances)
+    return Alignment(moved, transform, reference, frame.pairs, frame.ours, method, distances, found.notes)
 
 
 def normalized(models: Sequence[Model], sizes: dict[str, int] | None = None) -> list[Model]:

@@ -9,7 +9,7 @@ component j by moving `rows[j]` to `rows[i]`. Nested orbits cut the slots of one
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any
@@ -97,6 +97,29 @@ class Branch:
     def all_signs(self) -> Ids:
         """The sign freedoms of single components, nested ones included."""
         return np.concatenate([self.signs, *(child.all_signs() for child in self.children)])
+
+    def only(self, kept: Collection[Rows]) -> Branch:
+        """The same with some of the contacts."""
+        return replace(
+            self,
+            contacts=tuple(c for c in self.contacts if c.rows in kept),
+            children=tuple(child.only(kept) for child in self.children),
+        )
+
+    def pieces(self, blocks: Mapping[Rows, Ids] | None = None) -> Iterator[tuple[Branch, list[Ids]]]:
+        """This orbit and all inside it, with the rows of their components in each contact, int64
+        [components of all blocks, slots].
+
+        Args:
+            blocks: the rows of the outer components, int64 [blocks, slots]; of the whole by default.
+        """
+        if blocks is None:
+            blocks = {c.rows: np.arange(c.rows.count)[None] for c in self.contacts}
+        found = [blocks[c.rows][:, c.slots].reshape(-1, c.slots.shape[1]) for c in self.contacts]
+        yield self, found
+        inside = {c.rows: rows for c, rows in zip(self.contacts, found, strict=True)}
+        for child in self.children:
+            yield from child.pieces(inside)
 
 
 class Survey:

@@ -8,7 +8,7 @@ element, and out of it by the way of the reference.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from onnxcanon.alignment.weights import Matching
 from onnxcanon.canonical.scale import choose_scale
 from onnxcanon.comparison.correspondence import Pair, correspondence
 from onnxcanon.comparison.maps import renamed, same_symmetry, snapped
-from onnxcanon.comparison.unlike import difference
+from onnxcanon.comparison.unlike import AVERAGED, difference
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
@@ -88,6 +88,19 @@ class Frame:
             _singles(self.reference, self.ours, self.ours, into),
             _singles(self.model, self.theirs, self.ours, own),
         )
+
+    @cached_property
+    def models(self) -> tuple[Model, Model]:
+        """Both models in the frame, in the graph and with the names of the reference."""
+        into, theirs = self.scalings
+        return into.apply(self.reference), self.spelled(theirs)
+
+    def spelled(self, transform: Transform) -> Model:
+        """The model, transformed, in the graph and with the names of the reference."""
+        moved = transform.apply(self.model)
+        new = {name: partial(moved.tensor, counterpart) for name, counterpart in reversed(self.pairs)}
+        averaged = {n: read for n, read in new.items() if self.reference.tensor_info(n)[1] in AVERAGED}
+        return self.reference.with_tensors(averaged)
 
     def element(self, found: Transform, *, nearest: bool = False) -> Transform:
         """What was found in the frame, as a transform of the model.

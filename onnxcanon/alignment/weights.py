@@ -12,19 +12,23 @@ earlier ones; orbits that share no parameter with one that moved since are not v
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.assignment import Singles, choose, motion
 from onnxcanon.alignment.contacts import Branch, Rows, Survey
+from onnxcanon.alignment.given import Found, Given
 from onnxcanon.alignment.signature import length, signature
 from onnxcanon.alignment.signs import nearest_signs
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.transform import Action, Transform
+
+if TYPE_CHECKING:
+    from onnxcanon.alignment.frame import Frame
 
 SWEEPS = 100
 """Visits of all orbits after which matching ends in any case."""
@@ -39,10 +43,15 @@ MANY = 1 << 24
 """Entries that are matched in all starts together."""
 
 
-def by_weights(matching: Matching, seed: int, say: Callable[[str], None] = lambda _: None) -> Transform:
+def by_weights(frame: Frame, given: Given) -> Found:
     """The element of the largest objective found from several starts: the one signatures lead to, none, and
     random ones for models that are small."""
-    rng = np.random.default_rng(seed)
+    return Found(searched(frame.matching(), given))
+
+
+def searched(matching: Matching, given: Given) -> Transform:
+    """The element found by weight matching; `matching` is left where its last start led."""
+    rng = np.random.default_rng(given.seed)
     size = sum(array.size for array in matching.start.values())
     results = []
     for start in range(max(2, min(STARTS, MANY // max(size, 1)))):
@@ -51,7 +60,7 @@ def by_weights(matching: Matching, seed: int, say: Callable[[str], None] = lambd
             matching.from_signatures()
         elif start > 1:
             matching.shuffle(rng)
-        sweeps = matching.run(lambda told, k=start + 1: say(f"{told} (start {k})"))  # type: ignore[misc]
+        sweeps = matching.run(lambda told, k=start + 1: given.say(f"matching weights, {told} (start {k})"))  # type: ignore[misc]
         results.append((matching.objective(), -start, matching.transform))
         if sweeps <= 1 and start == 0:
             break
@@ -70,7 +79,7 @@ class Matching:
     def __init__(
         self, symmetry: Symmetry, ours: Mapping[str, Singles], theirs: Mapping[str, Singles]
     ) -> None:
-        self.symmetry, self.ours = symmetry, ours
+        self.symmetry, self.ours = symmetry, dict(ours)
         self.start = theirs
         survey = Survey(symmetry)
         found = [survey.branch(orbit) for orbit in symmetry.solution.orbits]
@@ -103,38 +112,53 @@ class Matching:
         """The sum of inner products, in double precision."""
         return sum(_product(self.ours[name], array) for name, array in self.moved.items())
 
-    def from_signatures(self) -> None:
+    def from_signatures(self, known: Collection[int] = ()) -> None:
         """Place the units of one orbit after the other by what does not depend on those not yet placed, at
-        each step those that the most numbers tell apart."""
-        rest, placed = set(range(len(self.branches))), 0
+        each step those that the most numbers tell apart; those of the orbits in `known` are in place."""
+        rest, placed = set(range(len(self.branches))) - set(known), sum(1 << k for k in known)
         signed = np.zeros(self.symmetry.sign.count, bool)  # which signs are known to agree
+        for k in known:
+            signed[self.branches[k].all_signs()] = True
         while rest:
             k = max(rest, key=lambda k: (self._evidence(k, placed), -k))
-            self._place(k, placed, signed)
+            self.place(k, placed, signed)
             rest.discard(k)
             placed |= 1 << k
         self.turn(guess=True)
 
-    def _place(self, k: int, placed: int, signed: NDArray[np.bool_]) -> None:
+    def place(self, k: int, placed: int, signed: NDArray[np.bool_]) -> None:
         """Assign the components of an orbit by signatures; `signed` learns the signs that follow."""
         branch = self.branches[k]
         own = np.zeros_like(signed)
         own[branch.all_signs()] = True
         ours, theirs, unsigned = {}, {}, set()
         for rows in (c.rows for c in branch.contacts):
-            loose = self._unplaced(rows, placed)
-            hidden = self._unsure(rows, signed | own)
+            loose = self.unplaced(rows, placed)
+            hidden = self.unsure(rows, signed | own)
             if hidden or loose:
                 unsigned.add(rows)
-            hidden = hidden or (bool(loose) and self._unsure(rows, signed))
+            hidden = hidden or (bool(loose) and self.unsure(rows, signed))
             ours[rows], theirs[rows] = (
                 signature(rows, side[rows.name], loose, unsigned=hidden) for side in (self.ours, self.moved)
             )
-        choice, _ = choose(branch, ours, theirs, near=True, unsigned=unsigned)
-        self._apply(*motion(branch, choice, self.symmetry.solution.count), self.touched[k])
+        self.assign(k, branch, ours, theirs, near=True, unsigned=unsigned)
         signed |= own & (len(unsigned) < len(branch.contacts))
 
-    def _unplaced(self, rows: Rows, placed: int) -> list[int]:
+    def assign(
+        self,
+        k: int,
+        branch: Branch,
+        ours: Mapping[Rows, Singles],
+        theirs: Mapping[Rows, Singles],
+        *,
+        near: bool = False,
+        unsigned: Set[Rows] = frozenset(),
+    ) -> None:
+        """Move the components of an orbit to the best places for given features; as for `choose`."""
+        choice, _ = choose(branch, ours, theirs, near=near, unsigned=unsigned)
+        self._apply(*motion(branch, choice, self.symmetry.solution.count), self.touched[k])
+
+    def unplaced(self, rows: Rows, placed: int) -> list[int]:
         """The columns' axes whose units have no place yet."""
         behind = self.behind[rows.name]
         return [a for a in rows.rest if rows.shape[a] > 1 and behind.get(a, 0) & ~placed]
@@ -142,11 +166,11 @@ class Matching:
     def _evidence(self, k: int, placed: int) -> int:
         """How many numbers tell the components of an orbit apart."""
         return sum(
-            c.slots.shape[1] * length(c.rows, self._unplaced(c.rows, placed))
+            c.slots.shape[1] * length(c.rows, self.unplaced(c.rows, placed))
             for c in self.branches[k].contacts
         )
 
-    def _unsure(self, rows: Rows, signed: NDArray[np.bool_]) -> bool:
+    def unsure(self, rows: Rows, signed: NDArray[np.bool_]) -> bool:
         """Whether a sign that is not known acts on a parameter."""
         forms = self.symmetry.sign.forms
         degrees = self.symmetry.degrees[rows.name].values()
@@ -175,7 +199,7 @@ class Matching:
             if k not in open_ and k not in following:
                 continue
             following.discard(k)
-            if self._visit(k):
+            if self.visit(k):
                 following |= self.meeting[k] if self.curved[k] else self.meeting[k] - {k}
         return following
 
@@ -185,7 +209,7 @@ class Matching:
         for count in range(sweeps):
             if not open_:
                 return count
-            say(f"matching weights, sweep {count + 1}")
+            say(f"sweep {count + 1}")
             open_ = self.sweep(open_) | self.turn()
         return sweeps
 
@@ -199,7 +223,7 @@ class Matching:
         changed = {name for name, array in self.moved.items() if array is not before[name]}
         return {k for k, touched in enumerate(self.touched) if touched & changed}
 
-    def _visit(self, k: int) -> bool:
+    def visit(self, k: int) -> bool:
         """Exchange one orbit's components for the best; whether that gained."""
         branch = self.branches[k]
         ours, theirs = (

@@ -9,8 +9,6 @@ import click
 from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import Verb, emit, progress
 
-METHODS = ("weights",)
-REPAIRS = ("none", "rescale", "reset-bn")
 PATHS = ("linear", "geodesic")
 
 labelled_option = click.option(
@@ -61,14 +59,14 @@ batch_option = click.option(
 )
 @click.option(
     "--align",
-    type=click.Choice((*METHODS, "none")),
+    type=click.Choice((*options.METHODS, "none")),
     default="weights",
     show_default=True,
     help="How B is aligned to A for the second curve.",
 )
 @click.option(
     "--repair",
-    type=click.Choice(REPAIRS),
+    type=click.Choice(options.REPAIRS),
     default="none",
     show_default=True,
     help="How every point, ends included, is repaired before it is measured.",
@@ -228,7 +226,7 @@ def flatness(
 @click.argument("models", metavar="MODEL...", type=options.FILE, nargs=-1, required=True)
 @click.option(
     "--align",
-    type=click.Choice(METHODS),
+    type=click.Choice(options.METHODS),
     default="weights",
     show_default=True,
     help="How a model is aligned to another.",

@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     from onnxcanon.alignment import Alignment
     from onnxcanon.merging import Merged
 
-METHODS = ("weights",)
 SCALES = ("nearest", "norms")
 
 TARGETS = ("reference", "mean", "universe")
-REPAIRS = ("none", "rescale", "reset-bn")
 
 
 def _weights(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...] | None:
@@ -41,7 +39,7 @@ def _weights(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 @options.model_argument
 @click.option(
     "--method",
-    type=click.Choice(METHODS),
+    type=click.Choice(options.METHODS),
     default="weights",
     show_default=True,
     help="How units are matched; all but weights and cosine need --data.",
@@ -144,7 +142,7 @@ def align(
 )
 @click.option(
     "--repair",
-    type=click.Choice(REPAIRS),
+    type=click.Choice(options.REPAIRS),
     default="none",
     show_default=True,
     help="How statistics are set anew on the data: of every layer, or of BatchNormalization.",

@@ -13,6 +13,12 @@ import click
 
 Decorator = Callable[[Callable[..., int]], Callable[..., int]]
 
+METHODS = ("weights", "activations", "cosine", "functional", "annealing")
+"""How units are matched; the library has the same, which takes longer to load."""
+
+REPAIRS = ("none", "rescale", "reset-bn")
+"""How statistics are set anew, likewise."""
+
 FILE = click.Path(path_type=Path)
 """A path; whether there is such a file is for `load` to say, which says it better."""
 

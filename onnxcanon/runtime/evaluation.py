@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.runtime.inputs import InputSpec, fitted, input_specs
-from onnxcanon.runtime.sessions import Arrays, Session, open_session
+from onnxcanon.runtime.sessions import Arrays, Port, open_session
 from onnxcanon.runtime.swapping import Swap
 
 LABELS = "y"
@@ -29,6 +29,21 @@ TINY = 1e-300
 """The least probability that has a logarithm here."""
 
 Floats = NDArray[np.float64]
+
+
+class Runs(Protocol):
+    """An open session, or what stands for one."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What it returns."""
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+        """The outputs by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +179,45 @@ class Evaluator:
             return runner.evaluation()
 
 
+class Judge:
+    """Evaluates one open session again and again on the same data, while what it is fed beside them changes.
+
+    Args:
+        model: the model that is open.
+        session: the session.
+        data: as for `evaluate`.
+        output: as for `evaluate`.
+        batch: as for `evaluate`.
+
+    Raises:
+        OnnxcanonError: the data has no labels.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        session: Runs,
+        data: Mapping[str, np.ndarray],
+        *,
+        output: str | None = None,
+        batch: int = 256,
+    ) -> None:
+        self.data, self.labels, self.batch = data, _labels(data), batch
+        self._runner = _runner(model, session, output, self.labels)
+
+    def __call__(self) -> Evaluation:
+        """Loss and accuracy as they are now.
+
+        Raises:
+            OnnxcanonError: the data does not fit.
+            RuntimeUnavailableError: it does not run.
+        """
+        self._runner = self._runner.again(self._runner.model, self._runner.session)
+        for start in range(0, len(self.labels), self.batch):
+            self._runner.run(self.data, start, self.labels[start : start + self.batch])
+        return self._runner.evaluation()
+
+
 def _labels(data: Mapping[str, np.ndarray]) -> np.ndarray:
     """The labels among the data."""
     if LABELS not in data:
@@ -203,14 +257,14 @@ class _Runner:
     """One open model with the sums over what it has seen."""
 
     model: Model
-    session: Session
+    session: Runs
     output: str
     labels: np.ndarray
     specs: tuple[InputSpec, ...]
     tally: _Tally
     kind: str = ""  # of the output: logits, probabilities, logarithms
 
-    def again(self, model: Model, session: Session) -> _Runner:
+    def again(self, model: Model, session: Runs) -> _Runner:
         """The same for other weights in the same graph, which have seen nothing yet."""
         return replace(self, model=model, session=session, tally=_Tally(self.tally.classes))
 
@@ -300,7 +354,7 @@ class _Runner:
         return self.tally.evaluation(self.model.name, self.session.device)
 
 
-def _runner(model: Model, session: Session, output: str | None, labels: np.ndarray) -> _Runner:
+def _runner(model: Model, session: Runs, output: str | None, labels: np.ndarray) -> _Runner:
     """What judges one output of an open model, the first unless another is named."""
     names = [port.name for port in session.outputs]
     if output is not None and output not in names:
