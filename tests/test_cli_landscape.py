@@ -13,8 +13,8 @@ import pytest
 from onnxcanon.alignment import METHODS
 from onnxcanon.cli import landscape as verbs
 from onnxcanon.cli import options
-from onnxcanon.landscape import paths
-from onnxcanon.merging.repair import REPAIRS, plotting
+from onnxcanon.landscape import paths, plotting
+from onnxcanon.merging.repair import REPAIRS
 from tests.shared import ROOT
 from tests.test_cli import CPU, Shell, shell  # noqa: F401 (a fixture)
 
