@@ -31,9 +31,6 @@ LEFT = 0.004
 BIDS = 0.25
 """Rounds of bids, for each row, after which it ends in any case: they are to take less than the solver."""
 
-STEP = 0.1
-"""By how much bids rise, in units of the spread of the gains over the number of rows."""
-
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -104,16 +101,16 @@ class _Search:
         value, kept, flipped = (_by_block(table, size) for table in (value, kept, flipped))
         source = np.array([[assigned(table)[0] for table in line] for line in value])
         taken = source[..., None]
-        best = np.take_along_axis(value, taken, -1).sum((-1, -2))
+        best = np.take_along_axis(value, taken, -1).sum((-1, -2), dtype=np.float64)
         turned = np.take_along_axis(flipped, taken, -1)[..., 0]
-        return Choice(source, turned, tuple(children)), best, np.einsum("xyii->xy", kept)
+        return Choice(source, turned, tuple(children)), best, np.einsum("xyii->xy", kept, dtype=np.float64)
 
     def _loose(
         self, branch: Branch, one: Sequence[Singles], other: Sequence[Singles]
-    ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
         """The gains of what no nested orbit moves: at best, with the sign as it is, and whether best is with
         the other sign."""
-        plain = np.zeros((len(one[0]), len(other[0])))
+        plain = np.zeros((len(one[0]), len(other[0])), np.float32)
         turning = np.zeros_like(plain)
         for contact, ours, theirs in zip(branch.contacts, one, other, strict=True):
             flips = contact.flips & (contact.rows not in self.unsigned)
@@ -121,8 +118,8 @@ class _Search:
                 if chosen.any():
                     total += weighed(ours, theirs, chosen)
                     if self.near:
-                        x, y = (_squares(side[:, chosen]) for side in (ours, theirs))
-                        plain -= 0.5 * x[:, None] + 0.5 * y
+                        x, y = (_half_squares(side[:, chosen]) for side in (ours, theirs))
+                        plain -= x[:, None] + y
         return plain + np.abs(turning), plain + turning, turning < 0
 
 
@@ -132,9 +129,9 @@ def weighed(ours: Singles, theirs: Singles, slots: NDArray[np.bool_]) -> Singles
     return np.asarray(x @ y.T)
 
 
-def _squares(rows: Singles) -> Floats:
-    """The squared length of every component."""
-    return np.asarray(np.square(rows, dtype=np.float64).sum((1, 2)))
+def _half_squares(rows: Singles) -> Singles:
+    """Half the squared length of every component."""
+    return np.asarray(0.5 * np.square(rows).sum((1, 2)))
 
 
 def unmoved(branch: Branch, ours: int, theirs: int) -> Choice:
@@ -186,7 +183,7 @@ def _auction(gain: NDArray[np.floating[Any]], prices: Floats) -> Floats:
     highest bid takes the column from the row that has it.
     """
     prices = prices.astype(gain.dtype)
-    least = STEP * (gain.max() - gain.min()) / len(gain)
+    least = gain.std() / len(gain)
     holder = np.full(len(gain), -1)
     free = np.arange(len(gain))
     for _ in range(int(BIDS * len(gain))):

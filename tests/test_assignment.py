@@ -1,0 +1,138 @@
+"""Assignments are the best there are, weight matching only ever gains, and finds what was planted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import linear_sum_assignment
+
+import onnxcanon as oc
+from onnxcanon.alignment import weights
+from onnxcanon.alignment.assignment import assigned
+from onnxcanon.alignment.frame import Frame
+from onnxcanon.alignment.gains import Gains
+from onnxcanon.alignment.weights import Matching, by_weights
+from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.transform import Transform
+from tests.shared import ROOT, SHARED, each
+
+NOISE = 0.5
+TRIALS = 5
+RESNETS = each(
+    (ROOT / "models").glob("digits_resnet_seed0.onnx"), (SHARED / "twins").glob("resnet/base.onnx")
+)
+OTHERS = each((ROOT / "models").glob("digits_*_seed0.onnx"))
+
+
+def tables(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Gains of many kinds: of random and of structured weights, and with ties."""
+    rank_three = rng.normal(size=(n, 3)) @ rng.normal(size=(3, n))
+    sizes = np.exp(rng.normal(size=(n, 1))) * np.exp(rng.normal(size=n))
+    return {
+        "random": rng.normal(size=(n, n)),
+        "single precision": rng.normal(size=(n, n)).astype(np.float32),
+        "uneven": sizes * rng.normal(size=(n, n)),
+        "of rank one": np.outer(rng.normal(size=n), rng.normal(size=n)),
+        "of rank three": rank_three,
+        "planted": np.eye(n)[rng.permutation(n)] + 0.3 * rng.normal(size=(n, n)),
+        "small integers": rng.integers(0, 3, (n, n)).astype(float),
+        "all alike": np.full((n, n), 0.1),
+        "huge": 1e30 * rng.normal(size=(n, n)),
+    }
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 64, 200, 384])
+def test_an_assignment_has_the_largest_total_whatever_the_prices(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for kind, gain in tables(n, rng).items():
+        best = gain[linear_sum_assignment(gain, maximize=True)].sum(dtype=np.float64)
+        prices = None
+        for _ in range(3):  # none, those found, others
+            columns, found = assigned(gain, prices)
+            assert sorted(columns) == list(range(n)), kind
+            total = gain[np.arange(n), columns].sum(dtype=np.float64)
+            assert total >= best - 1e-12 * n * np.abs(gain).max(), kind
+            prices = found if prices is None else rng.normal(size=n) * gain.std()
+
+
+def planted(path: Path, seed: int) -> tuple[oc.Model, oc.Model, Transform]:
+    """A model, its permuted copy with noise of a part of each tensor's deviation, and what permuted it."""
+    model, rng = oc.load(path), np.random.default_rng(seed)
+    known = symmetry(model)
+    arrays = {name: model.tensor(name) for name in known.classes}
+    noisy = {
+        name: (a + NOISE * a.std() * rng.standard_normal(a.shape)).astype(a.dtype)
+        for name, a in arrays.items()
+    }
+    hidden = known.action(known.solution.random(rng))
+    return model, hidden.apply(model.with_tensors(noisy)), hidden
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "as if large"])
+@pytest.mark.parametrize("path", RESNETS)
+def test_planted_permutations_of_a_resnet_are_found(
+    path: Path, large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if large:
+        monkeypatch.setattr(weights, "MANY", 1)
+    for seed in range(TRIALS):
+        model, moved, hidden = planted(path, seed)
+        frame = Frame.of(model, moved)
+        found = frame.element(by_weights(frame.matching(), seed))
+        assert hidden.permuted and hidden.then(found).permuted == 0
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_the_objective_never_falls(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = path.with_name(path.name.replace("seed0", "seed1"))
+    matching = Frame.of(oc.load(path), oc.load(other)).matching()
+    values = [matching.objective()]
+    visit = Matching._visit
+
+    def recorded(self: Matching, k: int) -> bool:
+        gained = visit(self, k)
+        values.append(self.objective())
+        assert gained == (values[-1] != values[-2])
+        return gained
+
+    monkeypatch.setattr(Matching, "_visit", recorded)
+    assert matching.run() > 1
+    assert len(values) > 2 * len(matching.branches)
+    assert (np.diff(values) >= 0).all()
+
+
+@pytest.mark.parametrize("path", OTHERS)
+def test_gains_that_are_kept_are_those_of_the_weights_as_they_lie(path: Path) -> None:
+    other = path.with_name(path.name.replace("seed0", "seed1"))
+    matching = Frame.of(oc.load(path), oc.load(other)).matching()
+    kept = 0
+    for _ in range(3):
+        matching.run(sweeps=1)
+        kept += len(matching.gains)
+        for k, table in matching.gains.items():
+            fresh = Gains(matching.branches[k], matching.ours, matching.moved)
+            for one, again in ((table.plain, fresh.plain), (table.turning, fresh.turning)):
+                assert (one is None) == (again is None)
+                if one is not None and again is not None:
+                    np.testing.assert_allclose(one, again, rtol=0, atol=1e-5 * np.abs(again).max())
+    assert kept
+
+
+def test_large_models_alike_as_they_come_are_left_in_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weights, "MANY", 1)
+    path = ROOT / "models" / "digits_resnet_seed0.onnx"
+    model, rng = oc.load(path), np.random.default_rng(0)
+    arrays = {name: model.tensor(name) for name in symmetry(model).classes}
+    near = {
+        name: (a + 2 * a.std() * rng.standard_normal(a.shape)).astype(a.dtype) for name, a in arrays.items()
+    }  # too far for signatures
+    matching = Frame.of(model, model.with_tensors(near)).matching()
+    before = matching.objective()
+    found = by_weights(matching, 0)
+    moved = [found.actions[n](a) if n in found.actions else a for n, a in matching.start.items()]
+    after = sum(
+        float(np.vdot(a.astype(float), b)) for a, b in zip(matching.ours.values(), moved, strict=True)
+    )
+    assert after >= before
