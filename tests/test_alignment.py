@@ -12,9 +12,10 @@ import onnxcanon as oc
 from onnxcanon.alignment import NEAREST, NORMS, align
 from onnxcanon.alignment.contacts import Survey, axis_groups
 from onnxcanon.alignment.frame import Frame
+from onnxcanon.alignment.given import Given
 from onnxcanon.alignment.scale import nearest_scale
 from onnxcanon.alignment.signs import nearest_signs
-from onnxcanon.alignment.weights import by_weights
+from onnxcanon.alignment.weights import searched
 from onnxcanon.canonical.twins import random_twin
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry.analysis import symmetry
@@ -120,7 +121,7 @@ def test_the_objective_never_falls(family: str) -> None:
     matching = Frame.of(load(reference), load(model)).matching()
     known = [matching.objective()]
     for k in [*range(len(matching.branches))] * 3:
-        matching._visit(k)
+        matching.visit(k)
         known.append(matching.objective())
     assert known[-1] > known[0]
     assert all(b >= a - 1e-9 * abs(a) for a, b in itertools.pairwise(known))
@@ -133,7 +134,7 @@ def test_several_starts_find_no_less_than_one(family: str) -> None:
     one, several = frame.matching(), frame.matching()
     one.from_signatures()
     one.run()
-    several.actions = dict(by_weights(frame.matching(), 0).actions)
+    several.actions = dict(searched(frame.matching(), Given()).actions)
     several.moved = {
         n: several.actions[n](a) if n in several.actions else a for n, a in several.start.items()
     }

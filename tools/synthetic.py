@@ -196,6 +196,23 @@ def fill(path: Path, seed: int) -> None:
             file.write((numbers * np.float32(0.02)).tobytes())
 
 
+def spread(path: Path, seed: int) -> None:
+    """Make channels differ in size, as training does: every weight times a lognormal factor of its output and
+    one of its input."""
+    numbers = np.memmap(path.with_name(f"{path.name}.data"), np.float32, "r+")
+    rng = np.random.default_rng(seed)
+    for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        if not place:
+            continue
+        start = int(place["offset"]) // 4
+        array = numbers[start : start + prod(tensor.dims)].reshape(tuple(tensor.dims))
+        for axis, size in enumerate(tensor.dims[:2]):
+            shape = [size if a == axis else 1 for a in range(array.ndim)]
+            array *= np.exp(0.7 * rng.standard_normal(shape, dtype=np.float32))
+    numbers.flush()
+
+
 KINDS: dict[str, Callable[..., Path]] = {
     "transformer": transformer,
     "shuffle": shuffle,
@@ -212,11 +229,14 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--vocabulary", type=int, default=1000, help="of a transformer")
     parser.add_argument("--seed", type=int, help="fill in random weights")
+    parser.add_argument("--uneven", action="store_true", help="with weights whose channels differ in size")
     given = parser.parse_args()
     more = {"vocabulary": given.vocabulary} if given.kind == "transformer" else {}
     KINDS[given.kind](given.path, given.layers, **more)
     if given.seed is not None:
         fill(given.path, given.seed)
+        if given.uneven:
+            spread(given.path, given.seed)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.contacts import Branch, Contact, Rows
+from onnxcanon.alignment.contacts import Branch, Rows
 from onnxcanon.symmetry.constraints import Ids
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 MANY = 1 << 26
 """Pairs of nested components that are weighed at a time."""
+
+AUCTIONED = 64
+"""Components of an orbit from which on an auction is worth its time."""
+
+LEFT = 0.004
+"""The part of all rows without a column with which an auction ends."""
+
+BIDS = 0.25
+"""Rounds of bids, for each row, after which it ends in any case: they are to take less than the solver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +84,7 @@ class _Search:
             parts = [[rows[part] for rows in ours] for part in (slice(half), slice(half, None))]
             return _stacked([self.solve(branch, part, theirs) for part in parts])
         one, other = (
-            [_components(rows, c) for rows, c in zip(side, branch.contacts, strict=True)]
+            [c.of_blocks(rows) for rows, c in zip(side, branch.contacts, strict=True)]
             for side in (ours, theirs)
         )
         value, kept, flipped = self._loose(branch, one, other)
@@ -90,33 +99,39 @@ class _Search:
                 choice = unmoved(child, len(value), value.shape[1])
             children.append(choice)
         value, kept, flipped = (_by_block(table, size) for table in (value, kept, flipped))
-        source = np.array([[assigned(table) for table in line] for line in value])
+        source = np.array([[assigned(table)[0] for table in line] for line in value])
         taken = source[..., None]
-        best = np.take_along_axis(value, taken, -1).sum((-1, -2))
+        best = np.take_along_axis(value, taken, -1).sum((-1, -2), dtype=np.float64)
         turned = np.take_along_axis(flipped, taken, -1)[..., 0]
-        return Choice(source, turned, tuple(children)), best, np.einsum("xyii->xy", kept)
+        return Choice(source, turned, tuple(children)), best, np.einsum("xyii->xy", kept, dtype=np.float64)
 
     def _loose(
         self, branch: Branch, one: Sequence[Singles], other: Sequence[Singles]
-    ) -> tuple[Floats, Floats, NDArray[np.bool_]]:
+    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
         """The gains of what no nested orbit moves: at best, with the sign as it is, and whether best is with
         the other sign."""
-        plain = np.zeros((len(one[0]), len(other[0])))
+        plain = np.zeros((len(one[0]), len(other[0])), np.float32)
         turning = np.zeros_like(plain)
         for contact, ours, theirs in zip(branch.contacts, one, other, strict=True):
             flips = contact.flips & (contact.rows not in self.unsigned)
             for total, chosen in ((plain, contact.loose & ~flips), (turning, contact.loose & flips)):
                 if chosen.any():
-                    x, y = ((m if chosen.all() else m[:, chosen]).reshape(len(m), -1) for m in (ours, theirs))
-                    total += x @ y.T
+                    total += weighed(ours, theirs, chosen)
                     if self.near:
-                        plain -= 0.5 * _squares(x)[:, None] + 0.5 * _squares(y)
+                        x, y = (_half_squares(side[:, chosen]) for side in (ours, theirs))
+                        plain -= x[:, None] + y
         return plain + np.abs(turning), plain + turning, turning < 0
 
 
-def _squares(rows: Singles) -> Floats:
-    """The squared length of every row."""
-    return np.asarray(np.square(rows, dtype=np.float64).sum(1))
+def weighed(ours: Singles, theirs: Singles, slots: NDArray[np.bool_]) -> Singles:
+    """The inner products of components [x, slots, columns] and [y, …] over some slots, [x, y]."""
+    x, y = ((m if slots.all() else m[:, slots]).reshape(len(m), -1) for m in (ours, theirs))
+    return np.asarray(x @ y.T)
+
+
+def _half_squares(rows: Singles) -> Singles:
+    """Half the squared length of every component."""
+    return np.asarray(0.5 * np.square(rows).sum((1, 2)))
 
 
 def unmoved(branch: Branch, ours: int, theirs: int) -> Choice:
@@ -127,15 +142,67 @@ def unmoved(branch: Branch, ours: int, theirs: int) -> Choice:
     return Choice(source, np.zeros(source.shape, bool), children)
 
 
-def assigned(gain: Floats) -> Ids:
-    """For each row of a square matrix a column, each column once, of largest total."""
-    best: Ids = gain.argmax(1)
-    if len(np.unique(best)) == len(best):
-        return best
+def assigned(gain: NDArray[np.floating[Any]], prices: Floats | None = None) -> tuple[Ids, Floats]:
+    """For each row of a square matrix a column, each column once, of largest total.
+
+    Prices of columns change no total, but where they are nearly those of the best assignment each row finds
+    its column almost at once. A short auction (Bertsekas 1988) brings them there; what it leaves open, an
+    exact solver decides on the gains less prices.
+
+    Args:
+        gain: float32 or float64 [n, n].
+        prices: of the columns where a similar matrix was assigned, float64 [n].
+
+    Returns:
+        The column of each row, and the prices.
+    """
+    prices = np.zeros(len(gain)) if prices is None else prices
+    columns: Ids = gain.argmax(1)
+    if _each_once(columns):
+        return columns, prices
+    if len(gain) >= AUCTIONED:
+        prices = _auction(gain, prices)
     from scipy.optimize import linear_sum_assignment
 
-    _, columns = linear_sum_assignment(gain, maximize=True)
-    return np.asarray(columns, np.int64)
+    cost = prices - gain
+    cost -= cost.min(1, keepdims=True)
+    columns = cost.argmin(1)
+    if not _each_once(columns):
+        columns = np.asarray(linear_sum_assignment(cost)[1], np.int64)
+    return columns, prices
+
+
+def _each_once(columns: Ids) -> bool:
+    return bool((np.bincount(columns, minlength=len(columns)) == 1).all())
+
+
+def _auction(gain: NDArray[np.floating[Any]], prices: Floats) -> Floats:
+    """Prices after all rows without a column bid at once, again and again, until few have none.
+
+    A row bids for the column that is worth most to it, up to where the second best is worth as much; the
+    highest bid takes the column from the row that has it.
+    """
+    prices = prices.astype(gain.dtype)
+    least = gain.std() / len(gain)
+    holder = np.full(len(gain), -1)
+    free = np.arange(len(gain))
+    for _ in range(int(BIDS * len(gain))):
+        if len(free) <= LEFT * len(gain):
+            break
+        worth, places = gain[free] - prices, np.arange(len(free))
+        column = worth.argmax(1)
+        best = worth[places, column]
+        worth[places, column] = -np.inf
+        bid = prices[column] + (best - worth.max(1) + least)
+        order = np.lexsort((bid, column))
+        last = np.ones(len(free), bool)
+        last[:-1] = column[order[1:]] != column[order[:-1]]
+        highest = order[last]
+        taken = column[highest]
+        lost = holder[taken]
+        holder[taken], prices[taken] = free[highest], bid[highest]
+        free = np.concatenate([free[order[~last]], lost[lost >= 0]])
+    return np.asarray(prices, np.float64)
 
 
 def motion(branch: Branch, choice: Choice, count: int) -> tuple[Ids, Ids]:
@@ -165,15 +232,6 @@ def _move(
         for i, j in enumerate(pairs.tolist()):
             inside = block[0] * size + i, block[1] * size + j
             _move(child, inner, target[i][columns], source[j][columns], inside, image, flips)
-
-
-def _components(rows: Singles, contact: Contact) -> Singles:
-    """The rows of every component of every block: [blocks · components, slots, columns]."""
-    size, slots = contact.slots.shape
-    flat = contact.slots.reshape(-1)
-    whole = rows.shape[1] == len(flat) and bool((flat == np.arange(len(flat))).all())
-    picked = rows if whole else rows[:, flat]
-    return picked.reshape(len(rows) * size, slots, rows.shape[-1])
 
 
 def _by_block(table: NDArray[Any], size: int) -> NDArray[Any]:

@@ -77,6 +77,19 @@ class Contact:
     loose: NDArray[np.bool_]
     flips: NDArray[np.bool_]
 
+    def components(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The parameter, or some columns of it, by components [components, slots, columns]; for an orbit at
+        the top of the tree."""
+        return self.of_blocks(self.rows.matrix(array)[None])
+
+    def of_blocks(self, rows: NDArray[Any]) -> NDArray[Any]:
+        """The rows of every component of every block: [blocks · components, slots, columns]."""
+        size, slots = self.slots.shape
+        flat = self.slots.reshape(-1)
+        whole = rows.shape[1] == len(flat) and bool((flat == np.arange(len(flat))).all())
+        picked = rows if whole else rows[:, flat]
+        return picked.reshape(len(rows) * size, slots, rows.shape[-1])
+
 
 @dataclass(frozen=True, slots=True)
 class Branch:

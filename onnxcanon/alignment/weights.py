@@ -13,6 +13,7 @@ earlier ones; orbits that share no parameter with one that moved since are not v
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.alignment.assignment import Singles, choose, motion
 from onnxcanon.alignment.contacts import Branch, Rows, Survey
+from onnxcanon.alignment.gains import Gains
 from onnxcanon.alignment.given import Found, Given
 from onnxcanon.alignment.signature import length, signature
 from onnxcanon.alignment.signs import nearest_signs
@@ -36,23 +38,37 @@ SWEEPS = 100
 LEAST = 1e-6
 """The least gain, relative to the size of what an orbit meets, that is not taken for rounding."""
 
-STARTS = 10
+STARTS = 5
 """From how many arrangements of the units matching starts, for models so small that this takes no time."""
 
 MANY = 1 << 24
-"""Entries that are matched in all starts together."""
+"""Entries that are matched in all starts together; models of more are matched from one."""
+
+ENOUGH = 1e-3
+"""Of models that large: the part of the objective that a sweep has to gain for another to follow."""
+
+ALIKE = 0.1
+"""The part of the objective signatures lead to from which on large models are also matched as they come."""
 
 
 def by_weights(frame: Frame, given: Given) -> Found:
-    """The element of the largest objective found from several starts: the one signatures lead to, none, and
-    random ones for models that are small."""
+    """The element of the largest objective found: for small models from several starts (the one signatures
+    lead to, none, and random ones), for large ones from the more promising of the first two."""
     return Found(searched(frame.matching(), given))
 
 
 def searched(matching: Matching, given: Given) -> Transform:
-    """The element found by weight matching; `matching` is left where its last start led."""
-    rng = np.random.default_rng(given.seed)
+    """The element found by weight matching; a small `matching` is left where its last start led."""
+
+    def say(told: str) -> None:
+        given.say(f"matching weights, {told}")
+
     size = sum(array.size for array in matching.start.values())
+    if size > MANY:
+        matching = _promising(matching, say)
+        matching.run(say, enough=ENOUGH)
+        return matching.transform
+    rng = np.random.default_rng(given.seed)
     results = []
     for start in range(max(2, min(STARTS, MANY // max(size, 1)))):
         matching.reset()
@@ -60,11 +76,24 @@ def searched(matching: Matching, given: Given) -> Transform:
             matching.from_signatures()
         elif start > 1:
             matching.shuffle(rng)
-        sweeps = matching.run(lambda told, k=start + 1: given.say(f"matching weights, {told} (start {k})"))  # type: ignore[misc]
+        sweeps = matching.run(lambda told, k=start + 1: say(f"{told} (start {k})"))  # type: ignore[misc]
         results.append((matching.objective(), -start, matching.transform))
         if sweeps <= 1 and start == 0:
             break
     return max(results, key=lambda r: r[:2])[2]
+
+
+def _promising(matching: Matching, say: Callable[[str], None]) -> Matching:
+    """The search begun where signatures lead, or, if models are somewhat alike as they come and that is
+    better after one sweep, at the identity."""
+    placed, still = matching, copy(matching)
+    still.reset()
+    placed.from_signatures()
+    if still.objective() < ALIKE * placed.objective():
+        return placed
+    for start in (placed, still):
+        start.run(say, sweeps=1)
+    return max(placed, still, key=Matching.objective)
 
 
 class Matching:
@@ -81,6 +110,7 @@ class Matching:
     ) -> None:
         self.symmetry, self.ours = symmetry, dict(ours)
         self.start = theirs
+        self.sizes = {name: _norm(array) * _norm(theirs[name]) for name, array in ours.items()}
         survey = Survey(symmetry)
         found = [survey.branch(orbit) for orbit in symmetry.solution.orbits]
         self.branches = [branch for branch, _ in found]
@@ -96,6 +126,8 @@ class Matching:
         """Back to the model as it was given."""
         self.moved: dict[str, Singles] = dict(self.start)
         self.actions: dict[str, Action] = {}
+        self.gains: dict[int, Gains] = {}
+        self.open = set(range(len(self.branches)))
 
     def shuffle(self, rng: np.random.Generator) -> None:
         """To a random element of the group, scales as they are."""
@@ -203,14 +235,26 @@ class Matching:
                 following |= self.meeting[k] if self.curved[k] else self.meeting[k] - {k}
         return following
 
-    def run(self, say: Callable[[str], None] = lambda _: None, sweeps: int = SWEEPS) -> int:
-        """Visit orbits until none gains; the number of sweeps."""
-        open_ = set(range(len(self.branches)))
+    def run(
+        self, say: Callable[[str], None] = lambda _: None, *, sweeps: int = SWEEPS, enough: float = 0.0
+    ) -> int:
+        """Visit orbits, from where an earlier run ended, until none gains; the number of sweeps.
+
+        Args:
+            say: called before each sweep.
+            sweeps: the most there are.
+            enough: a sweep that raises the objective by no more than this part of it is the last.
+        """
+        value = self.objective() if enough else 0.0
         for count in range(sweeps):
-            if not open_:
+            if not self.open:
                 return count
             say(f"sweep {count + 1}")
-            open_ = self.sweep(open_) | self.turn()
+            self.open = self.sweep(self.open) | self.turn()
+            if enough:
+                before, value = value, self.objective()
+                if value - before <= enough * abs(value):
+                    return count + 1
         return sweeps
 
     def turn(self, *, guess: bool = False) -> set[int]:
@@ -226,21 +270,31 @@ class Matching:
     def visit(self, k: int) -> bool:
         """Exchange one orbit's components for the best; whether that gained."""
         branch = self.branches[k]
-        ours, theirs = (
-            {c.rows: c.rows.matrix(side[c.rows.name]) for c in branch.contacts}
-            for side in (self.ours, self.moved)
-        )
         if not branch.contacts:
             return False
-        choice, gain = choose(branch, ours, theirs)
-        size = sum(_norm(m) * _norm(theirs[rows]) for rows, m in ours.items())
-        if gain <= LEAST * size:
+        least = LEAST * sum(self.sizes[c.rows.name] for c in branch.contacts)
+        if branch.children or self.curved[k]:
+            choice, gain = choose(branch, *self._rows(branch))
+        else:
+            table = self.gains.pop(k, None) or Gains(branch, self.ours, self.moved)
+            choice, gain = table.best()
+            if gain > least:
+                table.take(choice)
+            self.gains[k] = table
+        if gain <= least:
             return False
         image, flips = motion(branch, choice, self.symmetry.solution.count)
         if not self.curved[k]:
-            self._apply(image, flips, self.touched[k])
+            self._apply(image, flips, self.touched[k], by=k)
             return True
         return self._try(image, flips, self.touched[k])
+
+    def _rows(self, branch: Branch) -> tuple[dict[Rows, Singles], dict[Rows, Singles]]:
+        """Both models' parameters as an orbit meets them."""
+        return (
+            {c.rows: c.rows.matrix(self.ours[c.rows.name]) for c in branch.contacts},
+            {c.rows: c.rows.matrix(self.moved[c.rows.name]) for c in branch.contacts},
+        )
 
     def _try(self, image: Ids, flips: Ids, names: set[str]) -> bool:
         """Apply an exchange if the objective rises with it."""
@@ -251,10 +305,11 @@ class Matching:
         if after > before + LEAST * abs(before):
             return True
         self.moved, self.actions = moved, actions
+        self.gains = {k: table for k, table in self.gains.items() if not names & self.touched[k]}
         return False
 
-    def _apply(self, image: Ids, flips: Ids, names: Iterable[str]) -> None:
-        """Move units, then change signs."""
+    def _apply(self, image: Ids, flips: Ids, names: Iterable[str], by: int | None = None) -> None:
+        """Move units, then change signs; the table of the orbit that moves has followed."""
         image = self.symmetry.solution.extend(image)
         sign = None
         if len(flips):
@@ -263,9 +318,16 @@ class Matching:
         for name in list(names):
             action = self._action(name, image, sign)
             if action.index or action.factor:
-                self.moved[name] = action(self.moved[name])
+                before, self.moved[name] = self.moved[name], action(self.moved[name])
+                self._follow(name, action, before, by)
                 known = self.actions.get(name)
                 self.actions[name] = action if known is None else known.then(action)
+
+    def _follow(self, name: str, action: Action, before: Singles, by: int | None) -> None:
+        """Bring the tables up to date with what was done to a parameter, or drop them."""
+        for k in [k for k in self.gains if k != by and name in self.touched[k]]:
+            if not self.gains[k].follow(name, action, before, self.moved[name]):
+                del self.gains[k]
 
     def _action(self, name: str, image: Ids, sign: Ids | None) -> Action:
         shape = self.symmetry.trace.parameters[name].shape
@@ -287,5 +349,5 @@ def _product(one: NDArray[Any], other: NDArray[Any]) -> float:
     )
 
 
-def _norm(matrix: NDArray[Any]) -> float:
-    return float(np.linalg.norm(matrix))
+def _norm(array: NDArray[Any]) -> float:
+    return float(np.linalg.norm(array.reshape(-1)))
