@@ -19,7 +19,6 @@ from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.functional import _patches, _root
 from onnxcanon.alignment.given import Given
 from onnxcanon.alignment.watching import Covariance, watched
-from onnxcanon.cli import landscape
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average, spelled_as
 from onnxcanon.model import Model, load
@@ -142,10 +141,6 @@ def test_models_cannot_be_run_without_data(method: str) -> None:
             align(a, b, method=method, data=data, **CPU)
     with pytest.raises(OnnxcanonError, match="no values for input 'x'"):
         align(a, b, method=method, data={"z": np.zeros((3, 5), np.float32)}, **CPU)
-
-
-def test_the_methods_are_those_that_the_command_line_knows() -> None:
-    assert landscape.METHODS == METHODS
 
 
 @pytest.mark.parametrize("method", METHODS)
