@@ -108,13 +108,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def report(family: Family, methods: Sequence[str], points: int) -> str:
+def report(family: Family, methods: Sequence[str], points: int, targets: Sequence[str]) -> str:
     """Both tables of a family."""
     ensemble = oc.evaluate(family.models, family.data, ensemble=True)[-1].accuracy
     count = len(family.models)
     head = ["aligned by", "midpoint", "worst", "barrier", "repaired", "worst", "barrier", "seconds"]
     one = table(head, [pairs(family, method, points).told() for method in methods])
-    ways = [(m, to) for m in methods for to in (("reference", "mean") if m in METHODS else ("reference",))]
+    ways = [(m, to) for m in methods for to in (targets if m in METHODS else targets[:1])]
     other = table(
         ["aligned by", "to", "accuracy", "repaired"], [everything(family, method, to) for method, to in ways]
     )
@@ -132,9 +132,10 @@ def main() -> None:
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
     parser.add_argument("--methods", nargs="+", default=[NONE, CANONICAL, *METHODS], metavar="METHOD")
     parser.add_argument("--points", type=int, default=5, help="of a curve, an odd number (default: 5)")
+    parser.add_argument("--to", nargs="+", default=["reference", "mean"], help="what all are aligned to")
     given = parser.parse_args()
     for folder in given.folders:
-        print(report(Family(folder), given.methods, given.points), flush=True)
+        print(report(Family(folder), given.methods, given.points, given.to), flush=True)
 
 
 if __name__ == "__main__":
