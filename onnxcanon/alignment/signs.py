@@ -37,6 +37,17 @@ class _Table:
         """Those that flip some entry."""
         return np.unique(np.concatenate([np.flatnonzero(np.diff(forms.indptr)) for _, forms in self.axes]))
 
+    def gains(self) -> Floats:
+        """What flipping each freedom alone adds to the products; infinite where it flips along several axes,
+        some entries twice."""
+        count = self.axes[0][1].shape[1]
+        total, met = np.zeros(count), np.zeros(count, np.int64)
+        for shape, forms in self.axes:
+            others = tuple(k for k, n in enumerate(shape) if n == 1)
+            total -= 2 * (forms.T @ self.products.sum(others, keepdims=True).ravel())
+            met += np.diff(forms.indptr) > 0
+        return np.where(met > 1, np.inf, total)
+
     def turned(self, freedoms: NDArray[np.bool_]) -> Floats:
         """The products with those that some freedoms flip negated."""
         factor = np.ones(())
@@ -102,7 +113,8 @@ def nearest_signs(
         for table in tables:
             table.products = table.turned(turned)
     for _ in range(PASSES):
-        gaining = [f for f in acting if _gains(f, acting[f])]
+        hopeful = np.sum([table.gains() for table in tables], axis=0) > 0 if tables else turned
+        gaining = [f for f in np.flatnonzero(hopeful).tolist() if _gains(f, acting[f])]
         turned[gaining] ^= True
         if not gaining:
             break

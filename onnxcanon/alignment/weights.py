@@ -38,7 +38,7 @@ SWEEPS = 100
 LEAST = 1e-6
 """The least gain, relative to the size of what an orbit meets, that is not taken for rounding."""
 
-STARTS = 5
+STARTS = 20
 """From how many arrangements of the units matching starts, for models so small that this takes no time."""
 
 MANY = 1 << 24
@@ -52,42 +52,45 @@ ALIKE = 0.1
 
 
 def by_weights(frame: Frame, given: Given) -> Found:
-    """The element of the largest objective found: for small models from several starts (the one signatures
-    lead to, none, and random ones), for large ones from the more promising of the first two."""
+    """The element of the largest objective found. Large models are matched from the more promising of two
+    starts: the one signatures lead to, and none. Small ones are from both, and then again and again from the
+    best with one orbit shuffled (iterated local search, Lourenço et al. 2003)."""
     return Found(searched(frame.matching(), given))
 
 
 def searched(matching: Matching, given: Given) -> Transform:
-    """The element found by weight matching; a small `matching` is left where its last start led."""
+    """The element found by weight matching."""
 
     def say(told: str) -> None:
         given.say(f"matching weights, {told}")
 
     size = sum(array.size for array in matching.start.values())
     if size > MANY:
-        matching = _promising(matching, say)
-        matching.run(say, enough=ENOUGH)
-        return matching.transform
+        best = _promising(matching, say)
+        best.run(say, enough=ENOUGH)
+        return best.transform
     rng = np.random.default_rng(given.seed)
-    results = []
+    best, value = matching, -np.inf
     for start in range(max(2, min(STARTS, MANY // max(size, 1)))):
-        matching.reset()
+        search = best.fork()
+        if start < 2:
+            search.reset()
         if start == 0:
-            matching.from_signatures()
+            search.from_signatures()
         elif start > 1:
-            matching.shuffle(rng)
-        sweeps = matching.run(lambda told, k=start + 1: say(f"{told} (start {k})"))  # type: ignore[misc]
-        results.append((matching.objective(), -start, matching.transform))
+            search.shuffle(rng)
+        sweeps = search.run(lambda told, k=start + 1: say(f"{told} (start {k})"))  # type: ignore[misc]
+        if (reached := search.objective()) > value:
+            best, value = search, reached
         if sweeps <= 1 and start == 0:
             break
-    return max(results, key=lambda r: r[:2])[2]
+    return best.transform
 
 
 def _promising(matching: Matching, say: Callable[[str], None]) -> Matching:
     """The search begun where signatures lead, or, if models are somewhat alike as they come and that is
     better after one sweep, at the identity."""
-    placed, still = matching, copy(matching)
-    still.reset()
+    placed, still = matching.fork(), matching.fork()
     placed.from_signatures()
     if still.objective() < ALIKE * placed.objective():
         return placed
@@ -129,10 +132,23 @@ class Matching:
         self.gains: dict[int, Gains] = {}
         self.open = set(range(len(self.branches)))
 
+    def fork(self) -> Matching:
+        """Another search that goes on from here."""
+        other = copy(self)
+        other.moved, other.actions, other.gains = dict(self.moved), dict(self.actions), {}
+        other.open = set(range(len(self.branches)))
+        return other
+
     def shuffle(self, rng: np.random.Generator) -> None:
-        """To a random element of the group, scales as they are."""
-        image = self.symmetry.solution.random(rng)
-        self._apply(image, np.flatnonzero(rng.integers(0, 2, self.symmetry.sign.count)), list(self.moved))
+        """Exchange the components of one orbit at random."""
+        if not self.branches:
+            return
+        k = int(rng.integers(len(self.branches)))
+        members = self.branches[k].orbit.members
+        image = np.arange(self.symmetry.solution.count)
+        image[members] = members[rng.permutation(len(members))]
+        self._apply(image, np.zeros(0, np.int64), self.touched[k])
+        self.open = set(range(len(self.branches))) - {k}
 
     @property
     def transform(self) -> Transform:
