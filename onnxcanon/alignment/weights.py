@@ -38,7 +38,7 @@ SWEEPS = 100
 LEAST = 1e-6
 """The least gain, relative to the size of what an orbit meets, that is not taken for rounding."""
 
-STARTS = 20
+STARTS = 6
 """From how many arrangements of the units matching starts, for models so small that this takes no time."""
 
 MANY = 1 << 24

@@ -2,133 +2,221 @@
 
 In the logarithms of the factors the sum is convex, Σ w · e^(A·x), so the minimum is unique and no direction
 of the graph is preferred: incoming and outgoing norms of each unit agree. One solve for the whole graph.
+
+The squares of a parameter are a table over its scaled axes, and a term's factor is the product of one number
+for each axis: sums over terms, and products with the Hessian, are matrix-vector products with the table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from scipy.sparse.linalg import LinearOperator, cg
 
-from onnxcanon.canonical.sites import Floats, sites_of
+from onnxcanon.canonical.sites import Floats, Site, sites_of
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 
+WARM_UP = 20
+"""Rounds of coordinate-wise balance that bring any start near the minimum."""
 
-@dataclass(slots=True)
-class Squares:
-    """Σ over rows of weight · 2^(2·form·t), the squares of one parameter grouped by equal forms."""
+STEPS, INNER = 100, 400
+"""At most so many Newton steps, of so many conjugate gradients."""
 
-    weights: Floats
-    forms: csr_matrix
+SMALL = 1e-12
+"""The gradient, relative to the curvature, at which the minimum is reached."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Terms squares[p] · Π over sites of factor[p] of one parameter; a freedom acts by one site."""
+
+    squares: Floats
+    sites: tuple[Site, ...]
+
+    def sums(self, factors: Sequence[Floats]) -> list[Floats]:
+        """For each site the squares summed over all else, times the factors of the other sites, flat."""
+        if len(self.sites) == 1:
+            return [self.squares.ravel()]
+        if self._matrix:
+            first, second = factors
+            table = self.squares.reshape(len(first), len(second))
+            return [table @ second, first @ table]
+        shaped = [f.reshape(site.shape) for f, site in zip(factors, self.sites, strict=True)]
+        out = []
+        for k, site in enumerate(self.sites):
+            total = self.squares
+            for j, factor in enumerate(shaped):
+                total = total if j == k else total * factor
+            out.append(total.sum(tuple(a for a, n in enumerate(site.shape) if n == 1), keepdims=True).ravel())
+        return out
+
+    @property
+    def _matrix(self) -> bool:
+        """Whether two sites are the rows and the columns of a matrix, as it is stored."""
+        wide = [[a for a, n in enumerate(site.shape) if n > 1] for site in self.sites]
+        return len(wide) == 2 and all(a < b for a in wide[0] for b in wide[1])
+
+    def split(self, touched: NDArray[np.bool_]) -> tuple[Table, Table]:
+        """The terms that none of the freedoms acts on, and the others."""
+        hit = np.zeros((), bool)
+        for site in self.sites:
+            rows = np.asarray(abs(site.forms) @ touched.astype(np.float64)) > 0
+            hit = hit | rows.reshape(site.shape)
+        kept = np.where(hit, 0.0, self.squares)
+        return Table(kept, self.sites), Table(self.squares - kept, self.sites)
+
+
+class Terms:
+    """All terms: tables, and the forms of the positions of all their sites below each other."""
+
+    def __init__(self, tables: Sequence[Table]) -> None:
+        self.tables = tables
+        self.forms = vstack([site.forms for table in tables for site in table.sites]).tocsr()
+        self.forms = self.forms.astype(np.float64)
+        self.up, self.down = self.forms.maximum(0).T.tocsr(), (-self.forms).maximum(0).T.tocsr()
+        self.square = self.forms.multiply(self.forms).T.tocsr()
+        ends = np.cumsum([0, *(site.forms.shape[0] for table in tables for site in table.sites)]).tolist()
+        pieces = iter(pairwise(ends))
+        self.pieces = [[slice(*next(pieces)) for _ in table.sites] for table in tables]
+
+    def factors(self, x: Floats) -> Floats:
+        """What each position of each site is multiplied by, for log factors x of the freedoms."""
+        return np.asarray(np.exp(np.clip(self.forms @ x, -350, 350)))
+
+    def sums(self, factors: Floats) -> Floats:
+        """For each position the squares there, times the factors of other sites."""
+        out = np.empty_like(factors)
+        for table, pieces in zip(self.tables, self.pieces, strict=True):
+            for piece, total in zip(pieces, table.sums([factors[p] for p in pieces]), strict=True):
+                out[piece] = total
+        return out
+
+    def value(self, x: Floats) -> float:
+        """The sum of all terms."""
+        parts = self.parts(self.factors(x))
+        return float(sum(parts[pieces[0]].sum() for pieces in self.pieces))
+
+    def parts(self, factors: Floats) -> Floats:
+        """The sum of all terms at each position."""
+        return factors * self.sums(factors)
+
+    def hessian(self, factors: Floats, parts: Floats, v: Floats) -> Floats:
+        """The second derivative along a direction."""
+        along = self.forms @ v
+        total = parts * along
+        for table, pieces in zip(self.tables, self.pieces, strict=True):
+            for j in range(len(pieces) if len(pieces) > 1 else 0):
+                moved = [factors[p] * along[p] if i == j else factors[p] for i, p in enumerate(pieces)]
+                for i, (piece, crossed) in enumerate(zip(pieces, table.sums(moved), strict=True)):
+                    if i != j:
+                        total[piece] += factors[piece] * crossed
+        return np.asarray(self.forms.T @ total)
 
 
 def balanced(model: Model, symmetry: Symmetry) -> Floats:
-    """Exponents of the smallest sum of squares."""
-    terms = list(_square_terms(model, symmetry))
+    """Exponents (log2) of the smallest sum of squares, float64 [freedoms]."""
+    tables = [table for name in symmetry.degrees if (table := _table(model, symmetry, name)) is not None]
     count = symmetry.scale.count
-    if not terms:
-        return np.zeros(count)
-    weights = np.concatenate([s.weights for s in terms])
-    forms = vstack([s.forms for s in terms]).tocsr().astype(np.float64)
-    keep = (weights > 0) & (np.diff(forms.indptr) > 0)
-    return _minimize(weights[keep], forms[keep], count)
+    return _minimize(tables, count) if tables else np.zeros(count)
 
 
-def _square_terms(model: Model, symmetry: Symmetry) -> Iterator[Squares]:
-    """Per parameter the entries' squares, summed over the positions that no freedom tells apart."""
-    for name, degrees in symmetry.degrees.items():
-        sites = sites_of(symmetry.scale.forms, degrees)
-        if not sites:
-            continue
-        squares = symmetry.read(model, name).astype(np.float64) ** 2
-        shape = np.broadcast_shapes(*(s.shape for s in sites))
-        rest = tuple(k for k in range(squares.ndim) if shape[k] == 1 and squares.shape[k] > 1)
-        grouped = squares.sum(rest, keepdims=True)
-        total: csr_matrix | None = None
-        for site in sites:
-            rows = np.broadcast_to(np.arange(site.forms.shape[0]).reshape(site.shape), grouped.shape).ravel()
-            picked = site.forms[rows]
-            total = picked if total is None else total + picked
-        yield Squares(grouped.ravel(), total)
+def _table(model: Model, symmetry: Symmetry, name: str) -> Table | None:
+    """The squares of a parameter, summed over the positions that no freedom tells apart."""
+    sites = sites_of(symmetry.scale.forms, symmetry.degrees[name])
+    if not sites:
+        return None
+    squares = np.square(symmetry.read(model, name).astype(np.float64))
+    shape = np.broadcast_shapes(*(s.shape for s in sites))
+    rest = tuple(k for k in range(squares.ndim) if shape[k] == 1 and squares.shape[k] > 1)
+    grouped = squares.sum(rest, keepdims=True) if rest else squares
+    met = sum(np.bincount(np.unique(site.forms.indices), minlength=symmetry.scale.count) for site in sites)
+    if np.max(met) == 1:
+        return Table(grouped, tuple(sites))
+    return _by_terms(grouped, sites)
 
 
-def _minimize(weights: Floats, forms: csr_matrix, count: int) -> Floats:
+def _by_terms(grouped: Floats, sites: Sequence[Site]) -> Table:
+    """Where a freedom acts along two axes, as in recurrent weights: every term has a form of its own."""
+    total: csr_matrix | None = None
+    for site in sites:
+        rows = np.broadcast_to(np.arange(site.forms.shape[0]).reshape(site.shape), grouped.shape).ravel()
+        picked = site.forms[rows]
+        total = picked if total is None else total + picked
+    assert total is not None
+    total.eliminate_zeros()
+    return Table(grouped.ravel(), (Site(0, (grouped.size,), total),))
+
+
+def _minimize(tables: list[Table], count: int) -> Floats:
     """argmin Σ w · 2^(2·A·t): one-sided freedoms first (they normalize what they have to norm 1), the rest by
     damped Newton steps with conjugate gradients.
 
     A freedom all of whose terms grow (or shrink) with it has no minimum: its terms vanish at the infimum, so
     they are taken out, again and again, and such a freedom is set last, so that the terms it has add up to 1.
     """
-    live = np.ones(len(weights), bool)
-    rounds: list[tuple[Ids, Ids]] = []
+    rounds: list[tuple[Ids, Terms]] = []
     while True:
-        part = forms[live]
-        up = np.asarray(part.maximum(0).sum(0)).ravel() > 0
-        down = np.asarray((-part).maximum(0).sum(0)).ravel() > 0
-        single = np.flatnonzero(up ^ down)
+        terms = Terms(tables)
+        there = (terms.sums(np.ones(terms.forms.shape[0])) > 0).astype(np.float64)
+        single = np.flatnonzero((terms.up @ there > 0) ^ (terms.down @ there > 0))
         if not len(single):
             break
-        marked = np.zeros(count)
-        marked[single] = 1
-        touched = live & (np.asarray(abs(forms) @ marked).ravel() > 0)
-        rounds.append((single, np.flatnonzero(touched)))
-        live &= ~touched
-    t = np.zeros(count)
-    if live.any():
-        t = _newton(weights[live], forms[live], count)
-    for single, rows in reversed(rounds):
-        t = _normalize(t, single, weights[rows], forms[rows])
-    return t
+        touched = np.zeros(count, bool)
+        touched[single] = True
+        parted = [table.split(touched) for table in tables]
+        tables = [kept for kept, _ in parted]
+        rounds.append((single, Terms([gone for _, gone in parted])))
+    x = _newton(terms, count)
+    for single, gone in reversed(rounds):
+        x = _normalize(x, single, gone)
+    return np.asarray(x / (2 * np.log(2)))
 
 
-def _normalize(t: Floats, freedoms: Ids, weights: Floats, forms: csr_matrix) -> Floats:
+def _normalize(x: Floats, freedoms: Ids, terms: Terms) -> Floats:
     """Set each freedom so that the terms it has add up to 1."""
-    t = t.copy()
-    size = weights * np.exp2(2 * np.asarray(forms @ t).ravel())
-    chosen = forms[:, freedoms].tocoo()
-    total = np.bincount(chosen.col, size[chosen.row], len(freedoms))
-    sign = np.sign(np.bincount(chosen.col, chosen.data, len(freedoms)))
-    sure = total > 0
-    t[freedoms[sure]] -= 0.5 * sign[sure] * np.log2(total[sure])
-    return t
+    parts = terms.parts(terms.factors(x))
+    grow, shrink = terms.up @ parts, terms.down @ parts
+    total = grow + shrink
+    out = x.copy()
+    sure = freedoms[total[freedoms] > 0]
+    out[sure] -= np.where(grow[sure] > shrink[sure], 1.0, -1.0) * np.log(total[sure])
+    return out
 
 
-def _newton(weights: Floats, forms: csr_matrix, count: int) -> Floats:
-    """Minimize Σ w e^(A·x) for convex two-sided terms, x = 2 ln2 · t, from the coordinate-wise balance."""
-    log_w = np.log(weights)
-    up, down = forms.maximum(0).tocsc(), (-forms).maximum(0).tocsc()
+def _newton(terms: Terms, count: int) -> Floats:
+    """Minimize Σ w e^(A·x) for convex two-sided terms, from the coordinate-wise balance; steps are only as
+    exact as the distance to the minimum asks for (Dembo, Eisenstat and Steihaug 1982)."""
     x = np.zeros(count)
-
-    def terms(x: Floats) -> Floats:
-        out: Floats = np.exp(np.clip(log_w + forms @ x, -700, 700))
-        return out
-
-    for _ in range(20):  # coordinate balance brings any start near the minimum
-        e = terms(x)
-        p, n = np.asarray(up.T @ e).ravel(), np.asarray(down.T @ e).ravel()
-        both = (p > 0) & (n > 0)
-        x[both] += 0.25 * np.log(n[both] / p[both])
-    value = float(terms(x).sum())
-    for _ in range(100):
-        e = terms(x)
-        gradient = np.asarray(forms.T @ e).ravel()
-        diagonal = np.asarray(forms.multiply(forms).T @ e).ravel()
-        scale = np.where(diagonal > 0, diagonal, 1.0)
-        if np.abs(gradient / scale).max() < 1e-12:
+    for _ in range(WARM_UP):
+        parts = terms.parts(terms.factors(x))
+        grow, shrink = terms.up @ parts, terms.down @ parts
+        both = (grow > 0) & (shrink > 0)
+        x[both] += 0.25 * np.log(shrink[both] / grow[both])
+    value = terms.value(x)
+    for _ in range(STEPS):
+        factors = terms.factors(x)
+        parts = terms.parts(factors)
+        gradient, curve = terms.forms.T @ parts, terms.square @ parts
+        scale = np.where(curve > 0, curve, 1.0)
+        left = float(np.abs(gradient / scale).max(initial=0.0))
+        if left < SMALL:
             break
-        hessian = LinearOperator((count, count), matvec=lambda v, e=e: forms.T @ (e * (forms @ v)))
-        damp = LinearOperator((count, count), matvec=lambda v, s=scale: v / s)
-        step, _ = cg(hessian, -gradient, rtol=1e-10, maxiter=400, M=damp)
+        matvec = partial(terms.hessian, factors, parts)
+        hessian = LinearOperator((count, count), matvec=matvec, dtype=np.float64)
+        damp = LinearOperator((count, count), matvec=lambda v, s=scale: v / s, dtype=np.float64)
+        step, _ = cg(hessian, -gradient, rtol=min(1e-2, left), maxiter=INNER, M=damp)
         size = 1.0
-        while size > 1e-6 and not (fresh := float(terms(x + size * step).sum())) <= value * (1 + 1e-15):
+        while size > 1e-6 and not (fresh := terms.value(x + size * step)) <= value * (1 + 1e-15):
             size /= 2
         if size <= 1e-6:
             break
         x, value = x + size * step, fresh
-    out: Floats = x / (2 * np.log(2))
-    return out
+    return x
