@@ -24,7 +24,7 @@ from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
 
-WARM_UP = 20
+WARM_UP = 8
 """Rounds of coordinate-wise balance that bring any start near the minimum."""
 
 STEPS, INNER = 100, 400
@@ -113,11 +113,17 @@ class Terms:
         along = self.forms @ v
         total = parts * along
         for table, pieces in zip(self.tables, self.pieces, strict=True):
-            for j in range(len(pieces) if len(pieces) > 1 else 0):
-                moved = [factors[p] * along[p] if i == j else factors[p] for i, p in enumerate(pieces)]
-                for i, (piece, crossed) in enumerate(zip(pieces, table.sums(moved), strict=True)):
-                    if i != j:
-                        total[piece] += factors[piece] * crossed
+            own, moved = [factors[p] for p in pieces], [factors[p] * along[p] for p in pieces]
+            if len(pieces) == 2:  # what either site sees of the other is all there is
+                crossed = table.sums(moved)
+            else:
+                turns = [table.sums([*own[:j], moved[j], *own[j + 1 :]]) for j in range(len(pieces))]
+                crossed = [
+                    sum((turn[i] for j, turn in enumerate(turns) if j != i), np.zeros(len(own[i])))
+                    for i in range(len(pieces))
+                ]
+            for piece, factor, total_there in zip(pieces, own, crossed, strict=True):
+                total[piece] += factor * total_there
         return np.asarray(self.forms.T @ total)
 
 
