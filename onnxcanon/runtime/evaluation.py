@@ -222,7 +222,13 @@ def _labels(data: Mapping[str, np.ndarray]) -> np.ndarray:
     """The labels among the data."""
     if LABELS not in data:
         raise OnnxcanonError(f"the data has no labels; name them {LABELS!r}: it holds {', '.join(data)}")
-    return np.asarray(data[LABELS])
+    labels = np.asarray(data[LABELS])
+    if labels.dtype.kind not in "iubfV" or not labels.ndim or not labels.size:
+        raise OnnxcanonError(
+            f"the labels {LABELS!r} are {labels.dtype} of shape {list(labels.shape)}; give a number for each"
+            " example"
+        )
+    return labels
 
 
 @dataclass(slots=True)
@@ -277,11 +283,18 @@ class _Runner:
 
     def _guesses(self, data: Mapping[str, np.ndarray], start: int, count: int) -> Iterator[Floats]:
         """What the model returns, in sets of as many examples as it takes."""
+        held = [f"'{s.name}' {list(np.shape(data[s.name]))}" for s in self.specs if s.name in data]
+        if held and not any(self._examples(spec, data) for spec in self.specs):
+            raise OnnxcanonError(
+                f"{self.model.name}: no input of the data is as long as the {len(self.labels)} labels:"
+                f" {', '.join(held)}"
+            )
         step = self._step() or count
         for first in range(start, start + count, step):
             rows = min(step, start + count - first)
             feeds = {spec.name: self._rows(spec, data, first, rows, step) for spec in self.specs}
-            yield self._named(self.session.run(feeds))[:rows]
+            found = self._named(self.session.run(feeds))
+            yield found[:rows] if len(found) == step else found
 
     def _named(self, results: Arrays) -> Floats:
         found = results.get(self.output)
@@ -296,11 +309,15 @@ class _Runner:
         fixed = [spec.shape.dims[0] for spec in self.specs if spec.shape.dims]
         return min((n for n in fixed if isinstance(n, int)), default=None)
 
+    def _examples(self, spec: InputSpec, data: Mapping[str, np.ndarray]) -> bool:
+        """Whether an input holds one entry for each label; any other goes whole into every batch."""
+        return np.shape(data.get(spec.name, ()))[:1] == (len(self.labels),)
+
     def _rows(
         self, spec: InputSpec, data: Mapping[str, np.ndarray], first: int, rows: int, step: int
     ) -> np.ndarray:
         """Some examples of one input; the last one again where a fixed number is not full."""
-        if spec.name in data and np.ndim(data[spec.name]) and len(data[spec.name]) == len(self.labels):
+        if self._examples(spec, data):
             some = fitted(spec, {spec.name: data[spec.name][first : first + rows]})
             return np.concatenate([some, *[some[-1:]] * (step - rows)]) if rows < step else some
         return fitted(spec, data)
