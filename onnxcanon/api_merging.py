@@ -6,10 +6,9 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 
-from onnxcanon.api import Data, ModelSource, Progress, _known, _labelled
+from onnxcanon.api import Data, Labels, ModelSource, Progress, _given, _known
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model, load
 
@@ -27,7 +26,7 @@ def align(
     method: str = "weights",
     scale: str = "nearest",
     data: Data | None = None,
-    labels: str | os.PathLike[str] | np.ndarray | None = None,
+    labels: Labels | None = None,
     sizes: Mapping[str, int] | None = None,
     normalize: bool = False,
     device: str = "auto",
@@ -65,7 +64,7 @@ def align(
     from onnxcanon.alignment import align as bring
 
     first, second = load(reference), load(model)
-    known = None if data is None else _labelled(first, data, labels)
+    known = _given(first, data, labels)
     return bring(
         first,
         second,
@@ -88,7 +87,7 @@ def merge(
     to: str = "reference",
     repair: str = "none",
     data: Data | None = None,
-    labels: str | os.PathLike[str] | np.ndarray | None = None,
+    labels: Labels | None = None,
     sizes: Mapping[str, int] | None = None,
     normalize: bool = False,
     verify: bool = True,
@@ -135,13 +134,11 @@ def merge(
     opened = [load(model) for model in models]
     if not opened:
         raise OnnxcanonError("there is nothing to average; name a model or more")
-    if labels is not None and data is None:
-        raise OnnxcanonError("labels say nothing without data; give inputs as well")
     if normalize:
         from onnxcanon.alignment import normalized
 
         opened = normalized(opened, _known(opened[0], sizes))
-    known = None if data is None else _labelled(opened[0], data, labels)
+    known = _given(opened[0], data, labels)
     return average(
         opened,
         weights=weights,

@@ -102,6 +102,7 @@ def test_nothing_is_written_over_an_input(shell: Shell, mode: str) -> None:  # n
 def test_misuse_is_one_line(shell: Shell) -> None:  # noqa: F811
     network(layers(8, 16, 3)).save("a.onnx")
     network(layers(8, 32, 3)).save("b.onnx")
+    np.savez("d.npz", x=np.zeros((0, 8), np.float32))
     for args, cause in (
         (["a.onnx"], "Missing option '-o'"),
         (["-o", "m.onnx"], "Missing argument 'MODEL...'"),
@@ -112,8 +113,9 @@ def test_misuse_is_one_line(shell: Shell) -> None:  # noqa: F811
         (["a.onnx", "-o", "m.onnx", "--align", "magic"], "no alignment 'magic'"),
         (["a.onnx", "-o", "m.onnx", "--repair", "rescale"], "give --data"),
         (["a.onnx", "-o", "none/m.onnx"], "there is no folder none"),
+        (["a.onnx", "-o", "m.onnx", "--repair", "rescale", "--data", "d.npz"], "the data holds 0 examples"),
     ):
         told = shell("merge", *args)
         assert told.status == 2, args
         assert cause in told.complaint
-        assert shell.files == {"a.onnx", "b.onnx"}
+        assert shell.files == {"a.onnx", "b.onnx", "d.npz"}

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.runtime.inputs import given_inputs, input_specs
 from onnxcanon.runtime.sessions import Arrays, Session, open_session
@@ -18,8 +17,6 @@ BATCH = 128
 
 HELD = 1 << 28
 """Bytes that the values of one batch may take."""
-
-ALL = 1 << 62
 
 Floats = NDArray[np.float64]
 
@@ -40,14 +37,10 @@ def watched(
             stack.enter_context(open_session(model, device=device, optimize=True, extra_outputs=inner))
             for model in models
         ]
-        first = given_inputs(specs, data, 1, 1)
-        if not first:
-            raise OnnxcanonError(
-                f"{models[0].name}: the data holds fewer examples than the model takes at a time"
-            )
-        held = sum(array.nbytes for array in _values(sessions[0], first[0], inner).values())
+        first = given_inputs(specs, data, 1, 1)[0]
+        held = sum(array.nbytes for array in _values(sessions[0], first, inner).values())
         size = min(BATCH, max(1, HELD // max(held, 1)))
-        for inputs in given_inputs(specs, data, size, ALL):
+        for inputs in given_inputs(specs, data, size):
             yield [{**inputs, **_values(session, inputs, inner)} for session in sessions]
 
 

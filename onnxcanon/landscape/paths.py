@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.canonical.sites import Floats
+from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.spheres import Spheres, angles, spheres, unit_scale, wide
 from onnxcanon.merging.averaging import average, averaged_names
 from onnxcanon.model import Model
@@ -47,10 +48,10 @@ def path(kind: str, a: Model, b: Model, group: Symmetry | None = None) -> Path:
         group: the symmetry of `a`, if it is known.
 
     Raises:
-        ValueError: there is no such kind.
+        OnnxcanonError: there is no such kind.
     """
     if kind not in PATHS:
-        raise ValueError(f"'{kind}' is none of {', '.join(PATHS)}")
+        raise OnnxcanonError(f"there is no path '{kind}'; choose from {', '.join(PATHS)}")
     if kind == LINEAR:
         return partial(_straight, (held(a), held(b)))
     return _geodesic(a, b, group or symmetry(a))
