@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.alignment.gaps import wide
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.paths import held
-from onnxcanon.landscape.spheres import unit_scale, wide
+from onnxcanon.landscape.spheres import unit_scale
 from onnxcanon.landscape.weights import learned
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
