@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import onnx
@@ -65,7 +66,7 @@ def align(
 
     first, second = load(reference), load(model)
     known = _given(first, data, labels)
-    return bring(
+    found = bring(
         first,
         second,
         method=method,
@@ -77,6 +78,7 @@ def align(
         seed=seed,
         progress=progress,
     )
+    return replace(found, model=found.model.guarding(first, second))
 
 
 def merge(
@@ -131,7 +133,7 @@ def merge(
 
     if isinstance(models, str | os.PathLike | onnx.ModelProto | Model):
         models = [models]
-    opened = [load(model) for model in models]
+    loaded = opened = [load(model) for model in models]
     if not opened:
         raise OnnxcanonError("there is nothing to average; name a model or more")
     if normalize:
@@ -139,7 +141,7 @@ def merge(
 
         opened = normalized(opened, _known(opened[0], sizes))
     known = _given(opened[0], data, labels)
-    return average(
+    found = average(
         opened,
         weights=weights,
         align=align,
@@ -152,3 +154,4 @@ def merge(
         seed=seed,
         progress=progress,
     )
+    return found if found.model is None else replace(found, model=found.model.guarding(*loaded))
