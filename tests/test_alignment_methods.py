@@ -429,6 +429,8 @@ def test_annealing_of_models_that_take_a_fixed_number(monkeypatch: pytest.Monkey
     found = [align(a, b, method="annealing", data=noise(rows, 5), **CPU).model for rows in (50, 48)]
     assert oc.verify(b, found[0], **CPU).same
     assert contents(found[0]) == contents(found[1])
+    with pytest.raises(OnnxcanonError, match="give a number for each example"):
+        align(a, b, method="annealing", data={**noise(48, 5), "y": np.array(3)}, **CPU)
     with pytest.raises(OnnxcanonError, match="says nothing of single examples"):
         align(*pair_of("", "ReduceSum <keepdims = 0>"), method="annealing", data=noise(48, 5), **CPU)
 

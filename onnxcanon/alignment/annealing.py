@@ -28,7 +28,7 @@ from onnxcanon.alignment.weights import Matching, searched
 from onnxcanon.comparison.unlike import AVERAGED
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.runtime.evaluation import LABELS, Judge
+from onnxcanon.runtime.evaluation import LABELS, Judge, labels_of
 from onnxcanon.runtime.sessions import Arrays, Port, Session, session_options, start
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.group import Orbit
@@ -304,7 +304,7 @@ def _labelled(frame: Frame, data: Mapping[str, np.ndarray], device: str) -> Mapp
 
 def _some(data: Mapping[str, np.ndarray], rng: np.random.Generator) -> Arrays:
     """Some examples of the data."""
-    count = len(data[LABELS])
+    count = len(labels_of(data))
     chosen = np.sort(rng.permutation(count)[:EXAMPLES])
     return {
         name: np.asarray(array)[chosen] if np.ndim(array) and len(array) == count else np.asarray(array)

@@ -105,7 +105,7 @@ def evaluate(
         OnnxcanonError: the data has no labels, or does not fit the models.
         RuntimeUnavailableError: a model does not run.
     """
-    labels = _labels(data)
+    labels = labels_of(data)
     say = progress or (lambda _: None)
     classes = labels.dtype.kind in "iub"
     with ExitStack() as stack:
@@ -154,7 +154,7 @@ class Evaluator:
         batch: int = 256,
         device: str = "auto",
     ) -> None:
-        self.data, self.labels = data, _labels(data)
+        self.data, self.labels = data, labels_of(data)
         self.output, self.batch = output, batch
         self._swap = Swap(model, device=device, optimize=True)
         self._first: _Runner | None = None
@@ -202,7 +202,7 @@ class Judge:
         output: str | None = None,
         batch: int = 256,
     ) -> None:
-        self.data, self.labels, self.batch = data, _labels(data), batch
+        self.data, self.labels, self.batch = data, labels_of(data), batch
         self._runner = _runner(model, session, output, self.labels)
 
     def __call__(self) -> Evaluation:
@@ -218,8 +218,12 @@ class Judge:
         return self._runner.evaluation()
 
 
-def _labels(data: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The labels among the data."""
+def labels_of(data: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The labels among the data.
+
+    Raises:
+        OnnxcanonError: there are none, or they are no list of numbers.
+    """
     if LABELS not in data:
         raise OnnxcanonError(f"the data has no labels; name them {LABELS!r}: it holds {', '.join(data)}")
     labels = np.asarray(data[LABELS])
