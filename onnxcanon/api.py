@@ -46,6 +46,7 @@ __all__ = [
 
 ModelSource = str | os.PathLike[str] | onnx.ModelProto | Model
 Data = Mapping[str, np.ndarray] | str | os.PathLike[str]
+Labels = str | os.PathLike[str] | np.ndarray
 Progress = Callable[[str], None]
 
 KINDS = ("permute", "scale", "sign")
@@ -240,7 +241,7 @@ def canonicalize(
     from onnxcanon.canonical import canonicalize as choose
 
     original = load(model)
-    arrays = _arrays(data)
+    arrays = _given(original, data)
     known = _known(original, sizes)
     found = choose(
         original,
@@ -360,7 +361,7 @@ def compare(
         sizes=_known(first, sizes),
         device=device,
         seed=seed,
-        data=_arrays(data),
+        data=_given(first, data),
         progress=progress,
     )
 
@@ -393,7 +394,13 @@ def verify(
         RuntimeUnavailableError: onnxruntime cannot run a model.
     """
     first, second = load(a), load(b)
-    options = {"device": device, "seed": seed, "data": _arrays(data), "rtol": rtol, "progress": progress}
+    options = {
+        "device": device,
+        "seed": seed,
+        "data": _given(first, data),
+        "rtol": rtol,
+        "progress": progress,
+    }
     return _verify(first, second, _known(first, sizes), **options)
 
 
@@ -401,7 +408,7 @@ def evaluate(
     models: ModelSource | Sequence[ModelSource],
     data: Data,
     *,
-    labels: str | os.PathLike[str] | np.ndarray | None = None,
+    labels: Labels | None = None,
     ensemble: bool = False,
     output: str | None = None,
     batch: int = 256,
@@ -524,10 +531,15 @@ def _known(model: Model, sizes: Mapping[str, int] | None) -> dict[str, int] | No
     return dict(sizes)
 
 
-def _labelled(
-    model: Model, data: Data, labels: str | os.PathLike[str] | np.ndarray | None
-) -> Mapping[str, np.ndarray]:
-    """Inputs by name with the labels beside them."""
+def _given(model: Model, data: Data | None, labels: Labels | None = None) -> Mapping[str, np.ndarray] | None:
+    """The same where data may be left out."""
+    if data is None and labels is not None:
+        raise OnnxcanonError("labels say nothing without data; give inputs as well")
+    return None if data is None else _labelled(model, data, labels)
+
+
+def _labelled(model: Model, data: Data, labels: Labels | None = None) -> Mapping[str, np.ndarray]:
+    """Inputs by name, from a file of them or of the only one, with the labels beside them."""
     from onnxcanon.runtime.inputs import input_specs
 
     if not isinstance(data, Mapping) and os.fspath(data).endswith(".npy"):
@@ -538,7 +550,7 @@ def _labelled(
                 " write an .npz file"
             )
         data = {names[0]: _mapped(data)}
-    known = dict(_arrays(data) or {})
+    known = dict(_arrays(data))
     if labels is not None:
         known["y"] = labels if isinstance(labels, np.ndarray) else _mapped(labels)
     return known
@@ -548,16 +560,19 @@ def _mapped(path: str | os.PathLike[str]) -> np.ndarray:
     """An array in a file of its own, memory-mapped."""
     name = os.fspath(path)
     try:
-        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("it holds several arrays")
+        return array
     except OSError as error:
         raise OnnxcanonError(f"{name}: {error.strerror or error}; name an .npy file") from error
     except (ValueError, EOFError, TypeError) as error:
         raise OnnxcanonError(f"{name}: not an .npy file of numbers; write one by numpy.save") from error
 
 
-def _arrays(data: Data | None) -> Mapping[str, np.ndarray] | None:
+def _arrays(data: Data) -> Mapping[str, np.ndarray]:
     """Inputs by name; an .npz file is read without pickles."""
-    if data is None or isinstance(data, Mapping):
+    if isinstance(data, Mapping):
         return data
     name = os.fspath(data)
     try:

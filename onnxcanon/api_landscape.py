@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from onnxcanon.api import Data, ModelSource, Progress, _arrays, _known, _labelled
+from onnxcanon.api import Data, Labels, ModelSource, Progress, _given, _known, _labelled
 from onnxcanon.model import load
 
 if TYPE_CHECKING:
@@ -17,8 +14,6 @@ if TYPE_CHECKING:
     from onnxcanon.landscape.flatness import Flatness
 
 __all__ = ["barrier", "distance", "flatness"]
-
-Labels = str | os.PathLike[str] | np.ndarray
 
 
 def barrier(
@@ -61,9 +56,9 @@ def barrier(
 
     Raises:
         ModelError: a model cannot be read.
-        OnnxcanonError: the models have different structures, or the data does not fit.
+        OnnxcanonError: the models have different structures, the data does not fit, there is no such path,
+            alignment or repair, or there are fewer than two points.
         RuntimeUnavailableError: onnxruntime cannot run a model.
-        ValueError: there is no such path or alignment, or fewer than two points.
     """
     from onnxcanon.landscape.barrier import barrier as measure
 
@@ -76,7 +71,7 @@ def barrier(
         points=points,
         method=align,
         repair=repair,
-        repair_data=None if repair_data is None else _labelled(first, repair_data, None),
+        repair_data=_given(first, repair_data),
         output=output,
         batch=batch,
         sizes=_known(first, sizes),
@@ -117,9 +112,8 @@ def flatness(
 
     Raises:
         ModelError: the model cannot be read.
-        OnnxcanonError: the data does not fit.
+        OnnxcanonError: the data does not fit, a strength is negative, or there are fewer than two draws.
         RuntimeUnavailableError: onnxruntime cannot run the model.
-        ValueError: a strength is negative, or there are fewer than two draws.
     """
     from onnxcanon.landscape.flatness import SIGMAS
     from onnxcanon.landscape.flatness import flatness as measure
@@ -162,8 +156,8 @@ def distance(
 
     Raises:
         ModelError: a model cannot be read.
-        OnnxcanonError: the models have different structures, or there is only one.
-        ValueError: there is no such alignment.
+        OnnxcanonError: the models have different structures, there is only one, there is no such alignment,
+            or the data it needs is missing.
     """
     from onnxcanon.landscape.distance import distance as measure
 
@@ -172,7 +166,7 @@ def distance(
     return measure(
         opened,
         method=align,
-        data=_arrays(data),
+        data=_given(opened[0], data) if opened else None,
         sizes=known,
         device=device,
         seed=seed,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 
-from onnxcanon.api import Data, ModelSource, Progress, _known, _labelled
+from onnxcanon.api import Data, Labels, ModelSource, Progress, _given, _known
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model, load
 
@@ -27,7 +27,7 @@ def align(
     method: str = "weights",
     scale: str = "nearest",
     data: Data | None = None,
-    labels: str | os.PathLike[str] | np.ndarray | None = None,
+    labels: Labels | None = None,
     sizes: Mapping[str, int] | None = None,
     normalize: bool = False,
     device: str = "auto",
@@ -65,8 +65,8 @@ def align(
     from onnxcanon.alignment import align as bring
 
     first, second = load(reference), load(model)
-    known = None if data is None else _labelled(first, data, labels)
-    return bring(
+    known = _given(first, data, labels)
+    found = bring(
         first,
         second,
         method=method,
@@ -78,6 +78,7 @@ def align(
         seed=seed,
         progress=progress,
     )
+    return replace(found, model=found.model.guarding(first, second))
 
 
 def merge(
@@ -88,7 +89,7 @@ def merge(
     to: str = "reference",
     repair: str = "none",
     data: Data | None = None,
-    labels: str | os.PathLike[str] | np.ndarray | None = None,
+    labels: Labels | None = None,
     sizes: Mapping[str, int] | None = None,
     normalize: bool = False,
     verify: bool = True,
@@ -132,17 +133,15 @@ def merge(
 
     if isinstance(models, str | os.PathLike | onnx.ModelProto | Model):
         models = [models]
-    opened = [load(model) for model in models]
+    loaded = opened = [load(model) for model in models]
     if not opened:
         raise OnnxcanonError("there is nothing to average; name a model or more")
-    if labels is not None and data is None:
-        raise OnnxcanonError("labels say nothing without data; give inputs as well")
     if normalize:
         from onnxcanon.alignment import normalized
 
         opened = normalized(opened, _known(opened[0], sizes))
-    known = None if data is None else _labelled(opened[0], data, labels)
-    return average(
+    known = _given(opened[0], data, labels)
+    found = average(
         opened,
         weights=weights,
         align=align,
@@ -155,3 +154,4 @@ def merge(
         seed=seed,
         progress=progress,
     )
+    return found if found.model is None else replace(found, model=found.model.guarding(*loaded))

@@ -62,6 +62,7 @@ class Model:
         self._source = source
         self._mappings = mappings
         self._new: dict[str, Replacement] = {}
+        self._guarded: tuple[Model, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Model {self.name}: {len(self._source.tensors)} tensors, {self.serialized_size()} bytes>"
@@ -163,6 +164,13 @@ class Model:
         twin._new = {**self._new, **new}
         return twin
 
+    def guarding(self, *others: Model) -> Model:
+        """The same model, made with the help of others: `save` will not replace what they are read from
+        either."""
+        twin = copy.copy(self)
+        twin._guarded = (*self._guarded, *others)
+        return twin
+
     def drop_pages(self, last: np.ndarray) -> None:
         """Give back the memory that tensors read so far are mapped to, if the last one was large; they are
         read again from the file when they are touched."""
@@ -215,8 +223,8 @@ class Model:
             overwrite: Whether an existing file may be replaced.
 
         Raises:
-            ModelError: If it cannot be written, would destroy a file this model is read from, or a
-                replacement has another shape or type.
+            ModelError: If it cannot be written, would destroy a file this model is read from, or one that it
+                guards, or a replacement has another shape or type.
         """
         target = Path(path)
         with blame(str(target)), Staging() as staging:
@@ -248,9 +256,11 @@ class Model:
             raise Refusal(f"{target.name} is not a regular file", "name a new file")
         if not overwrite:
             raise Refusal(f"{target.name} exists", "choose another name")
-        in_place = self.path is not None and same_file(self.path, beside or target)
-        if not in_place and any(same_file(path, target) for path in self._mappings.paths):
-            raise Refusal(f"{target.name} holds data of the model being saved", "choose another name")
+        for one in (self, *self._guarded):
+            in_place = one.path is not None and same_file(one.path, beside or target)
+            if not in_place and any(same_file(path, target) for path in one._mappings.paths):
+                whose = "the model being saved" if one is self else one.name
+                raise Refusal(f"{target.name} holds data of {whose}", "choose another name")
 
     def _lookup(self, name: str) -> Tensor:
         try:

@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 import onnxcanon as oc
 from onnxcanon.alignment import METHODS, align, annealing, functional
-from onnxcanon.alignment.activations import by_activations
+from onnxcanon.alignment.activations import STILL, by_activations
 from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.functional import _patches, _root
@@ -24,7 +24,7 @@ from onnxcanon.merging.averaging import average, spelled_as
 from onnxcanon.model import Model, load
 from onnxcanon.runtime.evaluation import evaluate
 from onnxcanon.runtime.sessions import run
-from tests.examples import Array, attention, build, experts, layers, network, theta_of
+from tests.examples import Array, attention, build, contents, experts, layers, network, theta_of
 from tests.merge_models import images, residual
 from tests.shared import ROOT, SHIPPED, TWINS, each
 
@@ -141,6 +141,15 @@ def test_models_cannot_be_run_without_data(method: str) -> None:
             align(a, b, method=method, data=data, **CPU)
     with pytest.raises(OnnxcanonError, match="no values for input 'x'"):
         align(a, b, method=method, data={"z": np.zeros((3, 5), np.float32)}, **CPU)
+    with pytest.raises(OnnxcanonError, match="the data holds 0 examples"):
+        align(a, b, method=method, data=noise(0, 5), **CPU)
+
+
+def test_inputs_of_a_layer_have_to_be_finite() -> None:
+    a, b, data = pair("tanh")
+    data["x"][3, 2] = np.nan
+    with pytest.raises(OnnxcanonError, match="the value 'x' is not finite"):
+        align(a, b, method="functional", data=data, **CPU)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -200,6 +209,18 @@ def test_units_correlate_as_much_as_any_order_lets_them(activation: str) -> None
     gain = np.abs(table) if activation == "Tanh" else table
     best = max(sum(gain[i, j] for i, j in enumerate(order)) for order in permutations(range(6)))
     assert np.trace(correlation(one, after)) == pytest.approx(best, abs=1e-4)
+
+
+def test_what_is_not_finite_has_no_correlation() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 50))
+    x[1, 7] = np.inf
+    found = Covariance(3)
+    for part in np.split(x, [20], 1):
+        found.add(part, part)
+    expected = np.corrcoef(x[[0, 2]])
+    np.testing.assert_allclose(found.correlation(STILL)[np.ix_([0, 2], [0, 2])], expected, atol=1e-6)
+    assert not found.correlation(STILL)[1].any()
+    assert not found.correlation(STILL)[:, 1].any()
 
 
 def test_units_that_the_data_leaves_constant_are_placed_by_their_weights() -> None:
@@ -384,6 +405,34 @@ def test_annealing_moves_no_input_that_is_as_long_as_the_data(monkeypatch: pytes
     a, b = (network(layers(5, 12, 9, 3, seed=seed), "Tanh") for seed in (0, 1))
     found = align(a, b, method="annealing", data=noise(12, 5), **CPU)
     assert oc.verify(b, found.model, **CPU).same
+
+
+def test_annealing_of_models_that_take_a_fixed_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without labels it looks at the whole sets that the data holds; a number for all is no label."""
+    few(monkeypatch)
+    text = """fixed (float[16, 5] x) => (float[SHAPE] y) {
+        a = MatMul(x, u)
+        h = Tanh(a)
+        b = MatMul(h, v)
+        y = LAST(b)
+    }"""
+
+    def pair_of(shape: str, last: str) -> list[Model]:
+        made = []
+        for seed in (0, 1):
+            rng = np.random.default_rng(seed)
+            tensors = {n: rng.normal(size=s).astype(np.float32) for n, s in (("u", (5, 9)), ("v", (9, 3)))}
+            made.append(build(text.replace("SHAPE", shape).replace("LAST", last), tensors))
+        return made
+
+    a, b = pair_of("16, 3", "Identity")
+    found = [align(a, b, method="annealing", data=noise(rows, 5), **CPU).model for rows in (50, 48)]
+    assert oc.verify(b, found[0], **CPU).same
+    assert contents(found[0]) == contents(found[1])
+    with pytest.raises(OnnxcanonError, match="give a number for each example"):
+        align(a, b, method="annealing", data={**noise(48, 5), "y": np.array(3)}, **CPU)
+    with pytest.raises(OnnxcanonError, match="says nothing of single examples"):
+        align(*pair_of("", "ReduceSum <keepdims = 0>"), method="annealing", data=noise(48, 5), **CPU)
 
 
 def test_an_exchange_of_rows_is_what_the_group_makes_of_it() -> None:

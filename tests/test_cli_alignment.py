@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -54,6 +55,10 @@ def test_json_says_what_was_done(tmp_path: Path) -> None:
         (["-o", "a.onnx", "--normalize", "--transform", "t"], "normal form"),
         (["-o", "a.onnx", "--method", "guessing"], "guessing"),
         (["-o", "a.onnx", "--data", "missing.npz"], "missing.npz"),
+        (["-o", "a.onnx", "--data", "a.onnx"], "is the data"),
+        (["-o", "a.onnx", "--labels", "a.onnx"], "is the labels"),
+        (["-o", "a.onnx", "--transform", "t.npz", "--data", "t.npz"], "is the data"),
+        (["-o", "a.onnx", "--labels", "y.npy"], "give inputs"),
     ],
 )
 def test_misuse_is_one_line_and_nothing_is_written(tmp_path: Path, words: list[str], told: str) -> None:
@@ -62,6 +67,16 @@ def test_misuse_is_one_line_and_nothing_is_written(tmp_path: Path, words: list[s
     assert status == 2
     assert told in complaint
     assert not any(tmp_path.iterdir())
+
+
+def test_data_may_be_a_file_of_the_only_input(tmp_path: Path) -> None:
+    with np.load(ROOT / "models" / "digits_eval.npz") as file:
+        np.save(tmp_path / "x.npy", file["x"][:64])
+    words = ["--method", "activations", "--data", tmp_path / "x.npy"]
+    status, told, _ = call("align", ONE, OTHER, "-o", tmp_path / "a.onnx", *words)
+    assert status == 0
+    assert "compared in 2 runs" in told
+    assert call("distance", ONE, OTHER, "--align", *words[1:])[0] == 0
 
 
 def test_in_place_moves_the_model_and_keeps_its_function(tmp_path: Path) -> None:

@@ -82,6 +82,8 @@ def test_a_plot_that_cannot_be_drawn_is_refused_before_any_work(
 ) -> None:
     assert "end its name with" in barrier(shell, "--plot", "curve.docx").complaint
     assert "is the data" in barrier(shell, "--plot", DATA).complaint
+    other = barrier(shell, "--repair-data", "c.png", "--plot", "c.png")
+    assert "is the repair's data" in other.complaint
     monkeypatch.setattr(plotting, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
     found = barrier(shell, "--plot", "curve.png")
     assert found.status == 2
@@ -123,6 +125,7 @@ def test_what_does_not_fit_is_one_line_and_2(shell: Shell) -> None:  # noqa: F81
         (("barrier", A, B, "--data", DATA, "--points", "1"), "--points"),
         (("flatness", A, "--data", "bare.npz"), "no labels"),
         (("flatness", A, "--data", DATA, "--sigma", "-1"), "--sigma"),
+        (("flatness", A, "--data", DATA, "--sigma", "nan"), "finite strength"),
         (("distance", A), "two or more"),
         (("distance", A, OTHER), str(OTHER)),
     ):

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 import onnxcanon as oc
@@ -99,9 +100,30 @@ def test_nothing_is_written_over_an_input(shell: Shell, mode: str) -> None:  # n
     assert {path.name: path.read_bytes() for path in shell.folder.iterdir()} == before
 
 
+@pytest.mark.parametrize("out", ["w0.bin", "w1.bin", "m.onnx"])
+@pytest.mark.parametrize("verb", ["merge", "align"])
+def test_external_data_of_an_input_is_an_input(shell: Shell, verb: str, out: str) -> None:  # noqa: F811
+    for seed, location in ((0, "w0.bin"), (1, "w1.bin"), (2, "m.onnx.data")):
+        proto = network(layers(8, 16, 3, seed=seed)).to_proto()
+        onnx.save(proto, f"{seed}.onnx", save_as_external_data=True, location=location, size_threshold=0)
+    models = ["0.onnx", "2.onnx"] if out == "m.onnx" else ["0.onnx", "1.onnx"]
+    before = {path.name: path.read_bytes() for path in shell.folder.iterdir()}
+    for options in ([], ["--normalize"]):
+        order = models[::-1] if options else models
+        told = shell(verb, *order, "-o", out, *options, *CPU)
+        if told.status == 0:  # the normal form is one file: it needs no m.onnx.data
+            assert (out, bool(options)) == ("m.onnx", True)
+            Path(out).unlink()
+        else:
+            assert told.status == 2
+            assert "holds data of" in told.complaint
+        assert {path.name: path.read_bytes() for path in shell.folder.iterdir()} == before
+
+
 def test_misuse_is_one_line(shell: Shell) -> None:  # noqa: F811
     network(layers(8, 16, 3)).save("a.onnx")
     network(layers(8, 32, 3)).save("b.onnx")
+    np.savez("d.npz", x=np.zeros((0, 8), np.float32))
     for args, cause in (
         (["a.onnx"], "Missing option '-o'"),
         (["-o", "m.onnx"], "Missing argument 'MODEL...'"),
@@ -112,8 +134,9 @@ def test_misuse_is_one_line(shell: Shell) -> None:  # noqa: F811
         (["a.onnx", "-o", "m.onnx", "--align", "magic"], "no alignment 'magic'"),
         (["a.onnx", "-o", "m.onnx", "--repair", "rescale"], "give --data"),
         (["a.onnx", "-o", "none/m.onnx"], "there is no folder none"),
+        (["a.onnx", "-o", "m.onnx", "--repair", "rescale", "--data", "d.npz"], "the data holds 0 examples"),
     ):
         told = shell("merge", *args)
         assert told.status == 2, args
         assert cause in told.complaint
-        assert shell.files == {"a.onnx", "b.onnx"}
+        assert shell.files == {"a.onnx", "b.onnx", "d.npz"}

@@ -163,6 +163,11 @@ def test_arrays_in_files_of_their_own(tmp_path: Path) -> None:
         (lambda d: d.update(y=np.zeros((ROWS, 2))), "the labels"),
         (lambda d: d.pop("x"), "no values for input"),
         (lambda d: d.update(x=d["x"][:, :, None]), "the data is"),
+        (lambda d: d.update(y=d["y"][:-1]), "as long as the 36 labels: 'x' "),
+        (lambda d: d.update(x=d["x"][:-1]), "as long as the 37 labels: 'x' "),
+        (lambda d: d.update(y=d["y"][0]), "a number for each example"),
+        (lambda d: d.update(y=d["y"].astype(str)), "a number for each example"),
+        (lambda d: d.update(x=d["x"][:0], y=d["y"][:0]), "a number for each example"),
     ],
 )
 def test_data_that_does_not_fit(change: Any, cause: str) -> None:

@@ -254,7 +254,7 @@ def test_every_point_is_repaired(pair: tuple[Path, ...]) -> None:
 
 
 def test_an_unknown_repair_is_refused() -> None:
-    with pytest.raises(ValueError, match="repairs"):
+    with pytest.raises(OnnxcanonError, match="no repair 'hope'"):
         oc.barrier(*PAIRS[0], data(), repair="hope", **CPU)
 
 
@@ -286,11 +286,15 @@ def test_no_path_leads_through_integers_or_to_another_structure() -> None:
 
 def test_choices_that_there_are_not() -> None:
     a, b = PAIRS[0]
-    for wrong in ({"path": "crooked"}, {"align": "magic"}, {"points": 1}):
-        with pytest.raises(ValueError, match="paths are"):
+    for wrong, cause in (
+        ({"path": "crooked"}, "no path 'crooked'; choose from linear"),
+        ({"align": "magic"}, "no alignment 'magic'; choose from weights"),
+        ({"points": 1}, "two points or more"),
+    ):
+        with pytest.raises(OnnxcanonError, match=cause):
             oc.barrier(a, b, data(), **CPU, **wrong)  # type: ignore[arg-type]
-    for wrong in ({"sigmas": [-1.0]}, {"draws": 1}):
-        with pytest.raises(ValueError, match="strengths"):
+    for wrong in ({"sigmas": [-1.0]}, {"sigmas": [np.nan]}, {"draws": 1}):
+        with pytest.raises(OnnxcanonError, match="strength of 0 or more"):
             oc.flatness(a, data(), **CPU, **wrong)  # type: ignore[arg-type]
 
 

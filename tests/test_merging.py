@@ -148,6 +148,28 @@ def test_a_universe_starts_from_the_best_reference(
     assert found == pytest.approx([min(stars)] * 4, rel=1e-9)
 
 
+def test_infinite_constants_do_not_keep_models_apart() -> None:
+    """As those of masks: what is equal has no distance, and the mean is sought as without them."""
+    text = """net (float[n, 6] x) => (float[n, 3] y) {
+        a = MatMul(x, u)
+        b = Relu(a)
+        c = MatMul(b, v)
+        y = Max(c, least)
+    }"""
+    found = {}
+    for least in (-np.inf, -1e3):
+        models = []
+        for seed in range(4):
+            rng = np.random.default_rng(seed)
+            tensors = {n: rng.normal(size=s).astype(np.float32) for n, s in (("u", (6, 12)), ("v", (12, 3)))}
+            models.append(build(text, {**tensors, "least": np.full(3, least, np.float32)}))
+        for to in (REFERENCE, "mean"):
+            found[to, least] = [one.distance for one in oc.merge(models, to=to, **CPU).alignments]
+    assert found["mean", -np.inf] == found["mean", -1e3]
+    assert found["mean", -np.inf] != found[REFERENCE, -np.inf]
+    assert np.isfinite(found["mean", -np.inf]).all()
+
+
 def test_names_and_metadata_are_those_of_the_first(tmp_path: Path) -> None:
     first = network(layers(8, 16, 3))
     renamed = onnx.ModelProto.FromString(

@@ -165,6 +165,15 @@ def test_weights_live_as_long_as_the_session() -> None:
     assert noise
 
 
+def test_weights_may_lie_in_memory_in_any_order() -> None:
+    model = mlp()
+    given = feeds(model)
+    turned = {n: np.asfortranarray(model.tensor(n)) for n in Swap(model).given}
+    swapped = Swap(model, device="cpu").open(model.with_tensors(turned))
+    with swapped as session, open_session(model, device="cpu") as fresh:
+        assert outputs(session, given) == outputs(fresh, given)
+
+
 def test_an_evaluator_finds_what_evaluation_finds() -> None:
     model = load(ROOT / "models" / "digits_resnet_seed0.onnx")
     with np.load(ROOT / "models" / "digits_eval.npz") as file:

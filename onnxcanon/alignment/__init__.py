@@ -18,9 +18,11 @@ from onnxcanon.alignment.annealing import by_annealing
 from onnxcanon.alignment.cosine import by_cosine
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.functional import by_functional
+from onnxcanon.alignment.gaps import root_mean_square
 from onnxcanon.alignment.given import Found, Given
 from onnxcanon.alignment.weights import by_weights
 from onnxcanon.comparison.correspondence import Pair
+from onnxcanon.comparison.unlike import AVERAGED
 from onnxcanon.comparison.verdict import common_sizes
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
@@ -131,8 +133,11 @@ def align(
     found = _METHODS[method](frame, Given(data, seed, device, say))
     transform = frame.element(found.element, nearest=scale == NEAREST)
     moved = transform.apply(model)
-    distances = _distance(frame, model), _distance(frame, moved)
-    return Alignment(moved, transform, reference, frame.pairs, frame.ours, method, distances, found.notes)
+    weights = [pair for pair in frame.pairs if reference.tensor_info(pair[0])[1] in AVERAGED]
+    before, after = (root_mean_square(reference, one, weights) for one in (model, moved))
+    return Alignment(
+        moved, transform, reference, frame.pairs, frame.ours, method, (before, after), found.notes
+    )
 
 
 def normalized(models: Sequence[Model], sizes: dict[str, int] | None = None) -> list[Model]:
@@ -149,15 +154,3 @@ def normalized(models: Sequence[Model], sizes: dict[str, int] | None = None) -> 
         if form.incomplete:
             raise OnnxcanonError(f"{form.original.name}: its graph has no normal form: {form.incomplete}")
     return [form.model for form in forms]
-
-
-def _distance(frame: Frame, model: Model) -> float:
-    """The root mean square difference of corresponding floating tensors."""
-    total, count = 0.0, 0
-    for name, counterpart in frame.pairs:
-        ours = frame.reference.tensor(name)
-        if ours.dtype.kind in "fV" and ours.size:
-            with np.errstate(invalid="ignore"):
-                apart = np.nan_to_num(ours.astype(np.float64) - model.tensor(counterpart).astype(np.float64))
-            total, count = total + float((apart**2).sum()), count + apart.size
-    return float(np.sqrt(total / max(count, 1)))

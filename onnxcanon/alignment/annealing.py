@@ -26,8 +26,9 @@ from onnxcanon.alignment.given import Found, Given
 from onnxcanon.alignment.watching import watched
 from onnxcanon.alignment.weights import Matching, searched
 from onnxcanon.comparison.unlike import AVERAGED
+from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.runtime.evaluation import LABELS, Judge
+from onnxcanon.runtime.evaluation import LABELS, Judge, labels_of
 from onnxcanon.runtime.sessions import Arrays, Port, Session, session_options, start
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.group import Orbit
@@ -290,12 +291,20 @@ def _labelled(frame: Frame, data: Mapping[str, np.ndarray], device: str) -> Mapp
         (ours[output] + theirs[output]) / 2.0
         for ours, theirs in watched(frame.models, [output], data, device=device)
     ]
-    return {**data, LABELS: np.concatenate(means)}
+    if not means[0].ndim:
+        raise OnnxcanonError(f"{frame.reference.name}: output '{output}' says nothing of single examples")
+    labels = np.concatenate(means)
+    names = {value.name for value in frame.reference.ir.graph.inputs}
+    inputs = {name: np.asarray(array) for name, array in data.items() if name in names}
+    rows = max((len(array) for array in inputs.values() if array.ndim), default=0)
+    # What fills no whole set, where the model takes a fixed number of examples, has not run.
+    ran = {n: a[: len(labels)] if a.ndim and len(a) == rows else a for n, a in inputs.items()}
+    return {**ran, LABELS: labels}
 
 
 def _some(data: Mapping[str, np.ndarray], rng: np.random.Generator) -> Arrays:
     """Some examples of the data."""
-    count = len(data[LABELS])
+    count = len(labels_of(data))
     chosen = np.sort(rng.permutation(count)[:EXAMPLES])
     return {
         name: np.asarray(array)[chosen] if np.ndim(array) and len(array) == count else np.asarray(array)

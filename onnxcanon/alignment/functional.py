@@ -26,6 +26,7 @@ from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.given import Found, Given
 from onnxcanon.alignment.layers import Features, in_order
 from onnxcanon.alignment.watching import Floats, watched
+from onnxcanon.errors import OnnxcanonError
 from onnxcanon.normalform.engine import attribute
 from onnxcanon.symmetry.analysis import Symmetry
 
@@ -84,7 +85,7 @@ def by_functional(frame: Frame, given: Given) -> Found:
     """The element under which units differ least on the data, layer by layer.
 
     Raises:
-        OnnxcanonError: there is no data, or it does not fit.
+        OnnxcanonError: there is no data, it does not fit, or makes the inputs of a layer infinite.
         RuntimeUnavailableError: a model does not run.
     """
     data = given.inputs("functional")
@@ -181,6 +182,11 @@ def _moments(models: Sequence[Any], layers: Sequence[Layer], data: Any, device: 
                 x = layer.inputs(values[layer.value])
                 x = np.concatenate([x, np.ones((*x.shape[:2], 1))], -1)
                 sums[k][side] = sums[k][side] + x.transpose(0, 2, 1) @ x
+                if not np.isfinite(sums[k][side]).all():
+                    raise OnnxcanonError(
+                        f"{models[side].name}: on this data the value '{layer.value}' is not finite; give"
+                        " other data"
+                    )
             counts[k] += x.shape[1]
     return [[total / max(count, 1) for total in pair] for pair, count in zip(sums, counts, strict=True)]
 

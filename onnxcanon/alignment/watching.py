@@ -8,7 +8,6 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.runtime.inputs import given_inputs, input_specs
 from onnxcanon.runtime.sessions import Arrays, Session, open_session
@@ -18,8 +17,6 @@ BATCH = 128
 
 HELD = 1 << 28
 """Bytes that the values of one batch may take."""
-
-ALL = 1 << 62
 
 Floats = NDArray[np.float64]
 
@@ -40,14 +37,10 @@ def watched(
             stack.enter_context(open_session(model, device=device, optimize=True, extra_outputs=inner))
             for model in models
         ]
-        first = given_inputs(specs, data, 1, 1)
-        if not first:
-            raise OnnxcanonError(
-                f"{models[0].name}: the data holds fewer examples than the model takes at a time"
-            )
-        held = sum(array.nbytes for array in _values(sessions[0], first[0], inner).values())
+        first = given_inputs(specs, data, 1, 1)[0]
+        held = sum(array.nbytes for array in _values(sessions[0], first, inner).values())
         size = min(BATCH, max(1, HELD // max(held, 1)))
-        for inputs in given_inputs(specs, data, size, ALL):
+        for inputs in given_inputs(specs, data, size):
             yield [{**inputs, **_values(session, inputs, inner)} for session in sessions]
 
 
@@ -77,19 +70,21 @@ class Covariance:
         if not new:
             return
         wide = [side.astype(np.float64) for side in (ours, theirs)]
-        means = np.stack([side.mean(1) for side in wide])
-        one, other = (side - mean[:, None] for side, mean in zip(wide, means, strict=True))
         total = self.count + new
-        apart, share = means - self.means, self.count * new / total
-        self.products += one.astype(np.float32) @ other.astype(np.float32).T + share * np.outer(*apart)
-        self.squares += np.stack([(one**2).sum(1), (other**2).sum(1)]) + share * apart**2
-        self.means += apart * (new / total)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is not finite has no correlation
+            means = np.stack([side.mean(1) for side in wide])
+            one, other = (side - mean[:, None] for side, mean in zip(wide, means, strict=True))
+            apart, share = means - self.means, self.count * new / total
+            self.products += one.astype(np.float32) @ other.astype(np.float32).T + share * np.outer(*apart)
+            self.squares += np.stack([(one**2).sum(1), (other**2).sum(1)]) + share * apart**2
+            self.means += apart * (new / total)
         self.count = total
 
     def correlation(self, still: float) -> Floats:
         """The correlation of every unit of ours with every one of theirs, 0 where either deviates by less
-        than the part `still` of its size."""
+        than the part `still` of its size, or is not finite."""
         deviation = np.sqrt(self.squares / max(self.count, 1))
-        moving = deviation > still * (np.abs(self.means) + deviation)
-        factor = np.where(moving, 1 / np.where(moving, deviation, 1.0), 0.0)
-        return np.asarray(self.products / max(self.count, 1) * factor[0][:, None] * factor[1])
+        moving = np.isfinite(deviation) & (deviation > still * (np.abs(self.means) + deviation))
+        products = np.where(moving[0][:, None] & moving[1], self.products / max(self.count, 1), 0.0)
+        inverse = 1 / np.where(moving, deviation, 1.0)
+        return np.asarray(products * inverse[0][:, None] * inverse[1])

@@ -115,7 +115,13 @@ def barrier(
     if plot is not None:
         from onnxcanon.landscape import plotting
 
-        named = {"A": a, "B": b, "the data": data} | ({"the labels": labels} if labels else {})
+        named = {
+            "A": a,
+            "B": b,
+            "the data": data,
+            "the labels": labels,
+            "the repair's data": repair_data,
+        }
         writing.may_be_written(plot, named)
         plotting.may_be_plotted(plot)
     from onnxcanon.api_landscape import barrier as run

@@ -70,7 +70,7 @@ def align(
     Both have one structure; names may differ. OUT is verified against MODEL before it is written.
     """
     target = writing.destination(model, how)
-    inputs = {"the reference": reference, "the input": model}
+    inputs = {"the reference": reference, "the input": model, "the data": how.data, "the labels": labels}
     writing.may_be_written(target, {} if how.in_place else inputs)
     if transform is not None:
         if normalize:
@@ -181,8 +181,7 @@ def merge(
     training need no matching (--align none). Averaging loses variance: --repair gives it back.
     """
     others = {f"the input {model}": model for model in models}
-    named = {what: path for what, path in (("the data", data), ("the labels", labels)) if path is not None}
-    may_be_written(output, {**others, **named})
+    may_be_written(output, {**others, "the data": data, "the labels": labels})
     from onnxcanon.api_merging import merge as run
 
     with progress(as_json or quiet) as say:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,15 +30,18 @@ def destination(model: Path, how: Writing) -> Path:
         return model
     if how.output is None:
         raise _misuse("give -o OUT, or --in-place to write over MODEL")
+    may_be_written(how.output, {"the data": how.data})
     may_be_written(how.output, {"the input": model}, hint="; --in-place writes over it")
     return how.output
 
 
-def may_be_written(target: Path, others: dict[str, Path], hint: str = "") -> None:
+def may_be_written(target: Path, others: Mapping[str, Path | None], hint: str = "") -> None:
     """Refuse, before any work, what would fail after it, and a file that has another part in the call."""
     from onnxcanon.files.storage import same_file
 
     for what, other in others.items():
+        if other is None:
+            continue
         if target.absolute() == other.absolute() or same_file(target, other):
             raise _misuse(f"{target} is {what}; name another file to write{hint}")
     if not target.absolute().parent.is_dir():

@@ -21,6 +21,7 @@ import numpy as np
 
 from onnxcanon.alignment import METHODS, align
 from onnxcanon.canonical.sites import Floats
+from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.paths import LINEAR, PATHS, Path, held, path
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.merging.repair import NONE as NO_REPAIR
@@ -215,12 +216,19 @@ def barrier(
         progress: called with a line before each step that lasts.
 
     Raises:
-        OnnxcanonError: the models have different structures, or the data does not fit.
+        OnnxcanonError: the models have different structures, the data does not fit, there is no such path,
+            method or repair, or there are fewer than two points.
         RuntimeUnavailableError: a model does not run.
-        ValueError: there is no such path or method, or fewer than two points.
     """
-    if kind not in PATHS or method not in ALIGNERS or repair not in REPAIRS or points < 2:
-        raise ValueError(f"paths are {PATHS}, methods {ALIGNERS}, repairs {REPAIRS}, points 2 or more")
+    for what, given, known in (
+        ("path", kind, PATHS),
+        ("alignment", method, ALIGNERS),
+        ("repair", repair, REPAIRS),
+    ):
+        if given not in known:
+            raise OnnxcanonError(f"there is no {what} '{given}'; choose from {', '.join(known)}")
+    if points < 2:
+        raise OnnxcanonError("a path has two ends; give two points or more")
     say = progress or (lambda _: None)
     ends = {"before": spelled_as(a, b)}
     evaluate = Evaluator(a, data, output=output, batch=batch, device=device)

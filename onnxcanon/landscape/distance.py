@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from onnxcanon.alignment import align
+from onnxcanon.alignment.gaps import squared
 from onnxcanon.canonical import canonicalize
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.landscape.spheres import spheres, unit_scale, wide
+from onnxcanon.landscape.spheres import spheres, unit_scale
 from onnxcanon.landscape.weights import learned
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.model import Model
@@ -139,8 +140,4 @@ def distance(
 
 def euclidean(a: Model, b: Model, names: Sequence[str]) -> float:
     """The Euclidean distance of some tensors of two models that share a graph."""
-    total = 0.0
-    for name in names:
-        gap = wide(a.tensor(name)) - wide(b.tensor(name))
-        total += float((np.abs(gap) ** 2).sum())
-    return float(np.sqrt(total))
+    return float(np.sqrt(squared(a, b, [(name, name) for name in names])[0]))

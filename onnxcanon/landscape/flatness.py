@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.alignment.gaps import wide
+from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.paths import held
-from onnxcanon.landscape.spheres import unit_scale, wide
+from onnxcanon.landscape.spheres import unit_scale
 from onnxcanon.landscape.weights import learned
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
@@ -121,12 +123,11 @@ def flatness(
         progress: called with a line before each step that lasts.
 
     Raises:
-        OnnxcanonError: the data does not fit.
+        OnnxcanonError: the data does not fit, a strength is negative, or there are fewer than two draws.
         RuntimeUnavailableError: the model does not run.
-        ValueError: a strength is negative, or there are fewer than two draws.
     """
     if draws < 2 or not all(0 <= sigma < np.inf for sigma in sigmas):
-        raise ValueError("strengths are 0 or more, draws 2 or more")
+        raise OnnxcanonError("noise has a finite strength of 0 or more, and is drawn two times or more")
     say = progress or (lambda _: None)
     group = symmetry(model, sizes)
     normalized = held(unit_scale(model, group).apply(model))
@@ -150,7 +151,8 @@ def _noisy(model: Model, name: str, sigma: float, seed: tuple[int, ...]) -> NDAr
     array = model.tensor(name)
     rng = np.random.default_rng([*seed, zlib.crc32(name.encode())])
     noise = rng.standard_normal(array.shape)
-    return np.asarray(wide(array) * (1 + sigma * noise)).astype(array.dtype)
+    with np.errstate(over="ignore"):  # too much noise for the type is infinite
+        return np.asarray(wide(array) * (1 + sigma * noise)).astype(array.dtype)
 
 
 def _rise(sigma: float, still: Evaluation, found: Sequence[Evaluation]) -> Rise:

@@ -22,8 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.alignment.gaps import wide
 from onnxcanon.canonical.sites import Floats
-from onnxcanon.landscape.spheres import Spheres, angles, spheres, unit_scale, wide
+from onnxcanon.errors import OnnxcanonError
+from onnxcanon.landscape.spheres import Spheres, angles, spheres, unit_scale
 from onnxcanon.merging.averaging import average, averaged_names
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry, symmetry
@@ -47,10 +49,10 @@ def path(kind: str, a: Model, b: Model, group: Symmetry | None = None) -> Path:
         group: the symmetry of `a`, if it is known.
 
     Raises:
-        ValueError: there is no such kind.
+        OnnxcanonError: there is no such kind.
     """
     if kind not in PATHS:
-        raise ValueError(f"'{kind}' is none of {', '.join(PATHS)}")
+        raise OnnxcanonError(f"there is no path '{kind}'; choose from {', '.join(PATHS)}")
     if kind == LINEAR:
         return partial(_straight, (held(a), held(b)))
     return _geodesic(a, b, group or symmetry(a))

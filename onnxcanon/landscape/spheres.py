@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.alignment.gaps import wide
 from onnxcanon.canonical.sites import Floats
 from onnxcanon.canonical.walk import Measure, Walk
 from onnxcanon.model import Model
@@ -58,11 +58,6 @@ class Spheres:
         """The angle between two models on each sphere, float64 [count]; 0 where both are zero, and a right
         angle where one is."""
         return angles(self.products(a, a), self.products(b, b), self.products(a, b))
-
-
-def wide(array: NDArray[Any]) -> NDArray[Any]:
-    """In double precision."""
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
 
 
 def angles(aa: Floats, bb: Floats, ab: Floats) -> Floats:

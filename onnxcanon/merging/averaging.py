@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.alignment.gaps import root_mean_square, wide
 from onnxcanon.comparison.correspondence import correspondence
 from onnxcanon.comparison.unlike import AVERAGED, difference, equal, no_mean
 from onnxcanon.errors import OnnxcanonError
@@ -92,12 +93,7 @@ def kept(model: Model) -> Model:
 
 def distance(a: Model, b: Model) -> float:
     """The root mean square difference of the averaged tensors of two models that share a graph."""
-    total, count = 0.0, 0
-    for name in averaged_names(a):
-        gap = np.abs(_wide(a.tensor(name)) - b.tensor(name))
-        total += float((gap**2).sum())
-        count += gap.size
-    return float(np.sqrt(total / max(count, 1)))
+    return root_mean_square(a, b, [(name, name) for name in averaged_names(a)])
 
 
 def _read(model: Model, name: str) -> NDArray[Any]:
@@ -106,17 +102,12 @@ def _read(model: Model, name: str) -> NDArray[Any]:
     return array
 
 
-def _wide(array: NDArray[Any]) -> NDArray[Any]:
-    """In double precision."""
-    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
-
-
 def _mean(models: Sequence[Model], weights: Sequence[float], name: str) -> NDArray[Any]:
     """Σ wᵢ θᵢ of one tensor, in its own type."""
     total: NDArray[Any] | None = None
     for model, weight in zip(models, weights, strict=True):
         if weight:
-            part = _wide(model.tensor(name)) * weight
+            part = wide(model.tensor(name)) * weight
             total = part if total is None else total + part
     assert total is not None  # weights add up to 1
     return total.astype(models[0].tensor_info(name)[1].numpy())

@@ -105,7 +105,7 @@ def evaluate(
         OnnxcanonError: the data has no labels, or does not fit the models.
         RuntimeUnavailableError: a model does not run.
     """
-    labels = _labels(data)
+    labels = labels_of(data)
     say = progress or (lambda _: None)
     classes = labels.dtype.kind in "iub"
     with ExitStack() as stack:
@@ -154,7 +154,7 @@ class Evaluator:
         batch: int = 256,
         device: str = "auto",
     ) -> None:
-        self.data, self.labels = data, _labels(data)
+        self.data, self.labels = data, labels_of(data)
         self.output, self.batch = output, batch
         self._swap = Swap(model, device=device, optimize=True)
         self._first: _Runner | None = None
@@ -202,7 +202,7 @@ class Judge:
         output: str | None = None,
         batch: int = 256,
     ) -> None:
-        self.data, self.labels, self.batch = data, _labels(data), batch
+        self.data, self.labels, self.batch = data, labels_of(data), batch
         self._runner = _runner(model, session, output, self.labels)
 
     def __call__(self) -> Evaluation:
@@ -218,11 +218,21 @@ class Judge:
         return self._runner.evaluation()
 
 
-def _labels(data: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The labels among the data."""
+def labels_of(data: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The labels among the data.
+
+    Raises:
+        OnnxcanonError: there are none, or they are no list of numbers.
+    """
     if LABELS not in data:
         raise OnnxcanonError(f"the data has no labels; name them {LABELS!r}: it holds {', '.join(data)}")
-    return np.asarray(data[LABELS])
+    labels = np.asarray(data[LABELS])
+    if labels.dtype.kind not in "iubfV" or not labels.ndim or not labels.size:
+        raise OnnxcanonError(
+            f"the labels {LABELS!r} are {labels.dtype} of shape {list(labels.shape)}; give a number for each"
+            " example"
+        )
+    return labels
 
 
 @dataclass(slots=True)
@@ -277,11 +287,18 @@ class _Runner:
 
     def _guesses(self, data: Mapping[str, np.ndarray], start: int, count: int) -> Iterator[Floats]:
         """What the model returns, in sets of as many examples as it takes."""
+        held = [f"'{s.name}' {list(np.shape(data[s.name]))}" for s in self.specs if s.name in data]
+        if held and not any(self._examples(spec, data) for spec in self.specs):
+            raise OnnxcanonError(
+                f"{self.model.name}: no input of the data is as long as the {len(self.labels)} labels:"
+                f" {', '.join(held)}"
+            )
         step = self._step() or count
         for first in range(start, start + count, step):
             rows = min(step, start + count - first)
             feeds = {spec.name: self._rows(spec, data, first, rows, step) for spec in self.specs}
-            yield self._named(self.session.run(feeds))[:rows]
+            found = self._named(self.session.run(feeds))
+            yield found[:rows] if len(found) == step else found
 
     def _named(self, results: Arrays) -> Floats:
         found = results.get(self.output)
@@ -296,11 +313,15 @@ class _Runner:
         fixed = [spec.shape.dims[0] for spec in self.specs if spec.shape.dims]
         return min((n for n in fixed if isinstance(n, int)), default=None)
 
+    def _examples(self, spec: InputSpec, data: Mapping[str, np.ndarray]) -> bool:
+        """Whether an input holds one entry for each label; any other goes whole into every batch."""
+        return np.shape(data.get(spec.name, ()))[:1] == (len(self.labels),)
+
     def _rows(
         self, spec: InputSpec, data: Mapping[str, np.ndarray], first: int, rows: int, step: int
     ) -> np.ndarray:
         """Some examples of one input; the last one again where a fixed number is not full."""
-        if spec.name in data and np.ndim(data[spec.name]) and len(data[spec.name]) == len(self.labels):
+        if self._examples(spec, data):
             some = fitted(spec, {spec.name: data[spec.name][first : first + rows]})
             return np.concatenate([some, *[some[-1:]] * (step - rows)]) if rows < step else some
         return fitted(spec, data)

@@ -19,6 +19,7 @@ from onnxcanon.errors import OnnxcanonError, RuntimeUnavailableError
 from onnxcanon.runtime.ranges import IntegerRange, integer_ranges
 from onnxcanon.runtime.sessions import Arrays
 from onnxcanon.runtime.shapes import Dynamic, Shape, candidate_sizes, dynamic_shape, override
+from onnxcanon.wording import counted
 
 KINDS = ("normal", "smooth", "mixed", "sparse", "bytes", "uniform", "ones", "zeros")
 
@@ -135,15 +136,15 @@ def plan_inputs(
 
 
 def given_inputs(
-    specs: Sequence[InputSpec], data: Mapping[str, np.ndarray], batch: int, most: int
+    specs: Sequence[InputSpec], data: Mapping[str, np.ndarray], batch: int, most: int | None = None
 ) -> list[Arrays]:
-    """Cuts the caller's data into at most `most` sets of `batch` rows, or of as many as the model takes.
+    """Cuts the caller's data into sets of `batch` rows, or of as many as the model takes; the first `most`.
 
     What is as long as the longest input holds examples and is cut; a state or an option goes whole into every
     set.
 
     Raises:
-        OnnxcanonError: an input is missing, or of a rank or type the model does not take.
+        OnnxcanonError: an input is missing, of a rank or type the model does not take, or not even one set.
     """
     arrays = {spec.name: fitted(spec, data) for spec in specs}
     rows = max((len(array) for array in arrays.values() if array.ndim), default=1)
@@ -155,6 +156,11 @@ def given_inputs(
         {**whole, **{spec.name: arrays[spec.name][start : start + step] for spec in cut}}
         for start in range(0, rows - step + 1 if takes else rows, step)
     ]
+    if not sets:
+        raise OnnxcanonError(
+            f"the data holds {counted(rows, 'example')}, fewer than the {step if takes else 1} that the model"
+            " takes at a time"
+        )
     return sets[:most]
 
 

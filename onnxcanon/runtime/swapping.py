@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from onnx_ir import DataType
 
 from onnxcanon.errors import RuntimeUnavailableError
@@ -64,7 +65,8 @@ class Swap:
         if not model.shares_graph(self.model) or self._rest(model) >= INLINE_LIMIT:
             return open_session(model, device=self.device, optimize=self.optimize, threads=self.threads)
         options = session_options(self.optimize, self.threads)
-        arrays = [model.tensor(name) for name in self.given]
+        # onnxruntime takes memory as it is, in the order of C, and keeps it.
+        arrays = [np.ascontiguousarray(model.tensor(name)) for name in self.given]
         ort = onnxruntime()
         try:
             values: list[Any] = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays]
