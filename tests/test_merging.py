@@ -387,3 +387,16 @@ def test_repair_raises_the_average_of_eight_trainings(family: str) -> None:
     assert repaired is not None
     before, after = oc.evaluate([plain, repaired], folder / "eval.npz", **CPU)
     assert after.loss < before.loss
+
+
+def test_canonical_forms_of_other_freedoms_have_no_average() -> None:
+    """A bias that two layers share ties their units to each other, unless all of it is one number."""
+    rng = np.random.default_rng(0)
+    weights = {"w0": (4, 6), "w1": (6, 6), "w2": (6, 3)}
+    tensors = {name: rng.normal(size=shape).astype(np.float32) for name, shape in weights.items()}
+    text = """two (float[n, 4] x) => (float[n, 3] y) {
+        a = Gemm(x, w0, b) h = Sigmoid(a) c = Gemm(h, w1, b) g = Sigmoid(c) y = MatMul(g, w2) }"""
+    tied = build(text, {**tensors, "b": rng.normal(size=6).astype(np.float32)})
+    loose = build(text, {**tensors, "b": np.ones(6, np.float32)})
+    with pytest.raises(OnnxcanonError, match="not the same freedoms"):
+        oc.merge([tied, loose], align="canonical")

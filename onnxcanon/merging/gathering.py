@@ -26,6 +26,7 @@ import numpy as np
 
 from onnxcanon.alignment import METHODS, Alignment, align
 from onnxcanon.canonical import canonicalize
+from onnxcanon.comparison.maps import same_symmetry
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average, distance, kept, normalized
 from onnxcanon.model import Model
@@ -100,6 +101,12 @@ def gather(
     elif method == CANONICAL:
         say("bringing all models into canonical form")
         forms = [canonicalize(model, order="norm", scale="balanced", sizes=sizes) for model in models]
+        for model, form in zip(models, forms, strict=True):
+            if not same_symmetry(forms[0].symmetry, form.symmetry):
+                raise OnnxcanonError(
+                    f"{model.name} and {models[0].name} have one graph, but not the same freedoms, for a"
+                    " tensor of one alone is constant or zero: their canonical forms have no average"
+                )
         maps = _at_home([form.transform for form in forms])
     else:
         one = partial(align, method=method, data=data, sizes=sizes, seed=seed, device=device)
