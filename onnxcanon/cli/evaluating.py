@@ -16,24 +16,11 @@ from onnxcanon.cli.console import Verb, emit, progress
     epilog=options.example("onnxcanon evaluate model.onnx other.onnx --data test.npz --ensemble"),
 )
 @click.argument("models", metavar="MODEL...", type=options.FILE, nargs=-1, required=True)
-@click.option(
-    "--data",
-    type=options.FILE,
-    required=True,
-    metavar="D.npz",
-    help="Inputs by name and the labels 'y'; or an .npy file of the only input.",
-)
-@click.option("--labels", type=options.FILE, metavar="Y.npy", help="The labels, where D holds none.")
+@options.labelled_option
+@options.labels_option
 @click.option("--ensemble", is_flag=True, help="Also average the predictions of all models.")
-@click.option("--output", metavar="NAME", help="The output to judge; by default the first.")
-@click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="Examples that run at a time.",
-)
+@options.judged_option
+@options.batch_option
 @options.device_option
 @options.json_option
 def evaluate(

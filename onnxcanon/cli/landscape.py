@@ -11,26 +11,6 @@ from onnxcanon.cli.console import Verb, emit, progress
 
 PATHS = ("linear", "geodesic")
 
-labelled_option = click.option(
-    "--data",
-    type=options.FILE,
-    required=True,
-    metavar="D.npz",
-    help="Inputs by name and the labels 'y'; or an .npy file of the only input.",
-)
-labels_option = click.option(
-    "--labels", type=options.FILE, metavar="Y.npy", help="The labels, where D holds none."
-)
-judged_option = click.option("--output", metavar="NAME", help="The output to judge; by default the first.")
-batch_option = click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="Examples that run at a time.",
-)
-
 
 @click.command(
     cls=Verb,
@@ -39,8 +19,8 @@ batch_option = click.option(
 )
 @click.argument("a", type=options.FILE)
 @click.argument("b", type=options.FILE)
-@labelled_option
-@labels_option
+@options.labelled_option
+@options.labels_option
 @click.option(
     "--path",
     "kind",
@@ -79,8 +59,8 @@ batch_option = click.option(
 )
 @click.option("--plot", type=options.FILE, metavar="OUT.png|svg", help="Draw the curves; needs matplotlib.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print nothing but the curves, with commas.")
-@judged_option
-@batch_option
+@options.judged_option
+@options.batch_option
 @options.shape_option
 @options.device_option
 @options.seed_option
@@ -159,8 +139,8 @@ def barrier(
     epilog=options.example("onnxcanon flatness model.onnx --data train.npz --sigma 0.1 --sigma 0.5"),
 )
 @options.model_argument
-@labelled_option
-@labels_option
+@options.labelled_option
+@options.labels_option
 @click.option(
     "--sigma",
     "sigmas",
@@ -177,8 +157,8 @@ def barrier(
     metavar="N",
     help="How often noise is drawn for each.",
 )
-@judged_option
-@batch_option
+@options.judged_option
+@options.batch_option
 @options.shape_option
 @options.device_option
 @options.seed_option

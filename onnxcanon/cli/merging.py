@@ -51,7 +51,7 @@ def _weights(ctx: click.Context, param: click.Parameter, value: str | None) -> t
     show_default=True,
     help="Scales of the smallest distance, or the norms that units have in REFERENCE.",
 )
-@click.option("--labels", type=options.FILE, metavar="Y.npy", help="The labels, where D holds none.")
+@options.labels_option
 @click.option("--normalize", is_flag=True, help="Align the normal forms, where exporters spell differently.")
 @click.option("--transform", type=options.FILE, metavar="T", help="Also save the transform that was applied.")
 @options.writing_options
@@ -150,7 +150,7 @@ def align(
 @click.option(
     "--data", type=options.FILE, metavar="D.npz", help="Inputs by name; with labels 'y' to evaluate."
 )
-@click.option("--labels", type=options.FILE, metavar="Y.npy", help="The labels, where D holds none.")
+@options.labels_option
 @click.option("--normalize", is_flag=True, help="Merge the normal forms, where exporters spell differently.")
 @options.no_verify_option
 @options.device_option

@@ -71,6 +71,27 @@ data_option = click.option(
     "--data", type=FILE, metavar="D.npz", help="Inputs by name to run the models on, instead of drawn ones."
 )
 
+labelled_option = click.option(
+    "--data",
+    type=FILE,
+    required=True,
+    metavar="D.npz",
+    help="Inputs by name and the labels 'y'; or an .npy file of the only input.",
+)
+
+labels_option = click.option("--labels", type=FILE, metavar="Y.npy", help="The labels, where D holds none.")
+
+judged_option = click.option("--output", metavar="NAME", help="The output to judge; by default the first.")
+
+batch_option = click.option(
+    "--batch",
+    type=click.IntRange(min=1),
+    default=256,
+    show_default=True,
+    metavar="N",
+    help="Examples that run at a time.",
+)
+
 rtol_option = click.option(
     "--rtol",
     type=click.FloatRange(min=0),
