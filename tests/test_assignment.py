@@ -14,7 +14,8 @@ from onnxcanon.alignment.assignment import assigned
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.gains import Gains
 from onnxcanon.alignment.given import Given
-from onnxcanon.alignment.weights import Matching, searched
+from onnxcanon.alignment.matching import Matching
+from onnxcanon.alignment.weights import searched
 from onnxcanon.symmetry.analysis import symmetry
 from onnxcanon.transform import Transform
 from tests.shared import ROOT, SHARED, each

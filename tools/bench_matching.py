@@ -41,7 +41,8 @@ from numpy.typing import NDArray
 import onnxcanon as oc
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.given import Given
-from onnxcanon.alignment.weights import Matching, searched
+from onnxcanon.alignment.matching import Matching
+from onnxcanon.alignment.weights import searched
 from onnxcanon.symmetry.analysis import symmetry
 from onnxcanon.transform import Transform
 

@@ -26,8 +26,9 @@ from onnxcanon.alignment.contacts import Rows, axis_groups
 from onnxcanon.alignment.flow import Flow, in_main_graph
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.given import Found, Given
+from onnxcanon.alignment.matching import Matching
 from onnxcanon.alignment.watching import Covariance, Floats, watched
-from onnxcanon.alignment.weights import Matching, by_weights
+from onnxcanon.alignment.weights import by_weights
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.blocks import Blocks
 from onnxcanon.symmetry.constraints import Ids

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from onnxcanon.alignment.contacts import Branch
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.given import Found, Given
+from onnxcanon.alignment.matching import Matching
 from onnxcanon.alignment.watching import watched
-from onnxcanon.alignment.weights import Matching, searched
+from onnxcanon.alignment.weights import searched
 from onnxcanon.comparison.unlike import AVERAGED
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model

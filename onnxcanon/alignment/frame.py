@@ -13,8 +13,8 @@ from functools import cached_property, partial
 import numpy as np
 
 from onnxcanon.alignment.assignment import Floats, Singles
+from onnxcanon.alignment.matching import Matching
 from onnxcanon.alignment.scale import nearest_scale
-from onnxcanon.alignment.weights import Matching
 from onnxcanon.canonical.scale import choose_scale
 from onnxcanon.comparison.correspondence import Pair, correspondence
 from onnxcanon.comparison.maps import renamed, same_symmetry, snapped

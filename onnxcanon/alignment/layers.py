@@ -10,7 +10,7 @@ import numpy as np
 from onnxcanon.alignment.assignment import Singles
 from onnxcanon.alignment.contacts import Branch, Rows
 from onnxcanon.alignment.flow import Flow
-from onnxcanon.alignment.weights import SWEEPS, Matching
+from onnxcanon.alignment.matching import SWEEPS, Matching
 from onnxcanon.wording import counted
 
 
