@@ -243,7 +243,7 @@ def test_a_residual_stream_is_seen_where_it_is_read() -> None:
 def test_batches_are_of_no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     a, b, data = pair("conv")
     whole = align(a, b, method="activations", data=data, **CPU).model
-    monkeypatch.setattr("onnxcanon.alignment.watching.BATCH", 7)
+    monkeypatch.setattr("onnxcanon.runtime.batches.BATCH", 7)
     parts = align(a, b, method="activations", data=data, **CPU).model
     assert all(whole.tensor(n).tobytes() == parts.tensor(n).tobytes() for n in whole.tensor_names())
 

@@ -17,7 +17,7 @@ from onnxcanon.merging.moments import Moments, measure
 from onnxcanon.merging.repair import rescale, reset_bn
 from onnxcanon.merging.sites import norms, sites
 from onnxcanon.model import Model, load
-from onnxcanon.runtime import sessions
+from onnxcanon.runtime import batches, sessions
 from onnxcanon.runtime.sessions import run
 from tests.examples import build, layers, network
 from tests.merge_models import SITES, images, residual, statistics
@@ -28,7 +28,7 @@ SINGLE = 2e-5
 
 @pytest.fixture
 def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moments, "BATCH", 16)
+    monkeypatch.setattr(batches, "BATCH", 16)
 
 
 def pair(make: Callable[[int], Model]) -> tuple[list[Model], Model]:
@@ -98,7 +98,7 @@ def test_batches_shrink_where_values_are_large(monkeypatch: pytest.MonkeyPatch) 
         real(self, array, axis)
 
     monkeypatch.setattr(Moments, "add", add)
-    monkeypatch.setattr(moments, "HELD", 7 * 8 * 36 * 4)  # seven examples of 8 channels of 6 by 6
+    monkeypatch.setattr(batches, "HELD", 7 * 8 * 36 * 4)  # seven examples of 8 channels of 6 by 6
     measure(residual(), {"z2": 1}, images(), device="cpu")
     assert seen == [7] * 7 + [1]
 

@@ -9,14 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.model import Model
-from onnxcanon.runtime.inputs import given_inputs, input_specs
+from onnxcanon.runtime.batches import batches
+from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import Arrays, Session, open_session
-
-BATCH = 128
-"""Examples that run at a time at most, where the model takes any number."""
-
-HELD = 1 << 28
-"""Bytes that the values of one batch may take."""
 
 Floats = NDArray[np.float64]
 
@@ -37,10 +32,7 @@ def watched(
             stack.enter_context(open_session(model, device=device, optimize=True, extra_outputs=inner))
             for model in models
         ]
-        first = given_inputs(specs, data, 1, 1)[0]
-        held = sum(array.nbytes for array in _values(sessions[0], first, inner).values())
-        size = min(BATCH, max(1, HELD // max(held, 1)))
-        for inputs in given_inputs(specs, data, size):
+        for inputs in batches(specs, data, lambda first: _values(sessions[0], first, inner)):
             yield [{**inputs, **_values(session, inputs, inner)} for session in sessions]
 
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from onnxcanon.merging.moments import Moments, batches
+from onnxcanon.merging.moments import Moments
 from onnxcanon.model import Model
+from onnxcanon.runtime.batches import batches
 from onnxcanon.runtime.evaluation import LABELS, Evaluation, evaluate
+from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import open_session
 
 FALL = 0.02
@@ -108,7 +110,7 @@ def moved(a: Model, b: Model, data: Mapping[str, np.ndarray], *, device: str = "
         open_session(a, device=device, optimize=True) as one,
         open_session(b, device=device, optimize=True) as two,
     ):
-        for inputs in batches(a, data):
+        for inputs in batches(input_specs(a.ir, any_type=True), data, one.run):
             after = two.run(inputs)
             for name, array in one.run(inputs).items():
                 if array.dtype.kind != "f" or not array.ndim or name not in after:

@@ -15,15 +15,10 @@ from numpy.typing import NDArray
 
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model, load
-from onnxcanon.runtime.inputs import given_inputs, input_specs
+from onnxcanon.runtime.batches import batches
+from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.rewriter import bodies, inside
-from onnxcanon.runtime.sessions import INLINE_LIMIT, Arrays, open_session
-
-BATCH = 128
-"""Examples that run at a time at most, where the model takes any number."""
-
-HELD = 1 << 28
-"""Bytes that the values of one batch may take."""
+from onnxcanon.runtime.sessions import INLINE_LIMIT, open_session
 
 Floats = NDArray[np.float64]
 
@@ -75,10 +70,8 @@ def measure(
     found = {name: Moments() for name in values}
     part = cut(model, tuple(values))
     with open_session(part, device=device, optimize=True, extra_outputs=values) as session:
-        first = sum(
-            array.nbytes for array in session.run(batches(model, data, 1)[0], outputs=values).values()
-        )
-        for inputs in batches(model, data, min(BATCH, max(1, HELD // max(first, 1)))):
+        specs = input_specs(model.ir, any_type=True)
+        for inputs in batches(specs, data, lambda first: session.run(first, outputs=values)):
             for name, array in session.run(inputs, outputs=values).items():
                 found[name].add(array, values[name])
     for name, moments in found.items():
@@ -86,15 +79,6 @@ def measure(
             what = "not finite" if moments.count else "empty"
             raise OnnxcanonError(f"{model.name}: on this data the value '{name}' is {what}; give other data")
     return found
-
-
-def batches(model: Model, data: Mapping[str, np.ndarray], size: int = BATCH) -> list[Arrays]:
-    """The data in sets of examples, of a size that the model takes.
-
-    Raises:
-        OnnxcanonError: the data does not fit, or holds no set.
-    """
-    return given_inputs(input_specs(model.ir, any_type=True), data, size)
 
 
 def cut(model: Model, values: tuple[str, ...]) -> Model:

@@ -172,11 +172,10 @@ class Evaluator:
                 runner = self._first.again(model, session)
             else:
                 runner = _runner(model, session, self.output, self.labels)
-            for start in range(0, len(self.labels), self.batch):
-                runner.run(self.data, start, self.labels[start : start + self.batch])
+            found = runner.whole(self.data, self.batch)
             if ours:
                 self._first = runner
-            return runner.evaluation()
+            return found
 
 
 class Judge:
@@ -213,9 +212,7 @@ class Judge:
             RuntimeUnavailableError: it does not run.
         """
         self._runner = self._runner.again(self._runner.model, self._runner.session)
-        for start in range(0, len(self.labels), self.batch):
-            self._runner.run(self.data, start, self.labels[start : start + self.batch])
-        return self._runner.evaluation()
+        return self._runner.whole(self.data, self.batch)
 
 
 def labels_of(data: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -277,6 +274,12 @@ class _Runner:
     def again(self, model: Model, session: Runs) -> _Runner:
         """The same for other weights in the same graph, which have seen nothing yet."""
         return replace(self, model=model, session=session, tally=_Tally(self.tally.classes))
+
+    def whole(self, data: Mapping[str, np.ndarray], batch: int) -> Evaluation:
+        """The means over all examples."""
+        for start in range(0, len(self.labels), batch):
+            self.run(data, start, self.labels[start : start + batch])
+        return self.evaluation()
 
     def run(self, data: Mapping[str, np.ndarray], start: int, labels: np.ndarray) -> Floats:
         """The guesses for the examples from `start` on, which are added up."""
