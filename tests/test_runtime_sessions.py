@@ -11,20 +11,10 @@ from onnx import TensorProto, helper
 
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.runtime import devices, open_session, outputs_equal, run, sessions
+from tests.devices import has_cuda, needs_cuda
 from tests.runtime_graphs import mlp, model, value
 
 X = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)
-
-
-def has_cuda() -> bool:
-    try:
-        devices.providers_for("cuda")
-    except RuntimeUnavailableError:
-        return False
-    return True
-
-
-needs_cuda = pytest.mark.skipif(not has_cuda(), reason="onnxruntime has no usable CUDA device")
 
 
 def test_a_model_computes_what_numpy_computes():

@@ -17,7 +17,6 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.contacts import Branch
@@ -28,9 +27,9 @@ from onnxcanon.alignment.watching import watched
 from onnxcanon.alignment.weights import searched
 from onnxcanon.comparison.unlike import AVERAGED
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import LABELS, Judge, labels_of
-from onnxcanon.runtime.sessions import Arrays, Port, Session, session_options, start
+from onnxcanon.runtime.feeding import feedable, open_fed
+from onnxcanon.runtime.sessions import Arrays, Port, Session
 from onnxcanon.symmetry.constraints import Ids
 from onnxcanon.symmetry.group import Orbit
 from onnxcanon.transform import Transform
@@ -193,7 +192,7 @@ class Average:
 
     def _pieces(self) -> Iterator[Piece]:
         """The orbits whose parameters can be inputs of the graph, and which a swap of rows exchanges."""
-        able = _feedable(self.frame.reference)
+        able = feedable(self.frame.reference)
         stacks = self.frame.ours.stacks
         for branch, curved in zip(self.matching.branches, self.matching.curved, strict=True):
             names = [c.rows.name for c in branch.contacts]
@@ -214,19 +213,7 @@ class Average:
                 fixed[name] = (0.5 * (ours + theirs.astype(np.result_type(theirs, np.float32)))).astype(
                     ours.dtype
                 )
-        proto = reference.with_tensors(fixed).to_proto()
-        graph = proto.graph
-        kept = [tensor for tensor in graph.initializer if tensor.name not in self.inputs]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
-        known = {value.name for value in graph.input}
-        for name, array in self.inputs.items():
-            if name not in known:
-                kind = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-                graph.input.append(onnx.helper.make_tensor_value_info(name, kind, array.shape))
-        return start(
-            f"average of {reference.name}", proto.SerializeToString(), session_options(True, None), device
-        )
+        return open_fed(reference.with_tensors(fixed), list(self.inputs), device=device, optimize=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,16 +258,6 @@ def _members(orbit: Orbit, members: Ids) -> Iterator[Ids]:
     yield members
     for child in orbit.children:
         yield from _members(child, members[:, child.members].reshape(-1, child.members.shape[1]))
-
-
-def _feedable(model: Model) -> set[str]:
-    """The parameters that can be inputs: initializers of the main graph, of types that have a mean."""
-    values = [(model.key(value), value.name) for value in model.ir.graph.initializers.values()]
-    return {
-        name
-        for name, own in values
-        if name is not None and name == own and model.tensor_info(name)[1] in AVERAGED
-    }
 
 
 def _labelled(frame: Frame, data: Mapping[str, np.ndarray], device: str) -> Mapping[str, np.ndarray]:

@@ -14,6 +14,7 @@ first and the last barrier are therefore never negative.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +28,8 @@ from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.merging.repair import NONE as NO_REPAIR
 from onnxcanon.merging.repair import REPAIRS, RESCALE, RESET, Rescale, reset_bn
 from onnxcanon.model import Model
-from onnxcanon.runtime.evaluation import Evaluation, Evaluator
+from onnxcanon.runtime.evaluation import Evaluation, Evaluator, Judge
+from onnxcanon.runtime.mixing import Mix, mixes_well
 from onnxcanon.symmetry.analysis import symmetry
 from onnxcanon.wording import table
 
@@ -240,14 +242,17 @@ def barrier(
         ends["aligned"] = spelled_as(a, found.model)
     group = None if kind == LINEAR else symmetry(a, sizes)
     alphas = tuple(float(x) for x in np.linspace(0, 1, points))
+    judging = _Judging(evaluate, repair, data if repair_data is None else repair_data, device)
     measured: dict[str, list[Evaluation]] = {}
     for name, end in ends.items():
-        along = path(kind, a, end, group)
-        fixed = _repairer(repair, along, data if repair_data is None else repair_data, device)
-        measured[name] = []
-        for k, alpha in enumerate(alphas, 1):
-            say(f"{name}: point {k} of {points}")
-            measured[name].append(evaluate(fixed(along(alpha), alpha)))
+        with ExitStack() as stack:
+            stays = kind == LINEAR and repair == NO_REPAIR and mixes_well(a, end, device)
+            along = path(kind, a, end, group)
+            at = judging.on_device(a, end, stack) if stays else judging.swapped(along)
+            measured[name] = []
+            for k, alpha in enumerate(alphas, 1):
+                say(f"{name}: point {k} of {points}")
+                measured[name].append(at(alpha))
     one = measured["before"][0]
     return Barrier(
         alphas,
@@ -264,16 +269,35 @@ def barrier(
     )
 
 
-def _repairer(
-    repair: str, along: Path, data: Mapping[str, np.ndarray], device: str
-) -> Callable[[Model, float], Model]:
-    """What is done to the model of a point; endpoints that are measured are measured once."""
-    if repair == RESET:
-        return lambda model, _: held(reset_bn(model, data, device=device).model)
-    if repair == RESCALE:
-        rescale = Rescale((along(0), along(1)), data, device=device)
-        return lambda model, alpha: held(rescale(held(model), (1 - alpha, alpha)).model)
-    return lambda model, _: model
+@dataclass(frozen=True, slots=True)
+class _Judging:
+    """How points are repaired and judged; the attributes are as for `barrier`."""
+
+    evaluate: Evaluator
+    repair: str
+    repair_data: Mapping[str, np.ndarray]
+    device: str
+
+    def swapped(self, along: Path) -> Callable[[float], Evaluation]:
+        """What is found at each point of a path, in sessions that are given its weights."""
+        fixed = self._repairer(along)
+        return lambda alpha: self.evaluate(fixed(along(alpha), alpha))
+
+    def on_device(self, a: Model, b: Model, stack: ExitStack) -> Callable[[float], Evaluation]:
+        """The same for the straight line, with weights that stay on the device until the stack is left."""
+        mix = stack.enter_context(Mix(a, b, device=self.device, optimize=True))
+        data, output, batch = self.evaluate.data, self.evaluate.output, self.evaluate.batch
+        judge = Judge(a, mix, data, output=output, batch=batch)
+        return lambda alpha: judge(mix.at(alpha))
+
+    def _repairer(self, along: Path) -> Callable[[Model, float], Model]:
+        """What is done to the model of a point; endpoints that are measured are measured once."""
+        if self.repair == RESET:
+            return lambda model, _: held(reset_bn(model, self.repair_data, device=self.device).model)
+        if self.repair == RESCALE:
+            rescale = Rescale((along(0), along(1)), self.repair_data, device=self.device)
+            return lambda model, alpha: held(rescale(held(model), (1 - alpha, alpha)).model)
+        return lambda model, _: model
 
 
 def _levels(found: list[Evaluation]) -> tuple[tuple[float, ...], tuple[float, ...] | None]:

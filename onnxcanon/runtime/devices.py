@@ -84,6 +84,7 @@ def _cuda_refusal(index: int) -> str | None:
     with captured_stderr() as log, contextlib.redirect_stdout(io.StringIO()):
         if hasattr(ort, "preload_dlls"):
             ort.preload_dlls()  # prints its complaints
+        ort.set_default_logger_severity(3)  # each session on CUDA warns that its provider is no plugin
         options = ort.SessionOptions()
         options.log_severity_level = 3
         try:

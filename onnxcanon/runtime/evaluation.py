@@ -179,7 +179,7 @@ class Evaluator:
 
 
 class Judge:
-    """Evaluates one open session again and again on the same data, while what it is fed beside them changes.
+    """Evaluates a graph again and again on the same data, in sessions that are open and given other weights.
 
     Args:
         model: the model that is open.
@@ -204,14 +204,14 @@ class Judge:
         self.data, self.labels, self.batch = data, labels_of(data), batch
         self._runner = _runner(model, session, output, self.labels)
 
-    def __call__(self) -> Evaluation:
-        """Loss and accuracy as they are now.
+    def __call__(self, session: Runs | None = None) -> Evaluation:
+        """Loss and accuracy as they are now, in the session given, or the first one.
 
         Raises:
             OnnxcanonError: the data does not fit.
             RuntimeUnavailableError: it does not run.
         """
-        self._runner = self._runner.again(self._runner.model, self._runner.session)
+        self._runner = self._runner.again(self._runner.model, session or self._runner.session)
         return self._runner.whole(self.data, self.batch)
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import ctypes
 import math
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
+from onnx_ir import DataType
 
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER, one_line, onnxruntime, providers_for
@@ -32,6 +34,9 @@ Arrays = dict[str, np.ndarray]
 # protobuf ends at 2 GiB, and the serialized copy, the parsed copy and onnxruntime's own copy are alive at
 # once.
 INLINE_LIMIT = 1_500_000_000
+
+GIVEN_TYPES = frozenset({DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16})
+"""Types of weights that onnxruntime takes as NumPy arrays."""
 
 _LEVELS: dict[Level, str] = {
     "none": "ORT_DISABLE_ALL",
@@ -90,19 +95,11 @@ class Session:
         Raises:
             RuntimeUnavailableError: an input is missing, or onnxruntime refuses or fails on these values.
         """
-        if self._session is None:
-            raise RuntimeUnavailableError(f"{self.label}: the session is closed")
-        missing = [port.name for port in self.inputs if port.name not in inputs]
-        if missing:
-            raise RuntimeUnavailableError(f"{self.label}: no value for input {', '.join(map(repr, missing))}")
+        self._check(inputs)
         feeds = {port.name: np.asarray(inputs[port.name]) for port in self.inputs}
         names = [port.name for port in self.outputs] if outputs is None else list(outputs)
-        try:
+        with self._told():
             values = self._run_raw(feeds, names) if self._raw else self._run_plain(feeds, names)
-        except Exception as error:
-            raise RuntimeUnavailableError(
-                f"{self.label}: onnxruntime cannot run it: {one_line(error)}"
-            ) from error
         flat: Arrays = {}
         for name, value in zip(names, values, strict=True):
             _flatten(name, value, flat)
@@ -131,6 +128,56 @@ class Session:
         options = ort.RunOptions()
         options.log_severity_level = 4
         return [_to_numpy(value) for value in self._session.run_with_ort_values(names, given, options)]
+
+    def held(self, array: np.ndarray) -> Any:
+        """A copy of an array on the device of this session, for `run_held`."""
+        with self._told():
+            return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self._place())
+
+    def run_held(self, inputs: Mapping[str, Any], outputs: Iterable[str] | None = None) -> dict[str, Any]:
+        """As `run`, with results that stay on the device; they, and `held` arrays, may be inputs.
+
+        Returns:
+            onnxruntime's values by name of the output; `.numpy()` brings one over.
+
+        Raises:
+            RuntimeUnavailableError: an input is missing, or onnxruntime refuses or fails on these values.
+        """
+        self._check(inputs)
+        names = [port.name for port in self.outputs] if outputs is None else list(outputs)
+        with self._told():
+            binding = self._session.io_binding()
+            for port in self.inputs:
+                value = inputs[port.name]
+                if isinstance(value, np.ndarray):
+                    binding.bind_cpu_input(port.name, np.ascontiguousarray(value))
+                else:
+                    binding.bind_ortvalue_input(port.name, value)
+            for name in names:
+                binding.bind_output(name, *self._place())
+            self._session.run_with_iobinding(binding)
+            return dict(zip(names, binding.get_outputs(), strict=True))
+
+    def _place(self) -> tuple[str, int]:
+        kind, _, index = self.device.partition(":")
+        return kind, int(index or 0)
+
+    def _check(self, inputs: Mapping[str, Any]) -> None:
+        if self._session is None:
+            raise RuntimeUnavailableError(f"{self.label}: the session is closed")
+        missing = [port.name for port in self.inputs if port.name not in inputs]
+        if missing:
+            raise RuntimeUnavailableError(f"{self.label}: no value for input {', '.join(map(repr, missing))}")
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """What onnxruntime raises, as an error of ours."""
+        try:
+            yield
+        except Exception as error:
+            raise RuntimeUnavailableError(
+                f"{self.label}: onnxruntime cannot run it: {one_line(error)}"
+            ) from error
 
     def close(self) -> None:
         """Releases the session's memory, then its temporary file."""

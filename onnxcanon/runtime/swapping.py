@@ -18,15 +18,20 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from onnx_ir import DataType
 
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
 from onnxcanon.runtime.devices import onnxruntime
-from onnxcanon.runtime.sessions import INLINE_LIMIT, Level, Session, open_session, session_options, start
+from onnxcanon.runtime.sessions import (
+    GIVEN_TYPES,
+    INLINE_LIMIT,
+    Level,
+    Session,
+    open_session,
+    session_options,
+    start,
+)
 
-GIVEN_TYPES = frozenset({DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16})
-"""Types of weights that are given as NumPy arrays."""
 SMALLEST_GIVEN = 1024
 """Smaller tensors, in bytes, cost less inside the message."""
 
