@@ -171,6 +171,10 @@ class Model:
         twin._guarded = (*self._guarded, *others)
         return twin
 
+    def reads(self, path: Path) -> bool:
+        """Whether the model is read from this file, the file of the graph or one of external data."""
+        return any(same_file(one, path) for one in self._mappings.paths)
+
     def drop_pages(self, last: np.ndarray) -> None:
         """Give back the memory that tensors read so far are mapped to, if the last one was large; they are
         read again from the file when they are touched."""
@@ -258,7 +262,7 @@ class Model:
             raise Refusal(f"{target.name} exists", "choose another name")
         for one in (self, *self._guarded):
             in_place = one.path is not None and same_file(one.path, beside or target)
-            if not in_place and any(same_file(path, target) for path in one._mappings.paths):
+            if not in_place and one.reads(target):
                 whose = "the model being saved" if one is self else one.name
                 raise Refusal(f"{target.name} holds data of {whose}", "choose another name")
 

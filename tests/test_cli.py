@@ -416,6 +416,24 @@ def test_external_data_goes_along(shell: Shell) -> None:
     assert shell("verify", "e.onnx", "c.onnx", *CPU).status == 0
 
 
+def test_side_files_do_not_replace_external_data(shell: Shell) -> None:
+    proto = small_models.mlp(hidden=64)
+    onnx.save(proto, "e.onnx", save_as_external_data=True, location="weights.svg", size_threshold=0)
+    before = (shell.folder / "weights.svg").read_bytes()
+    data = {"x": np.zeros((2, 4), np.float32), "y": np.zeros(2, np.int64)}
+    np.savez(shell.folder / "d.npz", **data)
+    for call in (
+        ["canonicalize", "e.onnx", "-o", "c.onnx", "--transform", "weights.svg"],
+        ["align", "e.onnx", "e.onnx", "-o", "c.onnx", "--transform", "weights.svg"],
+        ["barrier", "e.onnx", "e.onnx", "--data", "d.npz", "--plot", "weights.svg"],
+    ):
+        result = shell(*call)
+        assert result.status == 2
+        assert "weights.svg holds data of" in result.complaint
+        assert (shell.folder / "weights.svg").read_bytes() == before
+        assert not (shell.folder / "c.onnx").exists()
+
+
 # Nothing unverified, nothing half
 
 

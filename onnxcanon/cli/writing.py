@@ -44,10 +44,22 @@ def may_be_written(target: Path, others: Mapping[str, Path | None], hint: str = 
             continue
         if target.absolute() == other.absolute() or same_file(target, other):
             raise _misuse(f"{target} is {what}; name another file to write{hint}")
+        if target.is_file() and _reads(other, target):
+            raise _misuse(f"{target} holds data of {what}; name another file to write")
     if not target.absolute().parent.is_dir():
         raise OnnxcanonError(f"{target}: there is no folder {target.parent}; create it first")
     if target.is_dir():
         raise OnnxcanonError(f"{target}: it is a folder; name a file in it")
+
+
+def _reads(file: Path, other: Path) -> bool:
+    """Whether a file is a model that keeps tensors in the other one."""
+    from onnxcanon.model import load
+
+    try:
+        return load(file).reads(other)
+    except OnnxcanonError:
+        return False
 
 
 def _misuse(message: str) -> click.UsageError:
