@@ -540,8 +540,9 @@ def _given(model: Model, data: Data | None, labels: Labels | None = None) -> Map
 
 def _labelled(model: Model, data: Data, labels: Labels | None = None) -> Mapping[str, np.ndarray]:
     """Inputs by name, from a file of them or of the only one, with the labels beside them."""
-    from onnxcanon.runtime.inputs import input_specs
+    from onnxcanon.runtime.inputs import Stored, input_specs
 
+    source = None if isinstance(data, Mapping) else os.fspath(data)
     if not isinstance(data, Mapping) and os.fspath(data).endswith(".npy"):
         names = [spec.name for spec in input_specs(model.ir, any_type=True)]
         if len(names) != 1:
@@ -553,7 +554,7 @@ def _labelled(model: Model, data: Data, labels: Labels | None = None) -> Mapping
     known = dict(_arrays(data))
     if labels is not None:
         known["y"] = labels if isinstance(labels, np.ndarray) else _mapped(labels)
-    return known
+    return known if source is None else Stored(known, source)
 
 
 def _mapped(path: str | os.PathLike[str]) -> np.ndarray:

@@ -120,10 +120,10 @@ def test_what_does_not_fit_is_one_line_and_2(shell: Shell) -> None:  # noqa: F81
     np.savez("bare.npz", x=np.zeros((2, 1, 8, 8), np.float32))
     for args, cause in (
         (("barrier", A, OTHER, "--data", DATA), str(OTHER)),
-        (("barrier", A, B, "--data", "bare.npz"), "no labels"),
+        (("barrier", A, B, "--data", "bare.npz"), "bare.npz has no labels"),
         (("barrier", A, "absent.onnx", "--data", DATA), "absent.onnx"),
         (("barrier", A, B, "--data", DATA, "--points", "1"), "--points"),
-        (("flatness", A, "--data", "bare.npz"), "no labels"),
+        (("flatness", A, "--data", "bare.npz"), "bare.npz has no labels"),
         (("flatness", A, "--data", DATA, "--sigma", "-1"), "--sigma"),
         (("flatness", A, "--data", DATA, "--sigma", "nan"), "finite strength"),
         (("distance", A), "two or more"),

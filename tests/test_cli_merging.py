@@ -134,7 +134,7 @@ def test_misuse_is_one_line(shell: Shell) -> None:  # noqa: F811
         (["a.onnx", "-o", "m.onnx", "--align", "magic"], "no alignment 'magic'"),
         (["a.onnx", "-o", "m.onnx", "--repair", "rescale"], "give --data"),
         (["a.onnx", "-o", "none/m.onnx"], "there is no folder none"),
-        (["a.onnx", "-o", "m.onnx", "--repair", "rescale", "--data", "d.npz"], "the data holds 0 examples"),
+        (["a.onnx", "-o", "m.onnx", "--repair", "rescale", "--data", "d.npz"], "d.npz holds 0 examples"),
     ):
         told = shell("merge", *args)
         assert told.status == 2, args

@@ -162,7 +162,7 @@ def test_arrays_in_files_of_their_own(tmp_path: Path) -> None:
         (lambda d: d.update(y=np.zeros((ROWS, 2), int)), "no axis of classes"),
         (lambda d: d.update(y=np.zeros((ROWS, 2))), "the labels"),
         (lambda d: d.pop("x"), "no values for input"),
-        (lambda d: d.update(x=d["x"][:, :, None]), "the data is"),
+        (lambda d: d.update(x=d["x"][:, :, None]), r"takes \[n, 5\], the data holds \[37, 5, 1\]"),
         (lambda d: d.update(y=d["y"][:-1]), "as long as the 36 labels: 'x' "),
         (lambda d: d.update(x=d["x"][:-1]), "as long as the 37 labels: 'x' "),
         (lambda d: d.update(y=d["y"][0]), "a number for each example"),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.runtime.inputs import InputSpec, fitted, input_specs
+from onnxcanon.runtime.inputs import InputSpec, called, fitted, input_specs
 from onnxcanon.runtime.sessions import Arrays, Port, open_session
 from onnxcanon.runtime.swapping import Swap
 
@@ -222,12 +222,14 @@ def labels_of(data: Mapping[str, np.ndarray]) -> np.ndarray:
         OnnxcanonError: there are none, or they are no list of numbers.
     """
     if LABELS not in data:
-        raise OnnxcanonError(f"the data has no labels; name them {LABELS!r}: it holds {', '.join(data)}")
+        raise OnnxcanonError(
+            f"{called(data)} has no labels; name them '{LABELS}': it holds {', '.join(data)}"
+        )
     labels = np.asarray(data[LABELS])
     if labels.dtype.kind not in "iubfV" or not labels.ndim or not labels.size:
         raise OnnxcanonError(
-            f"the labels {LABELS!r} are {labels.dtype} of shape {list(labels.shape)}; give a number for each"
-            " example"
+            f"the labels '{LABELS}' of {called(data)} are {labels.dtype} of shape"
+            f" {list(labels.shape)}; give a number for each example"
         )
     return labels
 
@@ -293,7 +295,7 @@ class _Runner:
         held = [f"'{s.name}' {list(np.shape(data[s.name]))}" for s in self.specs if s.name in data]
         if held and not any(self._examples(spec, data) for spec in self.specs):
             raise OnnxcanonError(
-                f"{self.model.name}: no input of the data is as long as the {len(self.labels)} labels:"
+                f"{self.model.name}: no input in {called(data)} is as long as the {len(self.labels)} labels:"
                 f" {', '.join(held)}"
             )
         step = self._step() or count
@@ -325,7 +327,7 @@ class _Runner:
     ) -> np.ndarray:
         """Some examples of one input; the last one again where a fixed number is not full."""
         if self._examples(spec, data):
-            some = fitted(spec, {spec.name: data[spec.name][first : first + rows]})
+            some = fitted(spec, data, slice(first, first + rows))
             return np.concatenate([some, *[some[-1:]] * (step - rows)]) if rows < step else some
         return fitted(spec, data)
 

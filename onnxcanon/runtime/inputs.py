@@ -33,6 +33,23 @@ _OPTIONS = {
 }  # fmt: skip
 
 
+class Stored(dict[str, np.ndarray]):
+    """Arrays by name that were read from a file.
+
+    Attributes:
+        source: the file, for messages.
+    """
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], source: str) -> None:
+        super().__init__(arrays)
+        self.source = source
+
+
+def called(data: Mapping[str, np.ndarray]) -> str:
+    """What messages call the caller's data: the file it was read from, if any."""
+    return data.source if isinstance(data, Stored) else "the data"
+
+
 @dataclass(frozen=True, slots=True)
 class InputSpec:
     """A graph input that the caller must give."""
@@ -158,25 +175,32 @@ def given_inputs(
     ]
     if not sets:
         raise OnnxcanonError(
-            f"the data holds {counted(rows, 'example')}, fewer than the {step if takes else 1} that the model"
-            " takes at a time"
+            f"{called(data)} holds {counted(rows, 'example')}, fewer than the {step if takes else 1} that"
+            " the model takes at a time"
         )
     return sets[:most]
 
 
-def fitted(spec: InputSpec, data: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The caller's values for an input, in its type.
+def fitted(spec: InputSpec, data: Mapping[str, np.ndarray], examples: slice | None = None) -> np.ndarray:
+    """The caller's values for an input, in its type: all of them, or some examples.
 
     Raises:
         OnnxcanonError: they are missing, or of a rank or type the model does not take.
     """
     if spec.name not in data:
-        raise OnnxcanonError(f"the data has no values for input {spec.name!r}; it holds {', '.join(data)}")
-    array = np.asarray(data[spec.name])
+        raise OnnxcanonError(
+            f"{called(data)} has no values for input '{spec.name}'; it holds {', '.join(data)}"
+        )
+    array = np.asarray(data[spec.name] if examples is None else data[spec.name][examples])
     if array.ndim != len(spec.shape.dims):
-        raise OnnxcanonError(f"input {spec.name!r} takes {spec.shape.dims}, the data is {list(array.shape)}")
+        takes = ", ".join("any" if dim is None else str(dim) for dim in spec.shape.dims)
+        raise OnnxcanonError(
+            f"input '{spec.name}' takes [{takes}], {called(data)} holds {list(array.shape)} for it"
+        )
     if not np.can_cast(array.dtype, spec.dtype, "same_kind") and not np.can_cast(array.dtype, np.float16):
-        raise OnnxcanonError(f"input {spec.name!r} takes {spec.dtype}, the data is {array.dtype}")
+        raise OnnxcanonError(
+            f"input '{spec.name}' takes {spec.dtype}, {called(data)} holds {array.dtype} for it"
+        )
     return array.astype(spec.dtype)
 
 
