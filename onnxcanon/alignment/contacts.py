@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -255,13 +256,26 @@ class Survey:
 
     def _acting_outside(self, contacts: Sequence[tuple[Rows, Ids]]) -> NDArray[np.bool_]:
         """Which sign freedoms act on axes that are not among those of the contacts."""
-        covered = {(rows.name, axis) for rows, _ in contacts for axis in rows.axes}
-        found = np.zeros(self.symmetry.sign.forms.shape[1], bool)
-        for name, degrees in self.symmetry.degrees.items():
-            for axis, variables in degrees.items():
-                if (name, axis) not in covered:
-                    found[self.symmetry.sign.forms[variables.ravel()].indices] = True
-        return found
+        times = self._signed_axes.copy()
+        for key in {(rows.name, axis) for rows, _ in contacts for axis in rows.axes}:
+            times[self._signs_of.get(key, [])] -= 1
+        return times > 0
+
+    @cached_property
+    def _signs_of(self) -> dict[tuple[str, int], Ids]:
+        """The sign freedoms that act on each axis of a parameter, each once."""
+        forms = self.symmetry.sign.forms
+        return {
+            (name, axis): np.unique(forms[variables.ravel()].indices).astype(np.int64)
+            for name, degrees in self.symmetry.degrees.items()
+            for axis, variables in degrees.items()
+        }
+
+    @cached_property
+    def _signed_axes(self) -> Ids:
+        """On how many axes each sign freedom acts."""
+        acting = [*self._signs_of.values(), np.zeros(0, np.int64)]
+        return np.bincount(np.concatenate(acting), minlength=self.symmetry.sign.forms.shape[1])
 
 
 def _single(forms: csr_matrix, variables: Ids) -> Ids:

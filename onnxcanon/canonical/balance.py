@@ -30,6 +30,9 @@ WARM_UP = 8
 STEPS, INNER = 100, 400
 """At most so many Newton steps, of so many conjugate gradients."""
 
+SHORTER = tuple(0.5**k for k in range(20))
+"""Parts of a step that are tried, until the sum does not grow."""
+
 SMALL = 1e-12
 """The gradient, relative to the curvature, at which the minimum is reached."""
 
@@ -99,9 +102,8 @@ class Terms:
                 out[piece] = total
         return out
 
-    def value(self, x: Floats) -> float:
-        """The sum of all terms."""
-        parts = self.parts(self.factors(x))
+    def value(self, parts: Floats) -> float:
+        """The sum of all terms, from those at each position."""
         return float(sum(parts[pieces[0]].sum() for pieces in self.pieces))
 
     def parts(self, factors: Floats) -> Floats:
@@ -206,10 +208,10 @@ def _newton(terms: Terms, count: int) -> Floats:
         grow, shrink = terms.up @ parts, terms.down @ parts
         both = (grow > 0) & (shrink > 0)
         x[both] += 0.25 * np.log(shrink[both] / grow[both])
-    value = terms.value(x)
+    factors = terms.factors(x)
+    parts = terms.parts(factors)
+    value = terms.value(parts)
     for _ in range(STEPS):
-        factors = terms.factors(x)
-        parts = terms.parts(factors)
         gradient, curve = terms.forms.T @ parts, terms.square @ parts
         scale = np.where(curve > 0, curve, 1.0)
         left = float(np.abs(gradient / scale).max(initial=0.0))
@@ -219,10 +221,14 @@ def _newton(terms: Terms, count: int) -> Floats:
         hessian = LinearOperator((count, count), matvec=matvec, dtype=np.float64)
         damp = LinearOperator((count, count), matvec=lambda v, s=scale: v / s, dtype=np.float64)
         step, _ = cg(hessian, -gradient, rtol=min(1e-2, left), maxiter=INNER, M=damp)
-        size = 1.0
-        while size > 1e-6 and not (fresh := terms.value(x + size * step)) <= value * (1 + 1e-15):
-            size /= 2
-        if size <= 1e-6:
+        for size in SHORTER:
+            there = x + size * step
+            factors = terms.factors(there)
+            parts = terms.parts(factors)
+            fresh = terms.value(parts)
+            if fresh <= value * (1 + 1e-15):
+                break
+        else:
             break
-        x, value = x + size * step, fresh
+        x, value = there, fresh
     return x
