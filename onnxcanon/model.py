@@ -14,9 +14,12 @@ import copy
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
+from types import EllipsisType
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import onnx
@@ -37,8 +40,19 @@ LARGEST_MESSAGE = 2**31 - 1
 SMALLEST_MOVED = 1024
 # Bytes of a tensor that are worth giving back after they were read.
 LARGE_TENSOR = 1 << 20
+# Entries that are looked at together where a tensor is read in pieces, so that they stay in the processor's cache.
+BLOCK = 1 << 17
 
 Replacement = np.ndarray | Callable[[], np.ndarray]
+
+
+@runtime_checkable
+class InBlocks(Protocol):
+    """A replacement that also knows to give its values in blocks, for which little memory is needed."""
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The values, some rows (along axis 0) at a time."""
+
 
 # onnx-ir logs oddities of a graph that we accept; it is not for a library to print them.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
@@ -125,6 +139,24 @@ class Model:
         array = array.view() if array.flags.aligned else array.copy()
         array.flags.writeable = False
         return array
+
+    def blocks(self, name: str) -> Iterator[np.ndarray]:
+        """A tensor's values some rows (along axis 0) at a time, to be read only; takes less memory than
+        `tensor` where a replacement can be computed so. At the end the memory that large tensors are mapped to
+        is given back.
+
+        Raises:
+            ModelError: As `tensor`.
+        """
+        size = self.tensor_size(name)
+        new = self._new.get(name)
+        if isinstance(new, InBlocks):
+            yield from new.blocks()
+        else:
+            array = self.tensor(name)
+            yield from (array[here] for here in row_blocks(array.shape))
+        if size >= LARGE_TENSOR:
+            self._mappings.drop_pages()
 
     def overridable(self) -> list[str]:
         """Constants that are graph inputs too (IR version 4 or later): the caller may give others instead."""
@@ -289,6 +321,15 @@ class Model:
                 f" make it {old} like the tensor"
             )
         return array
+
+
+def row_blocks(shape: Sequence[int]) -> Iterator[slice | EllipsisType]:
+    """Which rows (along axis 0) of an array to look at together; all of it, if it has none."""
+    if not shape:
+        yield ...
+        return
+    step = max(1, BLOCK // max(1, prod(shape[1:])))
+    yield from (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Model:

@@ -18,21 +18,22 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import prod
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.errors import TransformError
-from onnxcanon.model import Model
+from onnxcanon.model import Model, row_blocks
 
 Index = NDArray[np.int64]
 Factor = NDArray[np.float64]
+Rows = slice | EllipsisType
 
 FORMAT = "onnxcanon-transform-1"
 HEADER_LIMIT = 1 << 28
@@ -63,6 +64,17 @@ class Action:
                 scaled = wide.astype(array.dtype)
         scaled += np.zeros((), array.dtype)
         return scaled
+
+    def blocks(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """What a call returns, some rows (along axis 0) at a time."""
+        order = self.index.get(0)
+        if not self.shape or (order is not None and order.size > len(order)):
+            yield self(array)
+            return
+        rest = {axis: rows for axis, rows in self.index.items() if axis}
+        for here in row_blocks(self.shape):
+            part = array[here] if order is None else array.take(order.ravel()[here], 0, mode="clip")
+            yield Action(part.shape, _rows_of(rest, here), _rows_of(self.factor, here))(part)
 
     def _power(self, dtype: np.dtype[Any]) -> NDArray[Any] | None:
         """All factors in one, in the type of the entries, if they are powers of two that it holds: a product
@@ -140,6 +152,15 @@ def move(array: NDArray[Any], index: Mapping[int, Index]) -> NDArray[Any]:
     return array
 
 
+def rows_of(array: NDArray[Any], here: Rows) -> NDArray[Any]:
+    """Some rows (along axis 0) of an array that broadcasts against a parameter."""
+    return array[here] if array.shape[0] > 1 else array
+
+
+def _rows_of(arrays: Mapping[int, NDArray[Any]], here: Rows) -> dict[int, NDArray[Any]]:
+    return {axis: rows_of(array, here) for axis, array in arrays.items()}
+
+
 def tidy_index(index: Mapping[int, Index]) -> dict[int, Index]:
     """Without the indices that move nothing."""
     out = {}
@@ -169,11 +190,9 @@ class Transform:
             TransformError: a parameter is absent or has another shape.
         """
         self.check(model)
-        new = {
-            name: partial(_transformed, model, source, action)
-            for name, (source, action) in self.changes.items()
-        }
-        return model.with_tensors(new)
+        return model.with_tensors(
+            {name: _Moved(model, source, action) for name, (source, action) in self.changes.items()}
+        )
 
     def check(self, model: Model) -> None:
         """Raise `TransformError` unless every parameter exists in the model with the recorded shape."""
@@ -272,8 +291,20 @@ class Transform:
             partial_file.unlink(missing_ok=True)
 
 
-def _transformed(model: Model, name: str, action: Action) -> NDArray[Any]:
-    return action(model.tensor(name))
+@dataclass(frozen=True, slots=True)
+class _Moved:
+    """A parameter of a model and what happens to it, evaluated when it is read."""
+
+    model: Model
+    name: str
+    action: Action
+
+    def __call__(self) -> NDArray[Any]:
+        return self.action(self.model.tensor(self.name))
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """The same, in pieces."""
+        return self.action.blocks(self.model.tensor(self.name))
 
 
 def load_transform(path: str | os.PathLike[str]) -> Transform:

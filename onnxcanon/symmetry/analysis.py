@@ -53,6 +53,17 @@ class Symmetry:
             return model.tensor(name)
         return np.stack([model.tensor(member) for member in self.stacks[name]])
 
+    def blocks(self, model: Model, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """The entries of a parameter, or of a stack, some rows (along axis 0) at a time, and which these are."""
+        if name in self.stacks:
+            for k, member in enumerate(self.stacks[name]):
+                yield slice(k, k + 1), model.tensor(member)[None]
+            return
+        end = 0
+        for block in model.blocks(name):
+            start, end = end, end + len(block)
+            yield slice(start, end), block
+
     def __post_init__(self) -> None:
         for name, parameter in self.trace.parameters.items():
             rows = {a: self.solution.classes[i] for a, i in enumerate(parameter.ids) if i is not None}
