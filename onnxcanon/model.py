@@ -14,12 +14,12 @@ import copy
 import logging
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
 from pathlib import Path
 from types import EllipsisType
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import onnx
@@ -46,10 +46,14 @@ BLOCK = 1 << 17
 Replacement = np.ndarray | Callable[[], np.ndarray]
 
 
-@runtime_checkable
-class InBlocks(Protocol):
+class InBlocks(ABC):
     """A replacement that also knows to give its values in blocks, for which little memory is needed."""
 
+    @abstractmethod
+    def __call__(self) -> np.ndarray:
+        """All values."""
+
+    @abstractmethod
     def blocks(self) -> Iterator[np.ndarray]:
         """The values, some rows (along axis 0) at a time."""
 

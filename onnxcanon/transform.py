@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.errors import TransformError
-from onnxcanon.model import Model, row_blocks
+from onnxcanon.model import InBlocks, Model, row_blocks
 
 Index = NDArray[np.int64]
 Factor = NDArray[np.float64]
@@ -292,7 +292,7 @@ class Transform:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moved:
+class _Moved(InBlocks):
     """A parameter of a model and what happens to it, evaluated when it is read."""
 
     model: Model
@@ -303,7 +303,7 @@ class _Moved:
         return self.action(self.model.tensor(self.name))
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """The same, in pieces."""
+        """The same, some rows at a time."""
         return self.action.blocks(self.model.tensor(self.name))
 
 

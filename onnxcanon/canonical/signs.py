@@ -6,7 +6,9 @@ vanishes (a row of a sine wave) entries are weighted by their position, then sca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -22,8 +24,14 @@ from onnxcanon.transform import rows_of
 Whole = NDArray[np.signedinteger[Any]]
 """Entries as integers."""
 
+Block = tuple[slice, NDArray[Any]]
+"""Some rows of a parameter, and which these are."""
+
 Odd = Callable[[Whole, slice], Whole]
 """An odd function of the entries of a parameter in some of its rows."""
+
+KEPT = 1 << 21
+"""Entries up to which a parameter is read once for several passes."""
 
 
 class Signs:
@@ -31,8 +39,7 @@ class Signs:
 
     def __init__(self, model: Model, symmetry: Symmetry) -> None:
         self.model = model
-        forms = symmetry.sign.forms
-        self.sites = {n: s for n, d in symmetry.degrees.items() if (s := sites_of(forms, d))}
+        self.sites = {n: s for n, d in symmetry.degrees.items() if (s := sites_of(symmetry.sign, d))}
         self.symmetry = symmetry
         self.flips = np.zeros(symmetry.sign.count, np.int64)
         self.known = ~symmetry.acting[1]
@@ -67,7 +74,8 @@ class Signs:
         positions: Ids,
         freedoms: Ids,
     ) -> bool:
-        unit = self._unit(name)
+        blocks = self._blocks(name)
+        unit = _unit(block for _, block in blocks())
         if unit is None:
             return False
         signs = [self._sign(s, self.flips) * ~h for s, h in others]
@@ -77,7 +85,7 @@ class Signs:
         decided = np.zeros(len(names), bool)
         for odd in (_plain, self._placed(name), _scattered):
             total = np.zeros(len(names), np.int64)
-            np.add.at(total, inverse, self._sums(name, site, unit, signs, odd).reshape(-1)[positions])
+            np.add.at(total, inverse, _sums(blocks(), site, unit, signs, odd).reshape(-1)[positions])
             fresh = (total != 0) & ~decided
             self.flips[names[fresh]] = total[fresh] < 0
             decided |= fresh
@@ -86,27 +94,13 @@ class Signs:
         self.known[names[decided]] = True
         return bool(decided.any())
 
-    def _unit(self, name: str) -> float | None:
-        """What the largest entry of a parameter is multiplied by to lie below 2^30; None where that is zero or
-        infinite."""
-        tops = [0.0]
-        for _, block in self.symmetry.blocks(self.model, name):
-            block = _floating(block)
-            tops += [float(block.max(initial=0)), -float(block.min(initial=0))]
-        top = float(np.max(tops))
-        return float(np.exp2(float(30 - np.frexp(top)[1]))) if np.isfinite(top) and top else None
-
-    def _sums(self, name: str, site: Site, unit: float, signs: list[NDArray[np.int32]], odd: Odd) -> Ids:
-        """The sum of the entries at each position of a site, in units of 2^-30 of the largest."""
-        total = np.zeros(site.shape, np.int64)
-        rest = tuple(k for k, n in enumerate(site.shape) if n == 1)
-        for here, block in self.symmetry.blocks(self.model, name):
-            whole = _whole(block, unit)
-            for sign in signs:
-                whole = whole * rows_of(sign, here)
-            part = rows_of(total, here)
-            part += odd(whole, here).sum(rest, dtype=np.int64, keepdims=True)
-        return total
+    def _blocks(self, name: str) -> Callable[[], Iterable[Block]]:
+        """The entries of a parameter, read once if they are few, else whenever they are asked for."""
+        read = partial(self.symmetry.blocks, self.model, name)
+        if prod(self.symmetry.trace.parameters[name].shape) > KEPT:
+            return read
+        kept = list(read())
+        return lambda: kept
 
     @staticmethod
     def _sign(site: Site, flips: Ids) -> NDArray[np.int32]:
@@ -131,6 +125,31 @@ class Signs:
             return out
 
         return odd
+
+
+def _unit(blocks: Iterable[NDArray[Any]]) -> float | None:
+    """What the largest of all entries is multiplied by to lie in [2^29, 2^30); None where that is zero or
+    infinite."""
+    tops = [0.0]
+    for block in map(_floating, blocks):
+        tops += [float(block.max(initial=0)), -float(block.min(initial=0))]
+    top = float(np.max(tops))
+    return float(np.exp2(float(30 - np.frexp(top)[1]))) if np.isfinite(top) and top else None
+
+
+def _sums(
+    blocks: Iterable[Block], site: Site, unit: float, signs: Sequence[NDArray[np.int32]], odd: Odd
+) -> Ids:
+    """The sum of an odd function of the entries at each position of a site."""
+    total = np.zeros(site.shape, np.int64)
+    rest = tuple(k for k, n in enumerate(site.shape) if n == 1)
+    for here, block in blocks:
+        whole = _whole(block, unit)
+        for sign in signs:
+            whole = whole * rows_of(sign, here)
+        part = rows_of(total, here)
+        part += odd(whole, here).sum(rest, dtype=np.int64, keepdims=True)
+    return total
 
 
 def _plain(whole: Whole, _: slice) -> Whole:

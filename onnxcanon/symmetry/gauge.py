@@ -32,6 +32,11 @@ class Freedom:
     count: int
     still: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
+    def act(self, variables: Ids) -> bool:
+        """Whether any of some degrees depends on a free one."""
+        starts = self.forms.indptr
+        return bool((starts[variables] < starts[variables + 1]).any())
+
 
 @dataclass(slots=True)
 class _Equations:
@@ -357,6 +362,6 @@ def _core(terms: Ids, coefficients: Ids, *, modulo2: bool) -> tuple[dict[int, di
 def used(freedom: Freedom, variables: Sequence[Ids]) -> NDArray[np.bool_]:
     """Which free degrees act on any of the given variables, bool [count]."""
     mask = np.zeros(freedom.count, bool)
-    for v in variables:
-        mask[freedom.forms[v.ravel()].indices] = True
+    if variables:
+        mask[freedom.forms[np.concatenate([v.ravel() for v in variables])].indices] = True
     return mask
