@@ -146,8 +146,8 @@ class Model:
 
     def blocks(self, name: str) -> Iterator[np.ndarray]:
         """A tensor's values some rows (along axis 0) at a time, to be read only; takes less memory than
-        `tensor` where a replacement can be computed so. At the end the memory that large tensors are mapped to
-        is given back.
+        `tensor` where a replacement can be computed so. What was read is given back at the end, as by
+        `drop_pages`.
 
         Raises:
             ModelError: As `tensor`.
@@ -159,8 +159,7 @@ class Model:
         else:
             array = self.tensor(name)
             yield from (array[here] for here in row_blocks(array.shape))
-        if size >= LARGE_TENSOR:
-            self._mappings.drop_pages()
+        self._mappings.done_with(size)
 
     def overridable(self) -> list[str]:
         """Constants that are graph inputs too (IR version 4 or later): the caller may give others instead."""
@@ -208,10 +207,9 @@ class Model:
         return twin
 
     def drop_pages(self, last: np.ndarray) -> None:
-        """Give back the memory that tensors read so far are mapped to, if the last one was large; they are
-        read again from the file when they are touched."""
-        if last.nbytes >= LARGE_TENSOR:
-            self._mappings.drop_pages()
+        """Give back the memory that tensors read so far are mapped to, if with the last one they were many;
+        they are read again from the file when they are touched."""
+        self._mappings.done_with(last.nbytes)
 
     def stored(self) -> list[memoryview]:
         """The bytes of the file the model was read from and of its external data, by name; of a model in

@@ -56,7 +56,7 @@ class Action:
             power = self._power(array.dtype)
             scaled: NDArray[Any]
             if power is not None:
-                scaled = out * power
+                scaled = np.multiply(out, power, out=power if power.shape == out.shape else None)
             else:
                 wide = out.astype(np.float64)  # one rounding at the end, none for powers of two in range
                 for factor in self.factor.values():
@@ -85,8 +85,15 @@ class Action:
         if sum(int(np.abs(e).max(initial=0)) + 1 for _, e in levels) > 120:
             return None
         whole: NDArray[Any] = np.ones((), dtype)
+        rows, rest = [], []
         for factor in self.factor.values():
-            whole = whole * factor.astype(dtype)
+            (rows if factor.shape[0] > 1 else rest).append(factor.astype(dtype))
+        for factor in rest:
+            whole = whole * factor
+        if rest:
+            whole = spread(whole, self.shape)
+        for factor in rows:
+            whole = whole * factor
         return whole
 
     def then(self, later: Action) -> Action:
@@ -155,6 +162,14 @@ def move(array: NDArray[Any], index: Mapping[int, Index]) -> NDArray[Any]:
 def rows_of(array: NDArray[Any], here: Rows) -> NDArray[Any]:
     """Some rows (along axis 0) of an array that broadcasts against a parameter."""
     return array[here] if array.shape[0] > 1 else array
+
+
+def spread(factor: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A factor that broadcasts against a parameter, repeated along all axes but the first where it varies along
+    one of these: numpy is slow where it has to repeat along the last axes itself."""
+    if factor.size == factor.shape[0]:
+        return factor
+    return np.array(np.broadcast_to(factor, (factor.shape[0], *shape[1:])), order="C")
 
 
 def _rows_of(arrays: Mapping[int, NDArray[Any]], here: Rows) -> dict[int, NDArray[Any]]:

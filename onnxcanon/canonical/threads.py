@@ -15,6 +15,9 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 
 def for_each(items: Iterable[Item], work: Callable[[Item], Result]) -> list[Result]:
     """What some work makes of each item, in their order; the items are worked on in several threads."""
+    items = list(items)
+    if len(items) < 2:
+        return [work(item) for item in items]
     able = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with ThreadPoolExecutor(min(able, MOST)) as pool:
         return list(pool.map(work, items))

@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.canonical.sites import Floats, Site, sites_of, undecided
+from onnxcanon.canonical.threads import for_each
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.transform import rows_of
+from onnxcanon.transform import rows_of, spread
 
 UNEVEN = (40, 20, 10, -1)
 """Where bits would be lost, units whose sides differ by 2^40 give way first, then those by 2^20, 2^10,
@@ -114,10 +115,14 @@ class Ranges:
             down += min(int(exponents.min(initial=0)), 0)
         if up == down == 0:
             return True
-        if name not in self.known:
-            self.known[name] = self._exponents(name)
+        self.read([name])
         found = self.known[name]
         return found is not None and found[0] + down > 0 and found[1] + up < 255
+
+    def read(self, names: Iterable[str]) -> None:
+        """Read several parameters at once, those that were not read yet."""
+        unknown = [name for name in names if name not in self.known]
+        self.known.update(zip(unknown, for_each(unknown, self._exponents), strict=True))
 
     def _exponents(self, name: str) -> tuple[int, int] | None:
         """The smallest and the largest biased exponent of entries in single precision, zeros aside."""
@@ -316,7 +321,7 @@ class Walk:
         for here, block in self.symmetry.blocks(self.model, name):
             values = np.abs(block if single else block.astype(np.float64))
             for factor in factors:
-                values *= rows_of(factor, here).astype(values.dtype)
+                values *= spread(rows_of(factor, here).astype(values.dtype), block.shape)
             part = rows_of(largest, here)
             np.maximum(part, values.max(rest, keepdims=True), out=part)
         return binary_exponent(largest).reshape(-1)
@@ -339,7 +344,11 @@ def lossy_freedoms(ranges: Ranges, t: Floats) -> NDArray[np.bool_]:
     """The freedoms that act on an entry which the exponents t do not bring back exactly."""
     model, symmetry = ranges.model, ranges.symmetry
     lossy = np.zeros(len(t), bool)
-    for name, action in symmetry.action(None, t).actions.items():
+    actions = symmetry.action(None, t).actions
+    ranges.read(
+        name for name, action in actions.items() if any((f != 1).any() for f in action.factor.values())
+    )
+    for name, action in actions.items():
         if ranges.stay_normal(name, [np.frexp(f)[1] - 1 for f in action.factor.values()]):
             continue
         array = symmetry.read(model, name)

@@ -17,7 +17,7 @@ from scipy.sparse import coo_matrix, csr_matrix, identity, vstack
 
 from onnxcanon.symmetry.blocks import Blocks, unite_blocks
 from onnxcanon.symmetry.constraints import ZERO, Ids, Ledger, System
-from onnxcanon.symmetry.tables import connected
+from onnxcanon.symmetry.tables import connected, row_numbers
 
 CORE_LIMIT = 4096
 """Equations left for row-by-row elimination; a larger rest is set to zero (sound, never seen)."""
@@ -273,8 +273,9 @@ def _normal_sums(u: _United, *, modulo2: bool) -> tuple[Ids, Ids]:
     coefficients = u.coefficients * np.array([1, -1, -1])
     if modulo2:
         coefficients = np.abs(coefficients)
-    rows = np.unique(np.concatenate([u.terms, coefficients * coefficients[:, :1]], 1), axis=0)
-    return rows[:, :3], rows[:, 3:]
+    coefficients = coefficients * coefficients[:, :1]
+    _, first = np.unique(row_numbers(*u.terms.T, *coefficients.T), return_index=True)
+    return u.terms[first], coefficients[first]
 
 
 def _eliminate(
