@@ -38,9 +38,9 @@ from onnxcanon.files.wire import Payload, Piece
 LARGEST_MESSAGE = 2**31 - 1
 # What moves to external data when a model outgrows that; smaller tensors are needed to infer shapes.
 SMALLEST_MOVED = 1024
-# Bytes of a tensor that are worth giving back after they were read.
+# Bytes from which a tensor is large.
 LARGE_TENSOR = 1 << 20
-# Entries that are looked at together where a tensor is read in pieces, so that they stay in the processor's cache.
+# Entries of a tensor that are looked at together, so that they stay in the processor's cache.
 BLOCK = 1 << 17
 
 Replacement = np.ndarray | Callable[[], np.ndarray]
@@ -186,8 +186,8 @@ class Model:
     def with_tensors(self, new: Mapping[str, Replacement]) -> Model:
         """The same model with some tensors replaced by arrays, or by functions called for the values.
 
-        Functions are called one at a time, at each `tensor` and `save`; what they return is not kept. Shape
-        and type have to be those of the tensor, which is checked then.
+        Functions are called at each `tensor` and `save`, where many tensors are read by several threads; what
+        they return is not kept. Shape and type have to be those of the tensor, which is checked then.
 
         Raises:
             ModelError: If there is no such tensor, or it holds strings.

@@ -84,17 +84,10 @@ class Action:
             return None
         if sum(int(np.abs(e).max(initial=0)) + 1 for _, e in levels) > 120:
             return None
-        whole: NDArray[Any] = np.ones((), dtype)
-        rows, rest = [], []
-        for factor in self.factor.values():
-            (rows if factor.shape[0] > 1 else rest).append(factor.astype(dtype))
-        for factor in rest:
-            whole = whole * factor
-        if rest:
-            whole = spread(whole, self.shape)
-        for factor in rows:
-            whole = whole * factor
-        return whole
+        whole: NDArray[Any] = np.ones([1] * len(self.shape), dtype)
+        for factor in sorted(self.factor.values(), key=lambda factor: factor.shape[0]):
+            whole = spread(whole, self.shape) * factor.astype(dtype)
+        return spread(whole, self.shape)
 
     def then(self, later: Action) -> Action:
         """The action of `later` after this one."""
@@ -165,9 +158,9 @@ def rows_of(array: NDArray[Any], here: Rows) -> NDArray[Any]:
 
 
 def spread(factor: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    """A factor that broadcasts against a parameter, repeated along all axes but the first where it varies along
-    one of these: numpy is slow where it has to repeat along the last axes itself."""
-    if factor.size == factor.shape[0]:
+    """A factor that broadcasts against a parameter, repeated along all axes but the first if it varies along
+    one of them: numpy is slow where it has to repeat along the last axes itself."""
+    if factor.size == factor.shape[0] or factor.shape[1:] == shape[1:]:
         return factor
     return np.array(np.broadcast_to(factor, (factor.shape[0], *shape[1:])), order="C")
 

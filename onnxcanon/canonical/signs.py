@@ -171,4 +171,4 @@ def _whole(array: NDArray[Any], unit: float) -> Whole:
     """The entries times a power of two, rounded to integers below 2^30."""
     array = _floating(array) if 2.0**-100 < unit < 2.0**100 else array.astype(np.float64)
     whole = array * array.dtype.type(unit)
-    return np.rint(whole, out=whole).astype(np.int32)
+    return np.asarray(np.rint(whole, out=whole), np.int32)

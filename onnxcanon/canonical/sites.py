@@ -46,7 +46,7 @@ class Site:
     def open_count(self, known: NDArray[np.bool_]) -> Floats:
         """How many unknown freedoms each position's form holds, in the site's shape."""
         held = np.abs(self.forms.data) * ~known[self.forms.indices]
-        return np.bincount(self.rows, held, self.forms.shape[0]).reshape(self.shape)
+        return np.bincount(self.rows, held, self.forms.shape[0]).astype(np.float64).reshape(self.shape)
 
     def exponents(self, t: Floats) -> Floats:
         """The exponent at each position, for the freedoms' current values."""

@@ -10,7 +10,8 @@ from typing import TypeVar
 MOST = 4
 """Threads at most: each holds the pages of one tensor, and memory feeds no more of them."""
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 def for_each(items: Iterable[Item], work: Callable[[Item], Result]) -> list[Result]:

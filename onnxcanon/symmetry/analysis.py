@@ -54,7 +54,7 @@ class Symmetry:
         return np.stack([model.tensor(member) for member in self.stacks[name]])
 
     def blocks(self, model: Model, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
-        """The entries of a parameter, or of a stack, some rows (along axis 0) at a time, and which these are."""
+        """The entries of a parameter, or of a stack, some rows (along axis 0) at a time, with their place."""
         if name in self.stacks:
             for k, member in enumerate(self.stacks[name]):
                 yield slice(k, k + 1), model.tensor(member)[None]
