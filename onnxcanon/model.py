@@ -306,12 +306,14 @@ class Model:
         tensors = self._source.tensors
         return {name: Payload(tensors[name].nbytes, partial(self._raw, name)) for name in self._new}
 
-    def _raw(self, name: str) -> bytes | memoryview:
+    def _raw(self, name: str) -> Iterator[bytes | memoryview]:
         """The bytes of a replacement, as ONNX stores them."""
-        array, dtype = self._replacement(name), self._source.tensors[name].dtype
+        dtype = self._source.tensors[name].dtype
         if dtype.bitwidth < 8 or sys.byteorder != "little":
-            return onnx_ir.Tensor(array, dtype).tobytes()
-        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            yield onnx_ir.Tensor(self._replacement(name), dtype).tobytes()
+            return
+        for block in self.blocks(name):
+            yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
 
     def _replacement(self, name: str) -> np.ndarray:
         new, tensor = self._new[name], self._source.tensors[name]

@@ -57,7 +57,7 @@ def same(one: Transform, other: Transform) -> bool:
 
 
 @every_example
-def test_a_tensor_in_blocks_is_the_tensor(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tensor_in_blocks_is_the_tensor(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("onnxcanon.model.BLOCK", 20)
     model, (element,) = elements(kind, 1)
     moved = element.apply(model)
@@ -65,6 +65,8 @@ def test_a_tensor_in_blocks_is_the_tensor(kind: str, monkeypatch: pytest.MonkeyP
     for name, parts in blocks.items():
         assert b"".join(part.tobytes() for part in parts) == moved.tensor(name).tobytes(), name
     assert max(len(blocks[name]) for name in element.changes) > 2
+    moved.save(tmp_path / "moved.onnx")
+    assert same_bits(moved, load(tmp_path / "moved.onnx"))
 
 
 @every_example

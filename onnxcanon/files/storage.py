@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from onnxcanon.errors import ModelError
-from onnxcanon.files.wire import Payload, Piece, WireError, read
+from onnxcanon.files.wire import Payload, Piece, WireError, chunks
 
 # Smaller files are read: every mapping costs a file descriptor, and some exporters write one file per tensor.
 SMALLEST_MAPPING = 1 << 16
@@ -288,10 +288,9 @@ def _undo(temporary: Path, target: Path, existed: bool) -> None:
 
 
 def _write(file: BinaryIO, piece: Piece) -> None:
-    data = read(piece)
-    if isinstance(piece, Payload) and len(data) != piece.nbytes:
-        raise AssertionError(f"a payload of {piece.nbytes} bytes gave {len(data)}")
-    file.write(data)
+    written = sum(file.write(chunk) for chunk in chunks(piece))
+    if isinstance(piece, Payload) and written != piece.nbytes:
+        raise AssertionError(f"a payload of {piece.nbytes} bytes gave {written}")
 
 
 def _sync_folder(folder: Path) -> None:
