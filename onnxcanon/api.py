@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 
 from onnxcanon import report
-from onnxcanon.errors import OnnxcanonError
+from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.model import Model, load
 from onnxcanon.runtime.verification import Verification
 from onnxcanon.transform import Transform, load_transform
@@ -236,7 +236,7 @@ def canonicalize(
     Raises:
         ModelError: the model cannot be read.
         RuntimeUnavailableError: onnxruntime cannot run it, so that nothing can be verified.
-        ValueError: there is no such order, scale or base.
+        OnnxcanonError: there is no such order, scale or base.
     """
     from onnxcanon.canonical import canonicalize as choose
 
@@ -288,7 +288,7 @@ def fingerprint(
 
     Raises:
         ModelError: the model cannot be read.
-        ValueError: there is no such level.
+        OnnxcanonError: there is no such level.
     """
     from onnxcanon.canonical.fingerprint import fingerprint as digest
 
@@ -463,14 +463,13 @@ def scramble(
 
     Raises:
         ModelError: the model cannot be read.
-        ValueError: `only` names something else.
+        OnnxcanonError: `only` names something else.
     """
     from onnxcanon.canonical.twins import random_twin
     from onnxcanon.symmetry.analysis import symmetry
 
-    unknown = [word for word in only if word not in KINDS]
-    if unknown:
-        raise ValueError(f"'{unknown[0]}' is none of {', '.join(KINDS)}")
+    for word in only:
+        check_choice("change", word, KINDS)
     original = load(model)
     options = {"permute_constants": permute_constants, "allow_overridable": allow_overridable}
     group = symmetry(original, _known(original, sizes), **options)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class OnnxcanonError(Exception):
     """Base of every error raised on purpose; the command line prints it as one line and exits with 2."""
@@ -17,3 +19,13 @@ class TransformError(OnnxcanonError):
 
 class RuntimeUnavailableError(OnnxcanonError):
     """onnxruntime cannot run the model or does not offer the execution provider that was asked for."""
+
+
+def check_choice(what: str, given: str, known: Iterable[str]) -> None:
+    """Raise unless what was given is one of the known choices.
+
+    Raises:
+        OnnxcanonError: it is not.
+    """
+    if given not in (known := tuple(known)):
+        raise OnnxcanonError(f"there is no {what} '{given}'; choose from {', '.join(known)}")

@@ -14,9 +14,12 @@ import copy
 import logging
 import os
 import sys
-from collections.abc import Callable, Collection, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
+from types import EllipsisType
 
 import numpy as np
 import onnx
@@ -35,10 +38,25 @@ from onnxcanon.files.wire import Payload, Piece
 LARGEST_MESSAGE = 2**31 - 1
 # What moves to external data when a model outgrows that; smaller tensors are needed to infer shapes.
 SMALLEST_MOVED = 1024
-# Bytes of a tensor that are worth giving back after they were read.
+# Bytes from which a tensor is large.
 LARGE_TENSOR = 1 << 20
+# Entries of a tensor that are looked at together, so that they stay in the processor's cache.
+BLOCK = 1 << 17
 
 Replacement = np.ndarray | Callable[[], np.ndarray]
+
+
+class InBlocks(ABC):
+    """A replacement that also knows to give its values in blocks, for which little memory is needed."""
+
+    @abstractmethod
+    def __call__(self) -> np.ndarray:
+        """All values."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The values, some rows (along axis 0) at a time."""
+
 
 # onnx-ir logs oddities of a graph that we accept; it is not for a library to print them.
 logging.getLogger("onnx_ir").addHandler(logging.NullHandler())
@@ -126,6 +144,23 @@ class Model:
         array.flags.writeable = False
         return array
 
+    def blocks(self, name: str) -> Iterator[np.ndarray]:
+        """A tensor's values some rows (along axis 0) at a time, to be read only; takes less memory than
+        `tensor` where a replacement can be computed so. What was read is given back at the end, as by
+        `drop_pages`.
+
+        Raises:
+            ModelError: As `tensor`.
+        """
+        size = self.tensor_size(name)
+        new = self._new.get(name)
+        if isinstance(new, InBlocks):
+            yield from new.blocks()
+        else:
+            array = self.tensor(name)
+            yield from (array[here] for here in row_blocks(array.shape))
+        self._mappings.done_with(size)
+
     def overridable(self) -> list[str]:
         """Constants that are graph inputs too (IR version 4 or later): the caller may give others instead."""
         inputs = self.ir.graph.inputs if self.ir.ir_version >= 4 else ()
@@ -151,8 +186,8 @@ class Model:
     def with_tensors(self, new: Mapping[str, Replacement]) -> Model:
         """The same model with some tensors replaced by arrays, or by functions called for the values.
 
-        Functions are called one at a time, at each `tensor` and `save`; what they return is not kept. Shape
-        and type have to be those of the tensor, which is checked then.
+        Functions are called at each `tensor` and `save`, where many tensors are read by several threads; what
+        they return is not kept. Shape and type have to be those of the tensor, which is checked then.
 
         Raises:
             ModelError: If there is no such tensor, or it holds strings.
@@ -176,10 +211,9 @@ class Model:
         return any(same_file(one, path) for one in self._mappings.paths)
 
     def drop_pages(self, last: np.ndarray) -> None:
-        """Give back the memory that tensors read so far are mapped to, if the last one was large; they are
-        read again from the file when they are touched."""
-        if last.nbytes >= LARGE_TENSOR:
-            self._mappings.drop_pages()
+        """Give back the memory that tensors read so far are mapped to, if with the last one they were many;
+        they are read again from the file when they are touched."""
+        self._mappings.done_with(last.nbytes)
 
     def stored(self) -> list[memoryview]:
         """The bytes of the file the model was read from and of its external data, by name; of a model in
@@ -276,12 +310,14 @@ class Model:
         tensors = self._source.tensors
         return {name: Payload(tensors[name].nbytes, partial(self._raw, name)) for name in self._new}
 
-    def _raw(self, name: str) -> bytes | memoryview:
+    def _raw(self, name: str) -> Iterator[bytes | memoryview]:
         """The bytes of a replacement, as ONNX stores them."""
-        array, dtype = self._replacement(name), self._source.tensors[name].dtype
+        dtype = self._source.tensors[name].dtype
         if dtype.bitwidth < 8 or sys.byteorder != "little":
-            return onnx_ir.Tensor(array, dtype).tobytes()
-        return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+            yield onnx_ir.Tensor(self._replacement(name), dtype).tobytes()
+            return
+        for block in self.blocks(name):
+            yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
 
     def _replacement(self, name: str) -> np.ndarray:
         new, tensor = self._new[name], self._source.tensors[name]
@@ -293,6 +329,15 @@ class Model:
                 f" make it {old} like the tensor"
             )
         return array
+
+
+def row_blocks(shape: Sequence[int]) -> Iterator[slice | EllipsisType]:
+    """Which rows (along axis 0) of an array to look at together; all of it, if it has none."""
+    if not shape:
+        yield ...
+        return
+    step = max(1, BLOCK // max(1, prod(shape[1:])))
+    yield from (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Model:

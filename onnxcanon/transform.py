@@ -18,21 +18,22 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from math import prod
 from pathlib import Path
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.errors import TransformError
-from onnxcanon.model import Model
+from onnxcanon.model import InBlocks, Model, row_blocks
 
 Index = NDArray[np.int64]
 Factor = NDArray[np.float64]
+Rows = slice | EllipsisType
 
 FORMAT = "onnxcanon-transform-1"
 HEADER_LIMIT = 1 << 28
@@ -55,7 +56,7 @@ class Action:
             power = self._power(array.dtype)
             scaled: NDArray[Any]
             if power is not None:
-                scaled = out * power
+                scaled = np.multiply(out, power, out=power if power.shape == out.shape else None)
             else:
                 wide = out.astype(np.float64)  # one rounding at the end, none for powers of two in range
                 for factor in self.factor.values():
@@ -63,6 +64,17 @@ class Action:
                 scaled = wide.astype(array.dtype)
         scaled += np.zeros((), array.dtype)
         return scaled
+
+    def blocks(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
+        """What a call returns, some rows (along axis 0) at a time."""
+        order = self.index.get(0)
+        if not self.shape or (order is not None and order.size > len(order)):
+            yield self(array)
+            return
+        rest = {axis: rows for axis, rows in self.index.items() if axis}
+        for here in row_blocks(self.shape):
+            part = array[here] if order is None else array.take(order.ravel()[here], 0, mode="clip")
+            yield Action(part.shape, _rows_of(rest, here), _rows_of(self.factor, here))(part)
 
     def _power(self, dtype: np.dtype[Any]) -> NDArray[Any] | None:
         """All factors in one, in the type of the entries, if they are powers of two that it holds: a product
@@ -72,10 +84,10 @@ class Action:
             return None
         if sum(int(np.abs(e).max(initial=0)) + 1 for _, e in levels) > 120:
             return None
-        whole: NDArray[Any] = np.ones((), dtype)
-        for factor in self.factor.values():
-            whole = whole * factor.astype(dtype)
-        return whole
+        whole: NDArray[Any] = np.ones([1] * len(self.shape), dtype)
+        for factor in sorted(self.factor.values(), key=lambda factor: factor.shape[0]):
+            whole = spread(whole, self.shape) * factor.astype(dtype)
+        return spread(whole, self.shape)
 
     def then(self, later: Action) -> Action:
         """The action of `later` after this one."""
@@ -140,6 +152,23 @@ def move(array: NDArray[Any], index: Mapping[int, Index]) -> NDArray[Any]:
     return array
 
 
+def rows_of(array: NDArray[Any], here: Rows) -> NDArray[Any]:
+    """Some rows (along axis 0) of an array that broadcasts against a parameter."""
+    return array[here] if array.shape[0] > 1 else array
+
+
+def spread(factor: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """A factor that broadcasts against a parameter, repeated along all axes but the first if it varies along
+    one of them: numpy is slow where it has to repeat along the last axes itself."""
+    if factor.size == factor.shape[0] or factor.shape[1:] == shape[1:]:
+        return factor
+    return np.array(np.broadcast_to(factor, (factor.shape[0], *shape[1:])), order="C")
+
+
+def _rows_of(arrays: Mapping[int, NDArray[Any]], here: Rows) -> dict[int, NDArray[Any]]:
+    return {axis: rows_of(array, here) for axis, array in arrays.items()}
+
+
 def tidy_index(index: Mapping[int, Index]) -> dict[int, Index]:
     """Without the indices that move nothing."""
     out = {}
@@ -169,11 +198,9 @@ class Transform:
             TransformError: a parameter is absent or has another shape.
         """
         self.check(model)
-        new = {
-            name: partial(_transformed, model, source, action)
-            for name, (source, action) in self.changes.items()
-        }
-        return model.with_tensors(new)
+        return model.with_tensors(
+            {name: _Moved(model, source, action) for name, (source, action) in self.changes.items()}
+        )
 
     def check(self, model: Model) -> None:
         """Raise `TransformError` unless every parameter exists in the model with the recorded shape."""
@@ -272,8 +299,20 @@ class Transform:
             partial_file.unlink(missing_ok=True)
 
 
-def _transformed(model: Model, name: str, action: Action) -> NDArray[Any]:
-    return action(model.tensor(name))
+@dataclass(frozen=True, slots=True)
+class _Moved(InBlocks):
+    """A parameter of a model and what happens to it, evaluated when it is read."""
+
+    model: Model
+    name: str
+    action: Action
+
+    def __call__(self) -> NDArray[Any]:
+        return self.action(self.model.tensor(self.name))
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """The same, some rows at a time."""
+        return self.action.blocks(self.model.tensor(self.name))
 
 
 def load_transform(path: str | os.PathLike[str]) -> Transform:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -627,5 +628,22 @@ def test_python_results_print_and_are_json(model: Path) -> None:
     for result in results:
         json.dumps(result.to_json())
         assert str(result)
-    with pytest.raises(ValueError, match="rotate"):
-        onnxcanon.scramble(model, only=["rotate"])
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "told"),
+    [
+        ("scramble", {"only": ["rotate"]}, "there is no change 'rotate'; choose from permute, scale, sign"),
+        ("canonicalize", {"order": "size"}, "there is no order 'size'; choose from norm"),
+        ("canonicalize", {"scale": "one"}, "there is no scale 'one'; choose from pow2"),
+        ("canonicalize", {"order": "nodesort", "base": 1.0}, "no base 1; choose one above 1"),
+        ("fingerprint", {"level": "other"}, "there is no level 'other'; choose from canonical"),
+        ("align", {"method": "other"}, "there is no method 'other'; choose from"),
+    ],
+)
+def test_an_unknown_choice_is_an_error_that_names_the_choices(
+    model: Path, verb: str, options: dict[str, Any], told: str
+) -> None:
+    models = [model, model] if verb == "align" else [model]
+    with pytest.raises(onnxcanon.OnnxcanonError, match=told):
+        getattr(onnxcanon, verb)(*models, **options)

@@ -16,6 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxcanon.errors import ModelError
 from onnxcanon.files import wire
+from onnxcanon.files.storage import Mappings
 from onnxcanon.model import load
 from tests.handmade import (
     WEIGHT,
@@ -118,6 +119,19 @@ def test_external_tensors_are_mapped_not_copied(tmp_path: Path) -> None:
     assert np.shares_memory(model.tensor("big"), model.tensor("big"))
     assert model.tensor("big").flags.aligned
     assert load(write(tmp_path, simple_model(raw("big", big)))).tensor("big").flags.aligned
+
+
+def test_memory_of_what_was_read_is_given_back_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    big = np.arange(1 << 16, dtype=np.float32).reshape(256, 256)
+    model = load(write_external(tmp_path, simple_model(raw("big", big))))
+    dropped = []
+    monkeypatch.setattr(Mappings, "drop_pages", lambda _: dropped.append(1))
+    monkeypatch.setattr("onnxcanon.files.storage.MOST_MAPPED", 3 * big.nbytes)
+    for _ in range(7):
+        assert np.array_equal(np.concatenate(list(model.blocks("big"))), big)
+    assert len(dropped) == 2
 
 
 def test_opsets(tmp_path: Path) -> None:

@@ -57,6 +57,19 @@ def same(one: Transform, other: Transform) -> bool:
 
 
 @every_example
+def test_a_tensor_in_blocks_is_the_tensor(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxcanon.model.BLOCK", 20)
+    model, (element,) = elements(kind, 1)
+    moved = element.apply(model)
+    blocks = {name: list(moved.blocks(name)) for name in model.tensor_names()}
+    for name, parts in blocks.items():
+        assert b"".join(part.tobytes() for part in parts) == moved.tensor(name).tobytes(), name
+    assert max(len(blocks[name]) for name in element.changes) > 2
+    moved.save(tmp_path / "moved.onnx")
+    assert same_bits(moved, load(tmp_path / "moved.onnx"))
+
+
+@every_example
 def test_inverse_undoes_bit_for_bit(kind: str) -> None:
     model, [t] = elements(kind, 1)
     moved = t.apply(model)

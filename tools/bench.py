@@ -8,8 +8,9 @@
   hashing it with BLAKE3. All three read the same cached file, so the ratios carry over between machines.
 
 - *names* (`--names`): `fingerprint` of models with external data (a transformer of 110 million weights and
-  a ResNet-50, made here) beside hashing their files, in processes of their own, imports included; `compare`
-  of two permuted copies, and of the ResNet-50 with a copy that is permuted and rescaled by any factors.
+  a ResNet-50, made here) beside hashing their files, in processes of their own, where imports (the row
+  `start`) do not count; `compare` of two permuted copies, and of two that are permuted and rescaled by any
+  factors.
 
 It takes a minute::
 
@@ -70,16 +71,18 @@ symmetry(model).random(np.random.default_rng(1), pow2=False).apply(model).save(s
 """
 """Write a permuted and a permuted and rescaled twin of a model."""
 USAGE = """
-import json, resource, sys
+import json, resource, sys, time
 import onnxcanon as oc
+start = time.perf_counter()
 {work}
+wall = time.perf_counter() - start
 used = resource.getrusage(resource.RUSAGE_SELF)
-print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+print(json.dumps([used.ru_utime + used.ru_stime, wall, used.ru_maxrss / 1024]))
 """
-"""Processor seconds and peak memory, in megabytes, of a whole process."""
+"""Processor seconds of a whole process, seconds that its work took, and its peak memory in megabytes."""
 WORKS = {
     "python": "pass",
-    "start": "import onnxcanon.api",
+    "start": "import onnxcanon.api; from onnxcanon.canonical import colours, digest, fingerprint, scale",
     "hash": "import blake3; [blake3.blake3().update_mmap(p) for p in sys.argv[1:2]]",
     "fingerprint": "oc.fingerprint(sys.argv[2])",
     "compare permuted": "assert oc.compare(sys.argv[2], sys.argv[3]).verdict == 'symmetric'",
@@ -90,11 +93,12 @@ WORKS = {
 @dataclass(frozen=True, slots=True)
 class Named:
     """What it takes to name a made model and to compare it: processor seconds and peak megabytes of whole
-    processes, by what they do."""
+    processes, and the time that their work takes, by what they do."""
 
     kind: str
     megabytes: float
     seconds: dict[str, float]
+    wall_seconds: dict[str, float]
     peak_megabytes: dict[str, float]
 
 
@@ -228,26 +232,29 @@ def measure_names(kind: str, options: Sequence[str], runs: int) -> Named:
         subprocess.run([sys.executable, "-c", TWINS, *map(str, (model, moved, scaled))], check=True)
         data = model.with_name(f"{model.name}.data")
         files = [str(path) for path in (data, model, moved, scaled)]
-        seconds, peaks = {}, {}
+        seconds, walls, peaks = {}, {}, {}
         for name, work in WORKS.items():
             once = [sys.executable, "-c", USAGE.format(work=work), *files]
             found = [
                 json.loads(subprocess.run(once, check=True, capture_output=True).stdout) for _ in range(runs)
             ]
-            seconds[name], peaks[name] = (min(values) for values in zip(*found, strict=True))
-        return Named(kind, data.stat().st_size / 1e6, seconds, peaks)
+            seconds[name], walls[name], peaks[name] = (min(values) for values in zip(*found, strict=True))
+        return Named(kind, data.stat().st_size / 1e6, seconds, walls, peaks)
 
 
 def show_names(found: Sequence[Named]) -> list[str]:
-    """Rows for each model: processor time, also, start-up taken off, in units of hashing the file."""
-    lines = [f"{'names (whole processes)':26}  {'CPU ms':>8}  {'x hash':>7}  {'peak MB':>8}"]
+    """Rows for each model: processor and wall time, and both, start-up taken off, in units of hashing."""
+    title = "names (whole processes)"
+    lines = [f"{title:26}  {'CPU ms':>8}  {'x hash':>7}  {'wall ms':>8}  {'x hash':>7}  {'peak MB':>8}"]
     for named in found:
         lines.append(f"{named.kind} ({named.megabytes:.0f} MB)")
-        hashing = named.seconds["hash"] - named.seconds["python"]
-        for name, taken in named.seconds.items():
-            start = named.seconds["python" if name in ("python", "start", "hash") else "start"]
-            ratio = (taken - start) / max(hashing, 1e-9)
-            lines.append(f"  {name:24}  {1e3 * taken:8.0f}  {ratio:7.1f}  {named.peak_megabytes[name]:8.0f}")
+        for name in named.seconds:
+            start = "python" if name in ("python", "start", "hash") else "start"
+            row = f"  {name:24}"
+            for taken in (named.seconds, named.wall_seconds):
+                ratio = (taken[name] - taken[start]) / max(taken["hash"] - taken["python"], 1e-9)
+                row += f"  {1e3 * taken[name]:8.0f}  {ratio:7.1f}"
+            lines.append(f"{row}  {named.peak_megabytes[name]:8.0f}")
     return lines
 
 

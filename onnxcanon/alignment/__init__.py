@@ -24,7 +24,7 @@ from onnxcanon.alignment.weights import by_weights
 from onnxcanon.comparison.correspondence import Pair
 from onnxcanon.comparison.unlike import AVERAGED
 from onnxcanon.comparison.verdict import common_sizes
-from onnxcanon.errors import OnnxcanonError
+from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.model import Model
 from onnxcanon.normalform import normal_form
 from onnxcanon.symmetry.analysis import Symmetry
@@ -122,8 +122,7 @@ def align(
         RuntimeUnavailableError: the method runs the models, and onnxruntime cannot.
     """
     for what, given, known in (("method", method, METHODS), ("scale", scale, SCALES)):
-        if given not in known:
-            raise OnnxcanonError(f"there is no {what} '{given}'; choose from {', '.join(known)}")
+        check_choice(what, given, known)
     say = progress or (lambda _: None)
     if normalize:
         say("normalizing graphs")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from onnxcanon.errors import OnnxcanonError, check_choice
+
 if TYPE_CHECKING:
     from onnxcanon.model import Model
     from onnxcanon.symmetry.analysis import Symmetry
@@ -55,14 +57,16 @@ def canonicalize(
         progress: called with a short phrase before each stage.
 
     Raises:
-        ValueError: an unknown choice.
+        OnnxcanonError: an unknown choice.
     """
     from onnxcanon.canonical.order import ORDERS, ordering
     from onnxcanon.canonical.scale import SCALES, scaling
     from onnxcanon.symmetry.analysis import symmetry as analyze_symmetry
 
-    if order not in ORDERS or scale not in SCALES or not base > 1:
-        raise ValueError(f"order is one of {ORDERS}, scale one of {SCALES}, base above 1")
+    check_choice("order", order, ORDERS)
+    check_choice("scale", scale, SCALES)
+    if not base > 1:
+        raise OnnxcanonError(f"digits have no base {base:g}; choose one above 1")
     report = progress or (lambda _: None)
     report("analyzing")
     symmetry = analyze_symmetry(

@@ -138,7 +138,7 @@ def balanced(model: Model, symmetry: Symmetry) -> Floats:
 
 def _table(model: Model, symmetry: Symmetry, name: str) -> Table | None:
     """The squares of a parameter, summed over the positions that no freedom tells apart."""
-    sites = sites_of(symmetry.scale.forms, symmetry.degrees[name])
+    sites = sites_of(symmetry.scale, symmetry.degrees[name])
     if not sites:
         return None
     squares = np.square(symmetry.read(model, name).astype(np.float64))

@@ -279,10 +279,10 @@ class Colours:
             key = self._keys(orbit, block)
             order = np.argsort(key, kind="stable")
             ranked = key[order]
-            starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]])
-            for group in np.split(order, starts[1:]):
-                siblings: Ids = block[group]
-                if len(group) > 1 and not self._twins(siblings, orbit):
+            ends = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1], True])
+            for k in np.flatnonzero(np.diff(ends) > 1):
+                siblings: Ids = block[order[ends[k] : ends[k + 1]]]
+                if not self._twins(siblings, orbit):
                     return siblings
             for child in orbit.children:
                 inner = block[order][:, child.members]
@@ -366,19 +366,18 @@ def _start(colour: Words, orbit: Orbit, members: Ids) -> None:
 
 def sort_siblings(orbit: Orbit, members: Ids, keys: Keys) -> tuple[Ids, Ids]:
     """The motion (from, to) that sorts the components `members` [k, s] of an orbit, inner ones first."""
-    source, target = [], []
     rank = np.empty(len(members), np.int64)
     rank[np.argsort(keys(orbit, members), kind="stable")] = np.arange(len(members))
-    for row, slot in zip(members, rank, strict=True):
-        place = np.arange(members.shape[1])
+    target = members[rank]
+    for row, slot in zip(members, target, strict=True):
+        by = np.argsort(row) if orbit.children else row
         for child in orbit.children:
-            here, there = sort_siblings(child, row[child.members], keys)
-            where = {int(u): k for k, u in enumerate(row)}
-            for a, b in zip(here.tolist(), there.tolist(), strict=True):
-                place[where[a]] = where[b]
-        source.append(row)
-        target.append(members[slot][place])
-    return np.concatenate(source), np.concatenate(target)
+            here, there = (
+                by[np.searchsorted(row, units, sorter=by)]
+                for units in sort_siblings(child, row[child.members], keys)
+            )
+            slot[here] = slot[there]
+    return members.ravel(), target.ravel()
 
 
 def _at(array: NDArray[Any], picks: dict[int, Ids]) -> NDArray[Any]:

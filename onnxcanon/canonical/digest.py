@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 from blake3 import blake3
 
-from onnxcanon.model import Model
+from onnxcanon.canonical.threads import for_each
+from onnxcanon.model import LARGE_TENSOR, Model
 from onnxcanon.symmetry.graphs import inlined, live
 from onnxcanon.symmetry.trace import INDEX_TYPES
 
@@ -41,13 +42,21 @@ def word(kind: str, *parts: bytes | str | int) -> Word:
 
 
 def contents(model: Model) -> Content:
-    """The entries of tensors, bit for bit."""
+    """The entries of tensors, bit for bit; large ones are all read when the first is asked for."""
+
+    def read(name: str) -> Word:
+        out = blake3()
+        for block in model.blocks(name):
+            out.update(_bytes(block))
+        return out.digest()
+
+    @cache
+    def large() -> dict[str, Word]:
+        names = [name for name in model.tensor_names() if model.tensor_size(name) >= LARGE_TENSOR]
+        return dict(zip(names, for_each(names, read), strict=True))
 
     def content(name: str) -> Word:
-        array = model.tensor(name)
-        digest = blake3(_bytes(array)).digest()
-        model.drop_pages(array)
-        return digest
+        return large()[name] if model.tensor_size(name) >= LARGE_TENSOR else read(name)
 
     return content
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from blake3 import blake3
 
 from onnxcanon.canonical.digest import Word, contents, graph_digest, shapes_alone
+from onnxcanon.errors import check_choice
 from onnxcanon.model import Model
 
 if TYPE_CHECKING:
@@ -42,10 +43,9 @@ def fingerprint(
         sizes: sizes of dynamic dimensions by name, where the analyzer needs them.
 
     Raises:
-        ValueError: an unknown level.
+        OnnxcanonError: an unknown level.
     """
-    if level not in LEVELS:
-        raise ValueError(f"level is one of {', '.join(LEVELS)}")
+    check_choice("level", level, LEVELS)
     if level == "file":
         return named(level, _stored(model)), []
     if level == "structure":

@@ -19,7 +19,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.canonical.balance import balanced
 from onnxcanon.canonical.signs import Signs
 from onnxcanon.canonical.sites import Floats, undecided
 from onnxcanon.canonical.walk import Measure, Walk, powers
@@ -35,6 +34,8 @@ def choose_scale(model: Model, symmetry: Symmetry, scale: str) -> tuple[Floats |
     if scale == "none" or not symmetry.acting[0].any():
         return None, []
     if scale == "balanced":
+        from onnxcanon.canonical.balance import balanced
+
         return balanced(model, symmetry), []
     if scale == "pow2":
         return powers(model, symmetry)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,24 +11,30 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from onnxcanon.symmetry.constraints import Ids
+from onnxcanon.symmetry.gauge import Freedom
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True)
 class Site:
-    """One scaled axis of a parameter: the form (free degrees and coefficients) at each position."""
+    """One scaled axis of a parameter: the form (free degrees and coefficients) at each position.
+
+    `rows` are the positions of the entries that `forms` stores.
+    """
 
     axis: int
     shape: tuple[int, ...]
     forms: csr_matrix  # [positions, freedoms]
+    rows: Ids = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rows = np.repeat(np.arange(self.forms.shape[0]), np.diff(self.forms.indptr))
 
     def solvable(self, known: NDArray[np.bool_]) -> tuple[Ids, Ids, Ids]:
         """Positions with exactly one unknown freedom: (positions, freedoms, coefficients ±1)."""
-        entries = self.forms.tocoo()
-        rows, columns, values = entries.row, entries.col, entries.data
-        open_ = ~known[columns]
-        rows, columns, values = rows[open_], columns[open_], values[open_]
+        open_ = ~known[self.forms.indices]
+        rows, columns, values = self.rows[open_], self.forms.indices[open_], self.forms.data[open_]
         count = np.bincount(rows, minlength=self.forms.shape[0])
         one = (count[rows] == 1) & (np.abs(values) == 1)
         return rows[one], columns[one], values[one].astype(np.int64)
@@ -39,7 +45,8 @@ class Site:
 
     def open_count(self, known: NDArray[np.bool_]) -> Floats:
         """How many unknown freedoms each position's form holds, in the site's shape."""
-        return np.asarray(abs(self.forms) @ (~known).astype(np.float64)).reshape(self.shape)
+        held = np.abs(self.forms.data) * ~known[self.forms.indices]
+        return np.bincount(self.rows, held, self.forms.shape[0]).astype(np.float64).reshape(self.shape)
 
     def exponents(self, t: Floats) -> Floats:
         """The exponent at each position, for the freedoms' current values."""
@@ -68,6 +75,6 @@ def undecided(
     return [f"{count} {what} act only on each other's entries and stay as stored"] if count else []
 
 
-def sites_of(forms: csr_matrix, degrees: Mapping[int, Ids]) -> list[Site]:
+def sites_of(freedom: Freedom, degrees: Mapping[int, Ids]) -> list[Site]:
     """The axes of one parameter on which some freedom acts."""
-    return [Site(a, d.shape, forms[d.ravel()]) for a, d in degrees.items() if forms[d.ravel()].nnz]
+    return [Site(a, d.shape, freedom.forms[d.ravel()]) for a, d in degrees.items() if freedom.act(d)]

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from onnxcanon.canonical.walk import exact_exponents
+from onnxcanon.canonical.walk import Ranges, exact_exponents
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.transform import Transform
@@ -21,6 +21,6 @@ def random_twin(
     exponents = None
     if "scale" in only:
         drawn = rng.integers(-3, 4, symmetry.scale.count).astype(np.float64)
-        exponents, _ = exact_exponents(model, symmetry, drawn)
+        exponents, _ = exact_exponents(Ranges(model, symmetry), drawn)
     flips = rng.integers(0, 2, symmetry.sign.count) if "sign" in only else None
     return symmetry.action(None, exponents, flips).then(symmetry.action(motion))

@@ -8,23 +8,23 @@ lowest bit of its outgoing ones would fall out of the type.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.canonical.sites import Floats, Site, sites_of, undecided
+from onnxcanon.canonical.threads import for_each
 from onnxcanon.model import Model
 from onnxcanon.symmetry.analysis import Symmetry
 from onnxcanon.symmetry.constraints import Ids
+from onnxcanon.transform import rows_of, spread
 
 UNEVEN = (40, 20, 10, -1)
 """Where bits would be lost, units whose sides differ by 2^40 give way first, then those by 2^20, 2^10,
 then all."""
-CHUNK = 1 << 18
-"""Entries that are looked at together, so that they stay in the processor's cache."""
 LAST_BIT = {4: -149, 8: -1074}
 """The exponent of the smallest subnormal, by size of the type in bytes."""
 
@@ -37,7 +37,7 @@ class Measure:
 
     def of_positions(self, values: Floats, shape: tuple[int, ...]) -> Floats:
         """The size of the entries at each position of an array that broadcasts to `values`; -inf for 0."""
-        rest = tuple(k for k, n in enumerate(shape) if n == 1 and values.shape[k] > 1)
+        rest = tuple(k for k, n in enumerate(shape) if n == 1)
         if self.exact:
             return binary_exponent(values.max(rest, keepdims=True, initial=0.0)).reshape(-1)
         with np.errstate(divide="ignore"):
@@ -80,11 +80,12 @@ def powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
     alone, so every twin decides alike.
     """
     late = np.zeros(symmetry.scale.count, bool)
+    ranges = Ranges(model, symmetry)
     for uneven in UNEVEN:
         while True:
-            walk = Walk(model, symmetry, Measure(exact=True), late)
+            walk = Walk(model, symmetry, Measure(exact=True), late, ranges)
             t = walk.run()
-            lossy = lossy_freedoms(model, symmetry, t)
+            lossy = lossy_freedoms(ranges, t)
             if not (lossy & (t != 0)).any():
                 return t, walk.left_alone()
             plus, minus = walk.extents(t)
@@ -93,8 +94,46 @@ def powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
             if not more.any():
                 break
             late |= more
-    exact, notes = exact_exponents(model, symmetry, t)
+    exact, notes = exact_exponents(ranges, t)
     return exact, [*notes, *walk.left_alone()]
+
+
+class Ranges:
+    """Between which powers of two the entries of each parameter lie; each is read once."""
+
+    def __init__(self, model: Model, symmetry: Symmetry) -> None:
+        self.model, self.symmetry = model, symmetry
+        self.known: dict[str, tuple[int, int] | None] = {}
+
+    def stay_normal(self, name: str, levels: Iterable[Ids]) -> bool:
+        """Whether powers of two, given by their exponents for each axis, leave all entries of a parameter
+        within the normal numbers of single precision: then no bit can be lost."""
+        up = down = 0
+        for exponents in levels:
+            up += max(int(exponents.max(initial=0)), 0)
+            down += min(int(exponents.min(initial=0)), 0)
+        if up == down == 0:
+            return True
+        self.read([name])
+        found = self.known[name]
+        return found is not None and found[0] + down > 0 and found[1] + up < 255
+
+    def read(self, names: Iterable[str]) -> None:
+        """Read several parameters at once, those that were not read yet."""
+        unknown = [name for name in names if name not in self.known]
+        self.known.update(zip(unknown, for_each(unknown, self._exponents), strict=True))
+
+    def _exponents(self, name: str) -> tuple[int, int] | None:
+        """The smallest and the largest biased exponent of entries in single precision, zeros aside."""
+        smallest, largest = (1 << 32) - 1, 0
+        for _, block in self.symmetry.blocks(self.model, name):
+            if block.dtype != np.float32:
+                return None
+            shifted = np.ascontiguousarray(block).view(np.uint32) << np.uint32(1)  # without the sign
+            largest = max(largest, int(shifted.max(initial=0)))
+            shifted -= np.uint32(1)  # zero becomes the largest
+            smallest = min(smallest, int(shifted.min(initial=smallest)))
+        return (smallest + 1) >> 24, largest >> 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +166,16 @@ class Walk:
     """
 
     def __init__(
-        self, model: Model, symmetry: Symmetry, measure: Measure, late: NDArray[np.bool_] | None = None
+        self,
+        model: Model,
+        symmetry: Symmetry,
+        measure: Measure,
+        late: NDArray[np.bool_] | None = None,
+        ranges: Ranges | None = None,
     ) -> None:
         self.model, self.symmetry, self.measure = model, symmetry, measure
-        self.sites = {n: s for n, d in symmetry.degrees.items() if (s := sites_of(symmetry.scale.forms, d))}
+        self.ranges = ranges or Ranges(model, symmetry)
+        self.sites = {n: s for n, d in symmetry.degrees.items() if (s := sites_of(symmetry.scale, d))}
         self.t = np.zeros(symmetry.scale.count)
         self.known = ~symmetry.acting[0]
         self.late = np.zeros(symmetry.scale.count, bool) if late is None else late
@@ -241,11 +286,9 @@ class Walk:
         freedoms: Ids,
         signs: Ids,
     ) -> bool:
-        array = self.symmetry.read(self.model, name)
         factors = [np.exp2(s.exponents(self.t)) * ~h for s, h in zip(others, hidden, strict=True)]
         factors.append(np.exp2(site.exponents(self.t * self.known)))
-        level = self.measure.of_positions(_magnitudes(array, factors, exact=self.measure.exact), site.shape)
-        self.model.drop_pages(array)
+        level = self._levels(name, site, [factor for factor in factors if (factor != 1).any()])
         names, inverse = np.unique(freedoms, return_inverse=True)
         solved = np.zeros(len(names), bool)
         for side, sign in enumerate((1, -1)):  # where a freedom acts both ways, what it multiplies decides
@@ -263,24 +306,31 @@ class Walk:
         self.known[names[solved]] = True
         return bool(solved.any())
 
+    def _levels(self, name: str, site: Site, factors: list[Floats]) -> Floats:
+        """The size of the entries times factors at each position of a site."""
+        if not self.measure.exact:
+            values = np.abs(self.symmetry.read(self.model, name).astype(np.float64))
+            for factor in factors:
+                values *= factor
+            return self.measure.of_positions(values, site.shape)
+        # Single precision takes powers of two (or 0) as well where no product leaves its normal numbers.
+        single = self.ranges.stay_normal(name, [np.log2(f[f > 0]).astype(np.int64) for f in factors])
+        largest = np.zeros(site.shape)
+        rest = tuple(k for k, n in enumerate(site.shape) if n == 1)
+        for here, block in self.symmetry.blocks(self.model, name):
+            values = np.abs(block if single else block.astype(np.float64))
+            for factor in factors:
+                values *= spread(rows_of(factor, here).astype(values.dtype), block.shape)
+            part = rows_of(largest, here)
+            np.maximum(part, values.max(rest, keepdims=True), out=part)
+        return binary_exponent(largest).reshape(-1)
 
-def _magnitudes(array: NDArray[Any], factors: list[Floats], *, exact: bool) -> NDArray[Any]:
-    """The magnitudes of entries times factors that broadcast against them; `exact` says that these are powers
-    of two (or 0), which single precision then takes as well where no product leaves its normal numbers."""
-    acting = [factor for factor in factors if (factor != 1).any()]
-    levels = [np.log2(factor[factor > 0]).astype(np.int64) for factor in acting] if exact else []
-    single = exact and _stays_normal(array, levels)
-    out: NDArray[Any] = np.abs(array if single else array.astype(np.float64))
-    for factor in acting:
-        out *= factor.astype(out.dtype)
-    return out
 
-
-def exact_exponents(model: Model, symmetry: Symmetry, t: Floats) -> tuple[Floats, list[str]]:
+def exact_exponents(ranges: Ranges, t: Floats) -> tuple[Floats, list[str]]:
     """Exponents with those taken back whose powers of two would overflow or lose bits to subnormals."""
     t = t.copy()
     held = 0
-    while (lossy := lossy_freedoms(model, symmetry, t) & (t != 0)).any():
+    while (lossy := lossy_freedoms(ranges, t) & (t != 0)).any():
         held += int(lossy.sum())
         t[lossy] = 0
     notes = (
@@ -289,39 +339,24 @@ def exact_exponents(model: Model, symmetry: Symmetry, t: Floats) -> tuple[Floats
     return t, notes
 
 
-def _stays_normal(array: NDArray[Any], levels: list[Ids]) -> bool:
-    """Whether powers of two, given by their exponents for each axis, leave all entries within the normal
-    numbers of single precision: then no bit can be lost."""
-    if array.dtype != np.float32:
-        return False
-    if not levels:
-        return True
-    up = sum(max(int(e.max(initial=0)), 0) for e in levels)
-    down = sum(min(int(e.min(initial=0)), 0) for e in levels)
-    bits = np.ascontiguousarray(array).reshape(-1).view(np.uint32)
-    largest, smallest = 0, 1 << 32
-    for start in range(0, len(bits), CHUNK):
-        shifted = bits[start : start + CHUNK] << np.uint32(1)  # without the sign
-        largest = max(largest, int(shifted.max()))
-        shifted -= np.uint32(1)  # zero becomes the largest
-        smallest = min(smallest, int(shifted.min()))
-    return (largest >> 24) + up < 255 and (smallest + 1 >> 24) + down > 0
-
-
-def lossy_freedoms(model: Model, symmetry: Symmetry, t: Floats) -> NDArray[np.bool_]:
+def lossy_freedoms(ranges: Ranges, t: Floats) -> NDArray[np.bool_]:
     """The freedoms that act on an entry which the exponents t do not bring back exactly."""
+    model, symmetry = ranges.model, ranges.symmetry
     lossy = np.zeros(len(t), bool)
-    for name, action in symmetry.action(None, t).actions.items():
-        array = symmetry.read(model, name)
-        model.drop_pages(array)
-        if _stays_normal(array, [np.frexp(f)[1] - 1 for f in action.factor.values()]):
+    actions = symmetry.action(None, t).actions
+    ranges.read(
+        name for name, action in actions.items() if any((f != 1).any() for f in action.factor.values())
+    )
+    for name, action in actions.items():
+        if ranges.stay_normal(name, [np.frexp(f)[1] - 1 for f in action.factor.values()]):
             continue
+        array = symmetry.read(model, name)
         moved = action(array)
         with np.errstate(invalid="ignore"):
             wrong = (action.inverse()(moved) != array) & np.isfinite(array)
         if not wrong.any():
             continue
-        for site in sites_of(symmetry.scale.forms, symmetry.degrees[name]):
+        for site in sites_of(symmetry.scale, symmetry.degrees[name]):
             rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and wrong.shape[k] > 1)
             rows = np.flatnonzero(wrong.any(rest, keepdims=True).reshape(-1))
             lossy[site.forms[rows].indices] = True

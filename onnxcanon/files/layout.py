@@ -7,7 +7,6 @@ that does is spelled anew from its own message, which keeps its name, doc string
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from functools import partial
 
 import numpy as np
 import onnx
@@ -70,7 +69,7 @@ def _laid_out(
             slot = None if name in new else tensor.slot
             changes.append((tensor.path, _spelled(source, tensor.path[-1], payload, slot, place)))
     for path, slot in source.external:
-        payload = Payload(len(slot.data), partial(getattr, slot, "data"))
+        payload = _mapped(slot)
         changes.append((path, _spelled(source, path[-1], payload, slot, others)))
     return source.pieces(changes)
 
@@ -95,8 +94,15 @@ def _spelled(
 
 
 def _unchanged(tensor: Tensor) -> Payload:
-    slot = tensor.slot
-    return Payload(tensor.nbytes, tensor.value.tobytes if slot is None else lambda: slot.data)
+    return (
+        Payload(tensor.nbytes, lambda: [tensor.value.tobytes()])
+        if tensor.slot is None
+        else _mapped(tensor.slot)
+    )
+
+
+def _mapped(slot: Slot) -> Payload:
+    return Payload(len(slot.data), lambda: [slot.data])
 
 
 def _inline(proto: onnx.TensorProto, payload: Payload) -> list[Piece]:
@@ -130,7 +136,7 @@ def _numbers(source: Source, tensor: Tensor, payload: Payload) -> list[Piece]:
     """An attribute with other numbers."""
     part = tensor.path[-1]
     attribute = onnx.AttributeProto.FromString(bytes(source.buffer[part.body : part.end]))
-    _set_numbers(attribute, np.frombuffer(payload.read(), tensor.dtype.numpy()))
+    _set_numbers(attribute, np.frombuffer(wire.join([payload]), tensor.dtype.numpy()))
     return wire.nest(part.tag, [attribute.SerializeToString()])
 
 

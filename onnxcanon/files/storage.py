@@ -14,10 +14,12 @@ from types import TracebackType
 from typing import BinaryIO
 
 from onnxcanon.errors import ModelError
-from onnxcanon.files.wire import Payload, Piece, WireError, read
+from onnxcanon.files.wire import Payload, Piece, WireError, chunks
 
 # Smaller files are read: every mapping costs a file descriptor, and some exporters write one file per tensor.
 SMALLEST_MAPPING = 1 << 16
+# Bytes that may be read before the memory they are mapped to is given back: doing so often costs time.
+MOST_MAPPED = 1 << 25
 # Tensors of a page or more start where any platform can map them alone, the others at a cache line.
 PAGE, CACHE_LINE = 1 << 16, 64
 
@@ -75,6 +77,7 @@ class Mappings:
     def __init__(self) -> None:
         self._views: dict[Path, memoryview] = {}
         self._maps: list[mmap.mmap] = []
+        self._read = 0
 
     @property
     def paths(self) -> list[Path]:
@@ -107,6 +110,13 @@ class Mappings:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._maps.append(mapped)
         return memoryview(mapped)
+
+    def done_with(self, nbytes: int) -> None:
+        """Say that some bytes were read and are not needed soon: when they are many, pages are dropped."""
+        self._read += nbytes
+        if self._read >= MOST_MAPPED:
+            self._read = 0
+            self.drop_pages()
 
     def drop_pages(self) -> None:
         """Give back the memory of pages read so far; they come again from the file when touched."""
@@ -278,10 +288,9 @@ def _undo(temporary: Path, target: Path, existed: bool) -> None:
 
 
 def _write(file: BinaryIO, piece: Piece) -> None:
-    data = read(piece)
-    if isinstance(piece, Payload) and len(data) != piece.nbytes:
-        raise AssertionError(f"a payload of {piece.nbytes} bytes gave {len(data)}")
-    file.write(data)
+    written = sum(file.write(chunk) for chunk in chunks(piece))
+    if isinstance(piece, Payload) and written != piece.nbytes:
+        raise AssertionError(f"a payload of {piece.nbytes} bytes gave {written}")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -46,10 +46,10 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Payload:
-    """The bytes of one tensor, fetched when they are written and not before."""
+    """The bytes of one tensor, fetched chunk by chunk when they are written and not before."""
 
     nbytes: int
-    read: Callable[[], bytes | memoryview]
+    chunks: Callable[[], Iterable[bytes | memoryview]]
 
 
 Piece = bytes | memoryview | Payload
@@ -159,9 +159,9 @@ def size(pieces: Iterable[Piece]) -> int:
     return sum(piece.nbytes if isinstance(piece, Payload) else len(piece) for piece in pieces)
 
 
-def read(piece: Piece) -> bytes | memoryview:
-    """The bytes of a piece."""
-    return piece.read() if isinstance(piece, Payload) else piece
+def chunks(piece: Piece) -> Iterable[bytes | memoryview]:
+    """The bytes of a piece, chunk by chunk."""
+    return piece.chunks() if isinstance(piece, Payload) else [piece]
 
 
 def join(pieces: list[Piece]) -> memoryview:
@@ -169,9 +169,9 @@ def join(pieces: list[Piece]) -> memoryview:
     joined = memoryview(bytearray(size(pieces)))
     end = 0
     for piece in pieces:
-        data = read(piece)
-        start, end = end, end + len(data)
-        joined[start:end] = data
+        for data in chunks(piece):
+            start, end = end, end + len(data)
+            joined[start:end] = data
     return joined.toreadonly()
 
 
@@ -212,7 +212,7 @@ def serialize(model: onnx.ModelProto) -> memoryview:
 def _tensor(tensor: onnx.TensorProto) -> list[Piece]:
     if not tensor.HasField("raw_data") or _has_unknown(tensor):
         return [tensor.SerializeToString()]
-    data = Payload(len(tensor.raw_data), lambda: tensor.raw_data)
+    data = Payload(len(tensor.raw_data), lambda: [tensor.raw_data])
     return [_without(tensor, "raw_data").SerializeToString(), header(TENSOR_RAW_DATA, data.nbytes), data]
 
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from onnxcanon.alignment import METHODS, align
 from onnxcanon.canonical.sites import Floats
-from onnxcanon.errors import OnnxcanonError
+from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.landscape.paths import LINEAR, PATHS, Path, held, path
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.merging.repair import NONE as NO_REPAIR
@@ -227,8 +227,7 @@ def barrier(
         ("alignment", method, ALIGNERS),
         ("repair", repair, REPAIRS),
     ):
-        if given not in known:
-            raise OnnxcanonError(f"there is no {what} '{given}'; choose from {', '.join(known)}")
+        check_choice(what, given, known)
     if points < 2:
         raise OnnxcanonError("a path has two ends; give two points or more")
     say = progress or (lambda _: None)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from onnxcanon.errors import OnnxcanonError
+from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.merging.averaging import average, kept, normalized, spelled_as
 from onnxcanon.merging.gathering import ALIGNERS, CANONICAL, NONE, TARGETS, Gathered, gather
 from onnxcanon.merging.judging import Judged, judge
@@ -141,8 +141,7 @@ def _check(models: Sequence[Model], align: str, to: str, repair: str, data: Data
         ("target", to, TARGETS),
         ("repair", repair, REPAIRS),
     ):
-        if given not in known:
-            raise OnnxcanonError(f"there is no {what} '{given}'; choose from {', '.join(known)}")
+        check_choice(what, given, known)
     if repair != NONE and data is None:
         raise OnnxcanonError(f"{models[0].name}: repair {repair} measures the models on data; give --data")
 

@@ -53,6 +53,17 @@ class Symmetry:
             return model.tensor(name)
         return np.stack([model.tensor(member) for member in self.stacks[name]])
 
+    def blocks(self, model: Model, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """The entries of a parameter, or of a stack, some rows (along axis 0) at a time, with their place."""
+        if name in self.stacks:
+            for k, member in enumerate(self.stacks[name]):
+                yield slice(k, k + 1), model.tensor(member)[None]
+            return
+        end = 0
+        for block in model.blocks(name):
+            start, end = end, end + len(block)
+            yield slice(start, end), block
+
     def __post_init__(self) -> None:
         for name, parameter in self.trace.parameters.items():
             rows = {a: self.solution.classes[i] for a, i in enumerate(parameter.ids) if i is not None}
@@ -78,15 +89,15 @@ class Symmetry:
         """
         acting = []
         if scale is not None:
-            acting.append((np.exp2(self.scale.forms @ scale), self.scale.forms))
+            acting.append((np.exp2(self.scale.forms @ scale), self.scale))
         if sign is not None:
-            acting.append((1.0 - 2.0 * ((self.sign.forms @ sign) % 2), self.sign.forms))
+            acting.append((1.0 - 2.0 * ((self.sign.forms @ sign) % 2), self.sign))
         actions = {}
         for name, parameter in self.trace.parameters.items():
             index = {} if motion is None else self.indices(name, motion)
             factor: dict[int, Factor] = {}
             for axis, variables in self.degrees[name].items():
-                columns = [f for f, forms in acting if forms[variables.ravel()].nnz]
+                columns = [f for f, freedom in acting if freedom.act(variables)]
                 if columns:  # by the graph, not by the values: where signs may flip, -0 always becomes 0
                     factor[axis] = np.prod([f[variables] for f in columns], axis=0)
             action = Action(parameter.shape, tidy_index(index), factor)

@@ -17,7 +17,7 @@ from scipy.sparse import coo_matrix, csr_matrix, identity, vstack
 
 from onnxcanon.symmetry.blocks import Blocks, unite_blocks
 from onnxcanon.symmetry.constraints import ZERO, Ids, Ledger, System
-from onnxcanon.symmetry.tables import connected
+from onnxcanon.symmetry.tables import connected, row_numbers
 
 CORE_LIMIT = 4096
 """Equations left for row-by-row elimination; a larger rest is set to zero (sound, never seen)."""
@@ -31,6 +31,11 @@ class Freedom:
     forms: csr_matrix
     count: int
     still: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def act(self, variables: Ids) -> bool:
+        """Whether any of some degrees depends on a free one."""
+        starts = self.forms.indptr
+        return bool((starts[variables] < starts[variables + 1]).any())
 
 
 @dataclass(slots=True)
@@ -268,8 +273,9 @@ def _normal_sums(u: _United, *, modulo2: bool) -> tuple[Ids, Ids]:
     coefficients = u.coefficients * np.array([1, -1, -1])
     if modulo2:
         coefficients = np.abs(coefficients)
-    rows = np.unique(np.concatenate([u.terms, coefficients * coefficients[:, :1]], 1), axis=0)
-    return rows[:, :3], rows[:, 3:]
+    coefficients = coefficients * coefficients[:, :1]
+    _, first = np.unique(row_numbers(*u.terms.T, *coefficients.T), return_index=True)
+    return u.terms[first], coefficients[first]
 
 
 def _eliminate(
@@ -357,6 +363,6 @@ def _core(terms: Ids, coefficients: Ids, *, modulo2: bool) -> tuple[dict[int, di
 def used(freedom: Freedom, variables: Sequence[Ids]) -> NDArray[np.bool_]:
     """Which free degrees act on any of the given variables, bool [count]."""
     mask = np.zeros(freedom.count, bool)
-    for v in variables:
-        mask[freedom.forms[v.ravel()].indices] = True
+    if variables:
+        mask[freedom.forms[np.concatenate([v.ravel() for v in variables])].indices] = True
     return mask

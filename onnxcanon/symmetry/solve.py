@@ -86,29 +86,28 @@ class _Solver:
         return out
 
     def _refine(self, colours: Words) -> Words:
-        """Weisfeiler-Leman on the rows until the number of colours is stable."""
-        known = len(distinct(colours))
+        """Weisfeiler-Leman on the rows until the number of colours, of classes not pinned, is stable."""
+        known = len(distinct(colours[~self.pinned]))
         while True:
             total = np.zeros(self.count, np.uint64)
             for table in self.tables:
                 table.contribute(colours, total)
             fresh = mix(colours * np.uint64(3) + total)
             fresh[self.pinned] = colours[self.pinned]
-            now = len(distinct(fresh))
+            now = len(distinct(fresh[~self.pinned]))
             if now == known:
                 return colours
             colours, known = fresh, now
 
     def _fixed(self, colours: Words) -> NDArray[np.bool_]:
         """The classes no motion can move: pinned, or of a colour of their own; bool [count]."""
-        order = np.argsort(colours)
-        ranked = colours[order]
-        repeats = np.zeros(len(colours) + 1, bool)
+        free = np.flatnonzero(~self.pinned[: len(colours)])
+        order = np.argsort(colours[free])
+        ranked = colours[free[order]]
+        repeats = np.zeros(len(free) + 1, bool)
         repeats[1:-1] = ranked[1:] == ranked[:-1]
-        alone = np.zeros(len(colours), bool)
-        alone[order] = ~(repeats[:-1] | repeats[1:])
         out = np.ones(self.count, bool)
-        out[: len(alone)] = alone | self.pinned[: len(alone)]
+        out[free[order]] = ~(repeats[:-1] | repeats[1:])
         return out
 
     # -- derived composites -------------------------------------------------------------------------
