@@ -13,6 +13,7 @@ from onnxcanon.alignment.annealing import Fed
 from onnxcanon.alignment.exchanging import Average, Mover, inverse
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.given import Given
+from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average
 from onnxcanon.merging.repair import rescale
 from onnxcanon.merging.together import Rescaling, together
@@ -103,6 +104,13 @@ def test_of_twins_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     found = oc.merge(twins, align="annealing", to="mean", data=data, **CPU)
     assert found.model is not None
     assert contents(found.model) == contents(twins[0])
+
+
+def test_data_is_asked_for_before_any_work() -> None:
+    lines: list[str] = []
+    with pytest.raises(OnnxcanonError, match="annealing runs the models, so it needs data"):
+        oc.merge(three("plain")[0], align="annealing", to="universe", progress=lines.append, **CPU)
+    assert not lines
 
 
 def test_models_that_contribute_nothing_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,11 +117,12 @@ def gather(
         maps = _at_home([form.transform for form in forms])
     else:
         jointly = method == ANNEALING and to != REFERENCE
-        first = START if jointly else method
+        first, given = START if jointly else method, Given(data, seed, device, say)
+        if jointly:
+            given.inputs(method)  # before the work that needs none
         one = partial(align, method=first, data=data, sizes=sizes, seed=seed, device=device)
         maps = _matched(models, weights, one, to, seed, say)
         if jointly:
-            given = Given(data, seed, device, say)
             found = together(_moved(models, maps), weights, given, sizes=sizes, rescaled=rescaled)
             maps = [known.then(more) for known, more in zip(maps, found, strict=True)]
     out = []
