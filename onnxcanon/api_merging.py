@@ -105,7 +105,8 @@ def merge(
         align: how units are matched: a method of `onnxcanon.align`; `canonical` averages canonical forms;
             `none` averages the models as they are, right for checkpoints of one training (SWA).
         to: what models are aligned to: the `reference`, which is the first; the `mean` of the others, again
-            and again; or a `universe`, the same from whichever model is the best to start from.
+            and again; or a `universe`, the same from whichever model is the best to start from. Annealing to
+            either moves all models at once, and judges the average of all as it will be rescaled.
         repair: how the statistics that averaging shrinks are set anew on `data`: `rescale` (REPAIR: mean and
             deviation of every channel as those of the models), `reset-bn` (running statistics of every
             BatchNormalization), or `none`.

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnxcanon as oc
-from onnxcanon.alignment import METHODS, align, annealing, functional
+from onnxcanon.alignment import METHODS, align, annealing, exchanging, functional
 from onnxcanon.alignment.activations import STILL, by_activations
 from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.frame import Frame
@@ -441,15 +441,14 @@ def test_an_exchange_of_rows_is_what_the_group_makes_of_it() -> None:
         a, b, _ = pair(kind)
         frame = Frame.of(a, b)
         matching = frame.matching()
-        state = annealing.Average(frame, matching, matching.transform)
+        state = exchanging.Average([exchanging.Mover(frame, matching, matching.transform, 0.5)])
         assert state.pieces
         rng = np.random.default_rng(0)
         for _ in range(30):
             state.exchange(*state.drawn(rng))
-        image = np.empty_like(state.source)
-        image[state.source] = np.arange(len(image))
+        image = exchanging.inverse(state.source[0])
         exchanged = {name: array.copy() for name, array in state.inputs.items()}
-        state.put(frame.ours.action(frame.ours.solution.extend(image)))
+        state.put([frame.ours.action(frame.ours.solution.extend(image))])
         for name, array in state.inputs.items():
             assert np.allclose(array, exchanged[name], atol=1e-6), (kind, name)
 

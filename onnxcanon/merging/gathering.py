@@ -9,6 +9,8 @@ construction; the frame is then turned so that the first model stays where it wa
 - *universe*: the same, started from the model to which all others come closest, whichever that is: no model
   is favoured for standing first. What is minimized, Σ wᵢ ‖pᵢ θᵢ - mean‖² over maps pᵢ into one universe, is
   the objective of C2M3 (Crisostomi et al. 2024).
+- Annealing to the mean or a universe goes on from weight matching to it by exchanges of single units, judged
+  by the loss of the average of all (`together`); to the reference, by that of each model with the first.
 - *canonical*: the frame is the canonical form (scale balanced, order norm), which looks at each model alone
   (Sorensen 2020).
 
@@ -25,14 +27,17 @@ from functools import partial
 import numpy as np
 
 from onnxcanon.alignment import METHODS, Alignment, align
+from onnxcanon.alignment.given import Given
 from onnxcanon.canonical import canonicalize
 from onnxcanon.comparison.maps import same_symmetry
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average, distance, kept, normalized
+from onnxcanon.merging.together import together
 from onnxcanon.model import Model
 from onnxcanon.transform import Transform
 
 NONE, CANONICAL = "none", "canonical"
+ANNEALING, START = "annealing", "weights"
 REFERENCE, MEAN, UNIVERSE = TARGETS = ("reference", "mean", "universe")
 ALIGNERS = (*METHODS, CANONICAL, NONE)
 
@@ -69,6 +74,7 @@ def gather(
     to: str,
     data: Mapping[str, np.ndarray] | None = None,
     sizes: dict[str, int] | None = None,
+    rescaled: bool = False,
     seed: int = 0,
     device: str = "auto",
     say: Say = lambda _: None,
@@ -82,6 +88,7 @@ def gather(
         to: one of `TARGETS`; of no account for `canonical` and `none`.
         data: inputs by name for methods that run the models.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        rescaled: whether the average will be: annealing of all then judges it so.
         seed: what the order of the models, and chance in the method, is drawn from.
         device: where models are run.
         say: called with a line before each step that lasts.
@@ -109,8 +116,15 @@ def gather(
                 )
         maps = _at_home([form.transform for form in forms])
     else:
-        one = partial(align, method=method, data=data, sizes=sizes, seed=seed, device=device)
+        jointly = method == ANNEALING and to != REFERENCE
+        first, given = START if jointly else method, Given(data, seed, device, say)
+        if jointly:
+            given.inputs(method)  # before the work that needs none
+        one = partial(align, method=first, data=data, sizes=sizes, seed=seed, device=device)
         maps = _matched(models, weights, one, to, seed, say)
+        if jointly:
+            found = together(_moved(models, maps), weights, given, sizes=sizes, rescaled=rescaled)
+            maps = [known.then(more) for known, more in zip(maps, found, strict=True)]
     out = []
     for model, transform in zip(models, maps, strict=True):
         moved = transform.apply(model)

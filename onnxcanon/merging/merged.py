@@ -18,7 +18,7 @@ from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.merging.averaging import average, kept, normalized, spelled_as
 from onnxcanon.merging.gathering import ALIGNERS, CANONICAL, NONE, TARGETS, Gathered, gather
 from onnxcanon.merging.judging import Judged, judge
-from onnxcanon.merging.repair import REPAIRS, RESET, Repaired, rescale, reset_bn
+from onnxcanon.merging.repair import REPAIRS, RESCALE, RESET, Repaired, rescale, reset_bn
 from onnxcanon.model import Model
 from onnxcanon.runtime import verify
 from onnxcanon.wording import counted
@@ -116,7 +116,16 @@ def merge(
     if objections:
         return replace(made, evaluations=judged, refusal=objections[0])
     found = gather(
-        alike, shares, method=align, to=to, data=data, sizes=sizes, seed=seed, device=device, say=say
+        alike,
+        shares,
+        method=align,
+        to=to,
+        data=data,
+        sizes=sizes,
+        rescaled=repair == RESCALE,
+        seed=seed,
+        device=device,
+        say=say,
     )
     made = replace(made, alignments=tuple(found), evaluations=judged)
     if verified:

@@ -6,7 +6,7 @@ time; but giving a session other weights costs nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 from onnx_ir import DataType
@@ -33,9 +33,21 @@ def feedable(model: Model) -> set[str]:
 
 
 def open_fed(
-    model: Model, names: Collection[str], *, device: str = "auto", optimize: bool | Level = False
+    model: Model,
+    names: Collection[str],
+    *,
+    device: str = "auto",
+    optimize: bool | Level = False,
+    change: Callable[[onnx.ModelProto], None] | None = None,
 ) -> Session:
     """A session on the graph of `model` that is given the named tensors (`feedable`) as inputs.
+
+    Args:
+        model: the model.
+        names: the tensors.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        optimize: as for `open_session`.
+        change: what else is done to the graph.
 
     Raises:
         ModelError: the rest does not fit into one protobuf message (2 GB).
@@ -43,6 +55,8 @@ def open_fed(
     """
     proto = wire.parse(memoryview(model.without(names)))
     _make_inputs(model, proto.graph, names)
+    if change is not None:
+        change(proto)
     return start(model.name, proto.SerializeToString(), session_options(optimize, None), device)
 
 
