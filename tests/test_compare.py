@@ -191,6 +191,37 @@ def test_one_changed_entry_is_never_called_the_same(path: Path) -> None:
     assert "after the best alignment 1 of " in found.reason
 
 
+@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("path", each(SHIPPED[::2]))
+def test_a_few_entries_changed_by_their_last_place_are_no_rounding(path: Path, count: int) -> None:
+    """A rescaling rounds whole units: of one, and of one with another, far more entries."""
+    model, rng = load(path), np.random.default_rng(5)
+    name = max(model.tensor_names(), key=model.tensor_size)
+    array = model.tensor(name).copy()
+    places = rng.choice(array.size, count, replace=False)
+    array.reshape(-1)[places] = np.nextafter(array.reshape(-1)[places], np.float32(9))
+    changed = model.with_tensors({name: array})
+    found = compare(model, changed, device="cpu")
+    assert found.verdict == "close"
+    assert f"after the best alignment {count} of " in found.reason
+    twin = symmetry(model).random(rng).apply(changed)
+    assert compare(model, twin, device="cpu").verdict == "close"
+
+
+@pytest.mark.parametrize("path", each(SHIPPED[::2]))
+def test_one_unit_that_was_rescaled_is_rounding(path: Path) -> None:
+    model = load(path)
+    group = symmetry(model)
+    exponents = np.zeros(group.scale.count)
+    exponents[0] = np.log2(3)
+    there = group.action(None, exponents).apply(model)
+    assert compare(model, there, device="cpu").same
+    name = max(model.tensor_names(), key=model.tensor_size)
+    array = there.tensor(name).copy()
+    array.reshape(-1)[-1] = np.nextafter(array.reshape(-1)[-1], np.float32(9))
+    assert not compare(model, there.with_tensors({name: array}), device="cpu").same
+
+
 # What the interface changes
 
 
@@ -330,8 +361,7 @@ def shelf(shell: Shell, tmp_path: Path) -> Path:  # noqa: F811
     oc.scramble(model, seed=3).model.save(tmp_path / "twin.onnx")
     oc.scramble(model, seed=3, only=["scale"]).model.save(tmp_path / "scaled.onnx")
     tuned(model, ["w2"], 0.2).save(tmp_path / "tuned.onnx")
-    nudged = model.tensor("w2").copy()
-    nudged[0, 0] = np.nextafter(nudged[0, 0], np.float32(9))
+    nudged = np.nextafter(model.tensor("w2"), np.float32(9))
     model.with_tensors({"w2": nudged}).save(tmp_path / "nudged.onnx")
     onnx.save(small_models.mlp("Tanh"), tmp_path / "tanh.onnx")
     (tmp_path / "text.onnx").write_text("no model")

@@ -33,6 +33,11 @@ CANCELLED = 4.0
 """How many times what a unit in the last place of its sources makes of an entry that we computed rounding may
 make of it: it was rounded more than once."""
 
+STRAY, SHARE = 8, 1 / 8
+"""Fewer entries than this, and less than this part of their tensors, that differ though the map multiplies
+them by powers of two, were changed and not rounded: an exporter that folded a rescaled normalization leaves
+more."""
+
 FEW = 256
 """Different values that the entries of a quantized tensor have at most."""
 
@@ -68,6 +73,8 @@ class Difference:
         equal: how many of them are the same bit for bit (0 and -0 are).
         near: how many differ by no more than rounding.
         zeroed: how many are zero in the second model only.
+        stray: how many differ though the map multiplies them by powers of two; of tensors that are not the
+            models' own, but computed from several of them, none.
         values: how many different values the second model's entries have, where they are so few that they
             look quantized; else 0.
         halved: whether the second model's entries fit into half precision and the first one's do not.
@@ -83,6 +90,7 @@ class Difference:
     zeroed: int
     largest: float
     distance: float
+    stray: int = 0
     values: int = 0
     halved: bool = False
 
@@ -142,8 +150,9 @@ def _scaled_reader(model: Model, symmetry: Symmetry, scaled: Transform) -> Read:
         array = symmetry.read(model, name)
         out = array.astype(np.float32)
         if name in scaled.actions:
-            for factor in scaled.actions[name].factor.values():
-                out *= factor.astype(np.float32)
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite matches nothing
+                for factor in scaled.actions[name].factor.values():
+                    out *= factor.astype(np.float32)
         model.drop_pages(array)
         return out
 
@@ -190,8 +199,22 @@ def differences(
             if off[0].size == off[1].size:
                 for moved in off:
                     allowed += CANCELLED * np.abs(moved.astype(np.float64)).reshape(-1)
-        found.append(_difference(name, other, ours, theirs, allowed))
+        one = _difference(name, other, ours, theirs, allowed)
+        if one.equal < one.entries and (name, other) not in computed:
+            factors = transform.apply(a.with_tensors({name: np.ones(ours.shape, ours.dtype)}))
+            one = replace(one, stray=_stray(one, ours, theirs, factors.tensor(name)))
+        found.append(one)
     return found
+
+
+def _stray(
+    found: Difference, ours: NDArray[np.generic], theirs: NDArray[np.generic], factors: NDArray[np.generic]
+) -> int:
+    """How many entries differ though they are multiplied by powers of two."""
+    if ours.shape != theirs.shape or ours.dtype.kind != "f" or ours.dtype != theirs.dtype:
+        return found.entries - found.equal
+    exact = np.abs(np.frexp(factors)[0]) == 0.5
+    return int((exact & (ours != theirs) & ~(np.isnan(ours) & np.isnan(theirs))).sum())
 
 
 def _typical(array: NDArray[np.generic]) -> float:
@@ -220,7 +243,7 @@ def _difference(
     distance = float(np.sqrt(total.apart) / own) if own else float(total.apart > 0)
     counts = x.size, total.equal, total.near, total.zeroed
     values, halved = (0, False) if total.near == x.size else _coarse(x[:CHUNK], y[:CHUNK])
-    return Difference(name, other, *counts, total.largest, distance, values, halved)
+    return Difference(name, other, *counts, total.largest, distance, values=values, halved=halved)
 
 
 def _coarse(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> tuple[int, bool]:
@@ -277,9 +300,16 @@ class Match:
         return all(d.equal == d.entries for d in self.differences)
 
     @property
+    def stray(self) -> bool:
+        """Whether it leaves so few entries of the models' own that differ that rounding does not explain
+        them, however small the differences are."""
+        apart = [d for d in self.differences if d.stray]
+        return 0 < sum(d.stray for d in apart) < min(STRAY, SHARE * sum(d.entries for d in apart))
+
+    @property
     def same(self) -> bool:
         """Whether the map leaves nothing but rounding."""
-        return all(d.rounded for d in self.differences)
+        return all(d.rounded for d in self.differences) and not self.stray
 
     @property
     def distance(self) -> float:
@@ -337,7 +367,13 @@ def _best(
     if found.same:
         return found
     others = [Match(t, differences(t, a, b, pairs, computed.pairs, noise)) for t in tried[1:]]
-    return min([found, *others], key=lambda m: m.distance)
+    least = min([found, *others], key=lambda m: m.distance)
+    return replace(least, differences=[_strict(d) for d in least.differences]) if least.stray else least
+
+
+def _strict(difference: Difference) -> Difference:
+    """The same, with stray entries not counted as near."""
+    return replace(difference, near=min(difference.near, difference.entries - difference.stray))
 
 
 def _same_bytes(a: Model, name: str, b: Model, other: str) -> bool:
