@@ -27,7 +27,9 @@ import numpy as np
 import onnxcanon as oc
 from onnxcanon.alignment import METHODS
 
-NONE, CANONICAL = "none", "canonical"
+NONE, CANONICAL, JOINT = "none", "canonical", "annealing-to-mean"
+"""Ways beside the methods of `align`: as they are, in the canonical basis, and by annealing that judges the
+average as it will be repaired."""
 REPAIRS = ("none", "rescale")
 CPU = "cpu"
 THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
@@ -76,6 +78,12 @@ def pair(folder: Path, method: str, points: int, i: int, j: int) -> Row:
     start = time.process_time()
     if method == CANONICAL:
         a, b = (oc.canonicalize(m, scale="balanced", verify=False).model for m in (a, b))
+    elif method == JOINT:
+        whole = oc.merge(
+            [a, b], align="annealing", to="mean", repair=REPAIRS[-1], data=family.calibration, verify=False,
+            device=CPU,
+        )  # fmt: skip
+        a, b = (gathered.model for gathered in whole.alignments)
     elif method != NONE:
         b = oc.align(a, b, method=method, scale="norms", data=family.calibration, device=CPU).model
     row.seconds.append(time.process_time() - start)
@@ -127,7 +135,7 @@ def report(folder: Path, given: argparse.Namespace, pool: Executor) -> str:
     family, methods = Family(folder), list(dict.fromkeys([NONE, *given.methods]))
     count = len(family.models)
     both = list(combinations(range(count), 2))
-    ways = [(m, to) for m in methods for to in (given.to if m in METHODS else given.to[:1])]
+    ways = [(m, to) for m in methods if m != JOINT for to in (given.to if m in METHODS else given.to[:1])]
     # What takes longest is started first.
     averages = [pool.submit(everything, folder, *way) for way in reversed(ways)][::-1]
     found = {m: [pool.submit(pair, folder, m, given.points, *p) for p in both] for m in reversed(methods)}
@@ -151,7 +159,7 @@ def main() -> None:
     """Print the tables of every folder."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER")
-    parser.add_argument("--methods", nargs="+", default=[NONE, CANONICAL, *METHODS], metavar="METHOD")
+    parser.add_argument("--methods", nargs="+", default=[NONE, CANONICAL, *METHODS, JOINT], metavar="METHOD")
     parser.add_argument("--points", type=int, default=5, help="of a curve, an odd number (default: 5)")
     parser.add_argument("--to", nargs="+", default=["reference", "mean"], help="what all are aligned to")
     parser.add_argument("--jobs", type=int, default=1, help="processes, of one thread each (default: 1)")
