@@ -191,7 +191,7 @@ def test_one_changed_entry_is_never_called_the_same(path: Path) -> None:
     assert "after the best alignment 1 of " in found.reason
 
 
-@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))
 def test_a_few_entries_changed_by_their_last_place_are_no_rounding(path: Path, count: int) -> None:
     """A rescaling rounds whole units: of one, and of one with another, far more entries."""
@@ -206,6 +206,16 @@ def test_a_few_entries_changed_by_their_last_place_are_no_rounding(path: Path, c
     assert f"after the best alignment {count} of " in found.reason
     twin = symmetry(model).random(rng).apply(changed)
     assert compare(model, twin, device="cpu").verdict == "close"
+
+
+@pytest.mark.parametrize("path", each(SHIPPED[::2]))
+def test_a_vector_changed_by_its_last_place_is_no_rounding(path: Path) -> None:
+    """What rounds a bias or a gain rounds the weights of its units as well."""
+    model = load(path)
+    vectors = [n for n in symmetry(model).trace.parameters if len(model.tensor_info(n)[0]) == 1]
+    name = max(vectors, key=model.tensor_size)
+    changed = model.with_tensors({name: np.nextafter(model.tensor(name), np.float32(9))})
+    assert compare(model, changed, device="cpu").verdict == "close"
 
 
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))

@@ -138,7 +138,7 @@ def compare(
         verdict = "identical" if found.identical else "symmetric"
         return _comparison(a, b, verdict, _proof(found), found)
     other = _in_normal_form(a, b, say, known)
-    # Of one graph with a few entries changed, rounding explains nothing in the normal form either.
+    # What rounding does not explain in one graph it does not explain in the normal form either.
     stray = found is not None and found.stray and isinstance(other, Match) and not other.exact
     if isinstance(other, Match) and other.same and not stray:
         where = f"their normal forms have the same graph, {_proof(other)}"
