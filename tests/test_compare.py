@@ -218,6 +218,19 @@ def test_a_vector_changed_by_its_last_place_is_no_rounding(path: Path) -> None:
     assert compare(model, changed, device="cpu").verdict == "close"
 
 
+def test_a_change_that_folding_rounds_away_is_a_change() -> None:
+    """The normal form multiplies by the inverse, which is one number for two neighbours."""
+    model = load(small_models.model("g (float[n, 16] x) => (float[n, 16] y) { y = Div(x, by) }", {"by": ()}))
+    numbers = np.linspace(1.1, 1.9, 60, dtype=np.float32)
+    alike = [x for x in numbers if 1 / x == 1 / np.nextafter(x, np.float32(9))]
+    assert alike
+    for number in alike:
+        one, other = (
+            model.with_tensors({"by": np.array(by)}) for by in (number, np.nextafter(number, np.float32(9)))
+        )
+        assert not compare(one, other, device="cpu").same
+
+
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))
 def test_one_unit_that_was_rescaled_is_rounding(path: Path) -> None:
     model = load(path)
