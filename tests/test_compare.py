@@ -218,6 +218,20 @@ def test_a_vector_changed_by_its_last_place_is_no_rounding(path: Path) -> None:
     assert compare(model, changed, device="cpu").verdict == "close"
 
 
+@pytest.mark.parametrize("path", each(SHIPPED[::2]))
+def test_ten_entries_here_and_there_are_no_rounding_of_units(path: Path) -> None:
+    """Nor where the units are small: the filters of the transformer have four entries each."""
+    model, rng = load(path), np.random.default_rng(3)
+    pairs = correspondence(model, model)
+    assert pairs
+    large = [name for name in symmetry(model).trace.parameters if model.tensor(name).size > 100]
+    for name in large:
+        array = model.tensor(name).copy()
+        places = rng.choice(array.size, 10, replace=False)
+        array.reshape(-1)[places] = np.nextafter(array.reshape(-1)[places], np.float32(9))
+        assert not match(model, model.with_tensors({name: array}), pairs, lambda _: None).same
+
+
 def test_a_change_that_folding_rounds_away_is_a_change() -> None:
     """The normal form multiplies by the inverse, which is one number for two neighbours."""
     model = load(small_models.model("g (float[n, 16] x) => (float[n, 16] y) { y = Div(x, by) }", {"by": ()}))

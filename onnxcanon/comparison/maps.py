@@ -75,8 +75,8 @@ class Difference:
         zeroed: how many are zero in the second model only.
         stray: how many differ though the map multiplies them by powers of two; of tensors that are not the
             models' own, but computed from several of them, none.
-        filled: which part of the slices they lie in they are, along the axis where it is the largest; None of
-            a vector, whose slices are single entries.
+        filled: which part they are of the slices they lie in, one of each aside, along the axis where it is
+            largest; None of a vector, whose slices are single entries.
         values: how many different values the second model's entries have, where they are so few that they
             look quantized; else 0.
         halved: whether the second model's entries fit into half precision and the first one's do not.
@@ -222,15 +222,18 @@ def _with_stray(
 
 
 def _filled(chosen: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:
-    """Which part of the slices they lie in the chosen entries are, along the axis where it is largest."""
+    """Which part of the slices they lie in the chosen entries are, along the axis where it is largest.
+
+    The one that makes a slice count is not counted itself: it would be much of a small one.
+    """
     long = [axis for axis, n in enumerate(chosen.shape) if n > 1]
     if len(long) < 2:
         return None
     parts = [0.0]
     for axis in long:
         rest = tuple(k for k in range(chosen.ndim) if k != axis)
-        count, size = chosen.sum(rest), (among | chosen).sum(rest)
-        parts.append(float(count.sum() / max(1, size[count > 0].sum())))
+        count, size = (kept.sum(rest) - 1 for kept in (chosen, among | chosen))
+        parts.append(float(count[count >= 0].sum() / max(1, size[count >= 0].sum())))
     return max(parts)
 
 
