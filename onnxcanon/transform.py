@@ -68,7 +68,7 @@ class Action:
     def blocks(self, array: NDArray[Any]) -> Iterator[NDArray[Any]]:
         """What a call returns, some rows (along axis 0) at a time."""
         order = self.index.get(0)
-        if not self.shape or (order is not None and order.size > len(order)):
+        if not self.shape or (order is not None and order.size != len(order)):
             yield self(array)
             return
         rest = {axis: rows for axis, rows in self.index.items() if axis}

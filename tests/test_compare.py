@@ -191,7 +191,7 @@ def test_one_changed_entry_is_never_called_the_same(path: Path) -> None:
     assert "after the best alignment 1 of " in found.reason
 
 
-@pytest.mark.parametrize("count", [1, 2, 7])
+@pytest.mark.parametrize("count", [1, 2, 7, 40])
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))
 def test_a_few_entries_changed_by_their_last_place_are_no_rounding(path: Path, count: int) -> None:
     """A rescaling rounds whole units: of one, and of one with another, far more entries."""
@@ -206,6 +206,43 @@ def test_a_few_entries_changed_by_their_last_place_are_no_rounding(path: Path, c
     assert f"after the best alignment {count} of " in found.reason
     twin = symmetry(model).random(rng).apply(changed)
     assert compare(model, twin, device="cpu").verdict == "close"
+
+
+@pytest.mark.parametrize("path", each(SHIPPED[::2]))
+def test_a_vector_changed_by_its_last_place_is_no_rounding(path: Path) -> None:
+    """What rounds a bias or a gain rounds the weights of its units as well."""
+    model = load(path)
+    vectors = [n for n in symmetry(model).trace.parameters if len(model.tensor_info(n)[0]) == 1]
+    name = max(vectors, key=model.tensor_size)
+    changed = model.with_tensors({name: np.nextafter(model.tensor(name), np.float32(9))})
+    assert compare(model, changed, device="cpu").verdict == "close"
+
+
+@pytest.mark.parametrize("path", each(SHIPPED[::2]))
+def test_ten_entries_here_and_there_are_no_rounding_of_units(path: Path) -> None:
+    """Nor where the units are small: the filters of the transformer have four entries each."""
+    model, rng = load(path), np.random.default_rng(3)
+    pairs = correspondence(model, model)
+    assert pairs
+    large = [name for name in symmetry(model).trace.parameters if model.tensor(name).size > 100]
+    for name in large:
+        array = model.tensor(name).copy()
+        places = rng.choice(array.size, 10, replace=False)
+        array.reshape(-1)[places] = np.nextafter(array.reshape(-1)[places], np.float32(9))
+        assert not match(model, model.with_tensors({name: array}), pairs, lambda _: None).same
+
+
+def test_a_change_that_folding_rounds_away_is_a_change() -> None:
+    """The normal form multiplies by the inverse, which is one number for two neighbours."""
+    model = load(small_models.model("g (float[n, 16] x) => (float[n, 16] y) { y = Div(x, by) }", {"by": ()}))
+    numbers = np.linspace(1.1, 1.9, 60, dtype=np.float32)
+    alike = [x for x in numbers if 1 / x == 1 / np.nextafter(x, np.float32(9))]
+    assert alike
+    for number in alike:
+        one, other = (
+            model.with_tensors({"by": np.array(by)}) for by in (number, np.nextafter(number, np.float32(9)))
+        )
+        assert not compare(one, other, device="cpu").same
 
 
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))

@@ -104,6 +104,12 @@ def test_the_transform_of_nothing_is_neutral(kind: str) -> None:
     assert same_bits(nothing.apply(model), model)
 
 
+def test_an_array_of_no_columns_whose_rows_move_in_blocks() -> None:
+    action = Action((5, 0), {0: np.zeros((5, 0), np.int64)}, {0: np.full((5, 1), 2.0)})
+    [block] = action.blocks(np.zeros((5, 0), np.float32))
+    assert block.shape == (5, 0)
+
+
 def test_heads_move_as_blocks_with_orders_of_their_own_within() -> None:
     """Queries and keys move alike, values in another order within the same heads."""
     model = attention(heads=3, width=4)

@@ -33,10 +33,10 @@ CANCELLED = 4.0
 """How many times what a unit in the last place of its sources makes of an entry that we computed rounding may
 make of it: it was rounded more than once."""
 
-STRAY, SHARE = 8, 1 / 8
-"""Fewer entries than this, and less than this part of their tensors, that differ though the map multiplies
-them by powers of two, were changed and not rounded: an exporter that folded a rescaled normalization leaves
-more."""
+STRAY, FILLED = 8, 1 / 4
+"""Fewer entries than this that differ though the map multiplies them by powers of two were changed and not
+rounded, and so were entries that are less than this part of the units they lie in: an exporter that folds
+a rescaled normalization rounds the weights of whole units, and about half of them move."""
 
 FEW = 256
 """Different values that the entries of a quantized tensor have at most."""
@@ -75,6 +75,8 @@ class Difference:
         zeroed: how many are zero in the second model only.
         stray: how many differ though the map multiplies them by powers of two; of tensors that are not the
             models' own, but computed from several of them, none.
+        filled: which part they are of the slices they lie in, one of each aside, along the axis where it is
+            largest; None of a vector, whose slices are single entries.
         values: how many different values the second model's entries have, where they are so few that they
             look quantized; else 0.
         halved: whether the second model's entries fit into half precision and the first one's do not.
@@ -91,6 +93,7 @@ class Difference:
     largest: float
     distance: float
     stray: int = 0
+    filled: float | None = None
     values: int = 0
     halved: bool = False
 
@@ -202,19 +205,46 @@ def differences(
         one = _difference(name, other, ours, theirs, allowed)
         if one.equal < one.entries and (name, other) not in computed:
             factors = transform.apply(a.with_tensors({name: np.ones(ours.shape, ours.dtype)}))
-            one = replace(one, stray=_stray(one, ours, theirs, factors.tensor(name)))
+            one = _with_stray(one, ours, theirs, factors.tensor(name))
         found.append(one)
     return found
 
 
-def _stray(
+def _with_stray(
     found: Difference, ours: NDArray[np.generic], theirs: NDArray[np.generic], factors: NDArray[np.generic]
-) -> int:
-    """How many entries differ though they are multiplied by powers of two."""
+) -> Difference:
+    """The same, knowing the entries that differ though they are multiplied by powers of two."""
     if ours.shape != theirs.shape or ours.dtype.kind != "f" or ours.dtype != theirs.dtype:
-        return found.entries - found.equal
+        return replace(found, stray=found.entries - found.equal, filled=1.0)
     exact = np.abs(np.frexp(factors)[0]) == 0.5
-    return int((exact & (ours != theirs) & ~(np.isnan(ours) & np.isnan(theirs))).sum())
+    stray = exact & (ours != theirs) & ~(np.isnan(ours) & np.isnan(theirs))
+    return replace(found, stray=int(stray.sum()), filled=_filled(stray, theirs != 0))
+
+
+def _filled(chosen: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:
+    """Which part of the slices they lie in the chosen entries are, along the axis where it is largest.
+
+    The one that makes a slice count is not counted itself: it would be much of a small one.
+    """
+    long = [axis for axis, n in enumerate(chosen.shape) if n > 1]
+    if len(long) < 2:
+        return None
+    parts = [0.0]
+    for axis in long:
+        rest = tuple(k for k in range(chosen.ndim) if k != axis)
+        count, size = (kept.sum(rest) - 1 for kept in (chosen, among | chosen))
+        parts.append(float(count[count >= 0].sum() / max(1, size[count >= 0].sum())))
+    return max(parts)
+
+
+def _astray(found: Sequence[Difference]) -> bool:
+    """Whether rounding does not explain what differs in the models' own entries, however small it is: they
+    are few, or all is small and they do not fill units. Vectors show no units; they follow other tensors."""
+    apart = [d for d in found if d.stray]
+    if sum(d.stray for d in apart) < STRAY:
+        return bool(apart)
+    filled = [d.filled for d in apart if d.filled is not None]
+    return min(filled, default=0.0) < FILLED and all(d.rounded for d in found)
 
 
 def _typical(array: NDArray[np.generic]) -> float:
@@ -288,11 +318,14 @@ class Match:
         transform: takes the first model as near to the second as was found.
         differences: what is left, by tensor.
         identical: whether the tensors are the same without any map, bit for bit.
+        stray: whether entries of the models' own differ in a way that rounding does not explain, however
+            small the differences are.
     """
 
     transform: Transform
     differences: list[Difference]
     identical: bool = False
+    stray: bool = False
 
     @property
     def exact(self) -> bool:
@@ -300,16 +333,9 @@ class Match:
         return all(d.equal == d.entries for d in self.differences)
 
     @property
-    def stray(self) -> bool:
-        """Whether it leaves so few entries of the models' own that differ that rounding does not explain
-        them, however small the differences are."""
-        apart = [d for d in self.differences if d.stray]
-        return 0 < sum(d.stray for d in apart) < min(STRAY, SHARE * sum(d.entries for d in apart))
-
-    @property
     def same(self) -> bool:
         """Whether the map leaves nothing but rounding."""
-        return all(d.rounded for d in self.differences) and not self.stray
+        return all(d.rounded for d in self.differences)
 
     @property
     def distance(self) -> float:
@@ -359,16 +385,18 @@ def _best(
 ) -> Match:
     """The first of some maps if it leaves nothing but rounding, else the one that leaves least."""
     noise = None
-    found = Match(tried[0], differences(tried[0], a, b, pairs, computed.pairs))
+
+    def held(transform: Transform) -> Match:
+        found = differences(transform, a, b, pairs, computed.pairs, noise)
+        stray = _astray(found)
+        return Match(transform, [_strict(d) for d in found] if stray else found, stray=stray)
+
+    found = held(tried[0])
     if not found.same and computed.pairs and computed.measure is not None:
         say("measuring what rounding does to folded parameters")
         noise = computed.measure()
-        found = Match(tried[0], differences(tried[0], a, b, pairs, computed.pairs, noise))
-    if found.same:
-        return found
-    others = [Match(t, differences(t, a, b, pairs, computed.pairs, noise)) for t in tried[1:]]
-    least = min([found, *others], key=lambda m: m.distance)
-    return replace(least, differences=[_strict(d) for d in least.differences]) if least.stray else least
+        found = held(tried[0])
+    return found if found.same else min([found, *map(held, tried[1:])], key=lambda m: m.distance)
 
 
 def _strict(difference: Difference) -> Difference:
