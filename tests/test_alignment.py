@@ -20,7 +20,7 @@ from onnxcanon.canonical.twins import random_twin
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry.analysis import symmetry
 from onnxcanon.transform import Transform
-from tests.examples import layers, network
+from tests.examples import build, layers, network
 from tests.shared import MODELS, SHARED, SHIPPED, TRIVIAL, TWINS, each
 
 LARGEST = 1 << 22
@@ -226,3 +226,31 @@ def test_an_unknown_method_is_refused() -> None:
         align(model, model, method="guessing")
     with pytest.raises(oc.OnnxcanonError, match="no scale 'any'"):
         align(model, model, scale="any")
+
+
+def test_units_with_several_signs_are_matched_as_well_as_planted() -> None:
+    """A frequency has a real and an imaginary row, each with a sign of its own."""
+    text = """net (float[n, 24] x) => (float[n, 6] y) {
+        s = MatMul(x, w)
+        re, im = Split <axis = 1> (s, sizes)
+        a = Mul(re, re)
+        b = Mul(im, im)
+        c = Add(a, b)
+        m = Sqrt(c)
+        y = MatMul(m, v)
+    }"""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        weights = {"w": rng.normal(size=(24, 64)), "v": 0.1 * rng.normal(size=(32, 6))}
+        tensors = {name: array.astype(np.float32) for name, array in weights.items()}
+        model = build(text, {**tensors, "sizes": np.array([32, 32])})
+        group = symmetry(model)
+        assert (len(group.solution.orbits), group.sign.count) == (1, 64)
+        noise = {n: 0.9 * a.std() * rng.normal(size=a.shape) for n, a in tensors.items()}
+        noisy = model.with_tensors({n: (a + noise[n]).astype(np.float32) for n, a in tensors.items()})
+        found = align(model, group.random(rng).apply(noisy)).model
+        ours, planted = (
+            sum(float(((other.tensor(n) - a) ** 2).sum()) for n, a in tensors.items())
+            for other in (found, noisy)
+        )
+        assert ours <= planted * (1 + 1e-6), seed

@@ -4,7 +4,8 @@ The objective is the sum over all parameters of the inner products of both model
 Ainsworth et al. 2023, equation 2), which is as large as the squared distance is small. It is linear in the
 exchange of one orbit's components while all others stay, so one assignment finds the best; orbits are visited
 until none can gain. Where a parameter meets an orbit twice (recurrent matrices) the assignment is only a
-proposal, and taken if the objective rises.
+proposal, and taken if the objective rises. So is an exchange of units that have several signs each (the real
+and the imaginary row of a frequency), found by products without signs, with signs chosen anew thereafter.
 
 The moved weights are kept, so a visit reads them as they are and its assignment is an exchange on top of all
 earlier ones; orbits that share no parameter with one that moved since are not visited again.
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.assignment import Singles, choose, motion
+from onnxcanon.alignment.assignment import Choice, Singles, assigned, choose, motion, weighed
 from onnxcanon.alignment.contacts import Branch, Rows, Survey
 from onnxcanon.alignment.gains import Gains
 from onnxcanon.alignment.signature import length, signature
@@ -58,6 +59,7 @@ class Matching:
         self.meeting = [
             {k for k, other in enumerate(self.touched) if other & names} for names in self.touched
         ]
+        self.several = [k for k in range(len(self.branches)) if self._several_signs(k)]
         self.behind = self._orbits_behind()
         self.reset()
 
@@ -199,7 +201,7 @@ class Matching:
         """
         value = self.objective() if enough else 0.0
         for count in range(sweeps):
-            if not self.open:
+            if not self.open and not any(map(self.propose, self.several)):
                 return count
             say(f"sweep {count + 1}")
             self.open = self.sweep(self.open) | self.turn()
@@ -240,6 +242,39 @@ class Matching:
             self._apply(image, flips, self.touched[k], by=k)
             return True
         return self._try(image, flips, self.touched[k])
+
+    def propose(self, k: int) -> bool:
+        """Exchange components by products without the signs of rows, which are chosen anew thereafter, if the
+        objective rises with both."""
+        branch = self.branches[k]
+        value = np.zeros((branch.orbit.size, branch.orbit.size), np.float32)
+        for contact in branch.contacts:
+            one, other = (contact.components(side[contact.rows.name]) for side in (self.ours, self.moved))
+            if self._signed(contact.rows):
+                value += sum(np.abs(weighed(one, other, slot)) for slot in np.eye(one.shape[1], dtype=bool))
+            else:
+                value += weighed(one, other, np.ones(one.shape[1], bool))
+        source = assigned(value)[0][None, None]
+        image, _ = motion(branch, Choice(source, source < 0), self.symmetry.solution.count)
+        before, moved, actions = self.objective(), dict(self.moved), dict(self.actions)
+        self._apply(image, np.zeros(0, np.int64), self.touched[k])
+        turned = self.turn()
+        if self.objective() > before + LEAST * abs(before):
+            self.open |= self.meeting[k] | turned
+            return True
+        self.moved, self.actions, self.gains = moved, actions, {}
+        return False
+
+    def _several_signs(self, k: int) -> bool:
+        """Whether signs act on the rows of an orbit, but not one for each component; none is nested in it."""
+        branch = self.branches[k]
+        plain = not branch.children and not self.curved[k] and not len(branch.signs)
+        return plain and any(self._signed(c.rows) for c in branch.contacts)
+
+    def _signed(self, rows: Rows) -> bool:
+        """Whether signs act along the axes of some rows."""
+        degrees, forms = self.symmetry.degrees[rows.name], self.symmetry.sign.forms
+        return any(forms[degrees[axis].ravel()].nnz for axis in rows.axes if axis in degrees)
 
     def _rows(self, branch: Branch) -> tuple[dict[Rows, Singles], dict[Rows, Singles]]:
         """Both models' parameters as an orbit meets them."""
