@@ -98,6 +98,7 @@ class Average:
     def __init__(self, movers: Sequence[Mover], riders: Sequence[Rider] = ()) -> None:
         frame = movers[0].frame
         self.movers, self.frame, self.symmetry = movers, frame, frame.ours
+        self._rest = 1 - sum(mover.share for mover in movers)
         self.source = np.tile(np.arange(self.symmetry.solution.count), (len(movers), 1))
         self.pieces = list(self._pieces(riders))
         self._sizes = np.array([len(piece.members) for piece in self.pieces], float)
@@ -151,7 +152,7 @@ class Average:
     def _write(self, name: str, entries: Ids | slice) -> None:
         """Average anew; always from all models, so that twice the same exchange is none to the last bit."""
         factor = self._factor[name][entries]
-        total = (1 - sum(mover.share for mover in self.movers)) * self._reference[name][entries]
+        total = self._rest * self._reference[name][entries]
         for mover, moved in zip(self.movers, self._moved, strict=True):
             total = total + mover.share * (moved[name][entries] * factor)
         self._average[name][entries] = total
@@ -192,12 +193,11 @@ class Average:
         """The graph of the reference, opened with the average for weights, those that change as inputs."""
         reference = self.frame.reference
         others = [mover.frame.spelled(mover.frame.element(mover.begun)) for mover in self.movers]
-        rest = 1 - sum(mover.share for mover in self.movers)
         fixed = {}
         for name in reference.tensor_names():
             if name not in self.inputs and reference.tensor_info(name)[1] in AVERAGED:
                 ours = reference.tensor(name)
-                total = rest * ours.astype(np.result_type(ours, np.float32))
+                total = self._rest * ours.astype(np.result_type(ours, np.float32))
                 for mover, other in zip(self.movers, others, strict=True):
                     total = total + mover.share * other.tensor(name).astype(total.dtype)
                 fixed[name] = total.astype(ours.dtype)

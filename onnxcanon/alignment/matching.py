@@ -273,8 +273,8 @@ class Matching:
 
     def _signed(self, rows: Rows) -> bool:
         """Whether signs act along the axes of some rows."""
-        degrees, forms = self.symmetry.degrees[rows.name], self.symmetry.sign.forms
-        return any(forms[degrees[axis].ravel()].nnz for axis in rows.axes if axis in degrees)
+        degrees = self.symmetry.degrees[rows.name]
+        return any(self.symmetry.sign.act(degrees[axis]) for axis in rows.axes if axis in degrees)
 
     def _rows(self, branch: Branch) -> tuple[dict[Rows, Singles], dict[Rows, Singles]]:
         """Both models' parameters as an orbit meets them."""

@@ -13,8 +13,7 @@ that way as the same runs of one model; on a CPU convolutions lose more than tha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnx_ir import DataType
@@ -26,6 +25,7 @@ from onnxcanon.runtime.sessions import (
     GIVEN_TYPES,
     INLINE_LIMIT,
     Arrays,
+    Closing,
     Level,
     Port,
     Session,
@@ -51,7 +51,7 @@ def differing(a: Model, b: Model) -> list[str]:
     return names
 
 
-class Mix:
+class Mix(Closing):
     """Sessions for the straight line between two models that share a graph; close it, or use it as a context.
 
     Args:
@@ -100,14 +100,6 @@ class Mix:
         self._ends, self._weights = {}, {}
         self._mixer.close()
         self._runner.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def mixes_well(a: Model, b: Model, device: str) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import math
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -63,7 +64,23 @@ class Port:
     shape: tuple[int | str | None, ...]
 
 
-class Session:
+class Closing(ABC):
+    """What is closed when the context that it is used as ends."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Releases what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Session(Closing):
     """An open onnxruntime session. Use it as a context manager, or `close` it: it may hold a temporary file.
 
     Attributes:
@@ -186,14 +203,6 @@ class Session:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_session(

@@ -144,6 +144,7 @@ class _Judge:
         self.runner.say("running the second model")
         results_b = self.runner.results(b, feeds, names_b)
         limits = limits_for(coarsest_unit(a), jumps, self.rtol)
+        twins: list[list[Arrays]] = []
 
         def judged(draws: int) -> dict[str, OutputDifference | str]:
             seeds = range(self.seed + len(twins), self.seed + draws)
@@ -154,7 +155,6 @@ class _Judge:
             ]
             return {channel.label: compare(channel, runs, limits) for channel in channels}
 
-        twins: list[list[Arrays]] = []
         found = judged(self.draws)
         doubtful = self.rtol is None and not jumps and any(map(_doubtful, found.values()))
         return judged(self.draws + MORE_DRAWS) if doubtful else found
