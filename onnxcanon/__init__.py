@@ -33,16 +33,21 @@ if TYPE_CHECKING:
     from onnxcanon.api_merging import align, merge
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
-    from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
+    from onnxcanon.errors import (
+        ModelError,
+        OnnxcanonError,
+        RuntimeUnavailableError,
+        TransformError,
+    )
+    from onnxcanon.explaining.report import Analysis
     from onnxcanon.landscape.barrier import Barrier
     from onnxcanon.landscape.distance import Distances
     from onnxcanon.landscape.flatness import Flatness
     from onnxcanon.merging import Merged
     from onnxcanon.model import Model, load
-    from onnxcanon.report import Analysis
     from onnxcanon.runtime.evaluation import Evaluation
-    from onnxcanon.runtime.verification import Verification
     from onnxcanon.transform import Transform, load_transform
+    from onnxcanon.verifying.result import Verification
 
 __version__ = "0.1.0"
 

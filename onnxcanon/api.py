@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 
-from onnxcanon import report
 from onnxcanon.errors import OnnxcanonError, check_choice
+from onnxcanon.explaining import report
 from onnxcanon.model import Model, load
-from onnxcanon.runtime.verification import Verification
 from onnxcanon.transform import Transform, load_transform
+from onnxcanon.verifying.result import Verification
 
 if TYPE_CHECKING:
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
     from onnxcanon.runtime.evaluation import Evaluation
-    from onnxcanon.symmetry.analysis import Symmetry
+    from onnxcanon.symmetry import Symmetry
 
 __all__ = [
     "Canonicalized",
@@ -465,8 +465,8 @@ def scramble(
         ModelError: the model cannot be read.
         OnnxcanonError: `only` names something else.
     """
-    from onnxcanon.canonical.twins import random_twin
-    from onnxcanon.symmetry.analysis import symmetry
+    from onnxcanon.canonical.random_element import random_twin
+    from onnxcanon.symmetry import symmetry
 
     for word in only:
         check_choice("change", word, KINDS)
@@ -510,7 +510,7 @@ def apply(
 
 
 def _verify(a: Model, b: Model, sizes: Mapping[str, int] | None, **options: Any) -> Verification:
-    from onnxcanon.runtime import verify as run_both
+    from onnxcanon.verifying import verify as run_both
 
     named = {name: size for name, size in (sizes or {}).items() if not name.endswith("]")}
     return run_both(a, b, shapes=named or None, **options)
@@ -520,7 +520,7 @@ def _known(model: Model, sizes: Mapping[str, int] | None) -> dict[str, int] | No
     """The sizes, if every name is one of a dynamic dimension; anonymous ones are called input[axis]."""
     if not sizes:
         return None
-    from onnxcanon.symmetry.shapes.sizes import Symbols
+    from onnxcanon.shapes.sizes import Symbols
 
     names = list(Symbols(model.ir.graph).kinds)
     for name in sizes:

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from onnxcanon.api import Data, Labels, ModelSource, Progress, _given, _known, _labelled
+from onnxcanon.api import (
+    Data,
+    Labels,
+    ModelSource,
+    Progress,
+    _given,
+    _known,
+    _labelled,
+)
 from onnxcanon.model import load
 
 if TYPE_CHECKING:

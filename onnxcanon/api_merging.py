@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from onnxcanon.api import Data, Labels, ModelSource, Progress, _given, _known
+from onnxcanon.api import (
+    Data,
+    Labels,
+    ModelSource,
+    Progress,
+    _given,
+    _known,
+)
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model, load
 

@@ -28,10 +28,18 @@ from onnx_ir import DataType
 
 from onnxcanon.errors import ModelError
 from onnxcanon.files import wire
-from onnxcanon.files.admission import check_signature
 from onnxcanon.files.layout import lay_out, lay_out_without
 from onnxcanon.files.source import Source, Tensor, open_source
-from onnxcanon.files.storage import DataFile, DataFolder, Mappings, Refusal, Staging, blame, same_file
+from onnxcanon.files.storage import (
+    DataFile,
+    DataFolder,
+    Mappings,
+    Refusal,
+    Staging,
+    blame,
+    same_file,
+)
+from onnxcanon.files.validation import check_signature
 from onnxcanon.files.wire import Payload, Piece
 
 # Protobuf reads and writes less than this.

@@ -16,7 +16,7 @@ import pytest
 from onnx import helper
 
 from onnxcanon.model import load
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
 from tests.fuzz.builder import CONTRIB, Array, Builder
 from tests.fuzz.check import check
 from tests.fuzz.graphs import Case

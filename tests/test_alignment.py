@@ -10,15 +10,15 @@ import pytest
 
 import onnxcanon as oc
 from onnxcanon.alignment import NEAREST, NORMS, align
-from onnxcanon.alignment.contacts import Survey, axis_groups
+from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.given import Given
-from onnxcanon.alignment.scale import nearest_scale
-from onnxcanon.alignment.signs import nearest_signs
-from onnxcanon.alignment.weights import searched
-from onnxcanon.canonical.twins import random_twin
+from onnxcanon.alignment.incidence import Survey, axis_groups
+from onnxcanon.alignment.method import Given
+from onnxcanon.alignment.nearest_scales import nearest_scale
+from onnxcanon.alignment.nearest_signs import nearest_signs
+from onnxcanon.canonical.random_element import random_twin
 from onnxcanon.model import Model, load
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
 from onnxcanon.transform import Transform
 from tests.examples import build, layers, network
 from tests.shared import MODELS, SHARED, SHIPPED, TRIVIAL, TWINS, each

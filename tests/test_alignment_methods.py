@@ -12,13 +12,19 @@ import pytest
 from onnx import helper, numpy_helper
 
 import onnxcanon as oc
-from onnxcanon.alignment import METHODS, align, annealing, exchanging, functional
-from onnxcanon.alignment.activations import STILL, by_activations
+from onnxcanon.alignment import (
+    METHODS,
+    align,
+    annealing_state,
+    by_annealing,
+    by_functional,
+)
+from onnxcanon.alignment.by_activations import STILL, by_activations
+from onnxcanon.alignment.by_functional import _patches, _root
+from onnxcanon.alignment.capture import Covariance, watched
 from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.functional import _patches, _root
-from onnxcanon.alignment.given import Given
-from onnxcanon.alignment.watching import Covariance, watched
+from onnxcanon.alignment.method import Given
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average, spelled_as
 from onnxcanon.model import Model, load
@@ -84,8 +90,8 @@ KINDS = ("tanh", "conv", "normalized conv", "lstm", "heads", "experts", "vit")
 
 def few(monkeypatch: pytest.MonkeyPatch, steps: int = 40) -> None:
     """Anneal for a moment only."""
-    monkeypatch.setattr(annealing, "STEPS", steps)
-    monkeypatch.setattr(annealing, "PROBES", 8)
+    monkeypatch.setattr(by_annealing, "STEPS", steps)
+    monkeypatch.setattr(by_annealing, "PROBES", 8)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -306,7 +312,7 @@ def test_the_functional_difference_is_the_one_of_the_paper() -> None:
 
 
 def test_units_differ_as_little_as_any_order_lets_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(functional, "DAMPING", 0.0)
+    monkeypatch.setattr(by_functional, "DAMPING", 0.0)
     a, b = (network(layers(4, 6, 2, seed=seed), "Sigmoid") for seed in (0, 1))
     data = {"x": noise(80, 4)["x"] * np.array([10, 1, 1, 0.1], np.float32)}
     moved = align(a, b, method="functional", data=data, **CPU).model
@@ -384,7 +390,7 @@ def test_annealing_lowers_the_loss_of_the_average(kind: str, monkeypatch: pytest
 def test_annealing_keeps_the_best_state_it_has_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """So hot that it walks at random, away from wherever it was better."""
     few(monkeypatch, 300)
-    monkeypatch.setattr(annealing, "HEAT", 1e9)
+    monkeypatch.setattr(by_annealing, "HEAT", 1e9)
     a, b, data = labelled("tanh")
     found = [align(a, b, method=m, data=data, **CPU).model for m in ("weights", "annealing")]
     before, after = (loss_between(a, moved, data) for moved in found)
@@ -441,12 +447,12 @@ def test_an_exchange_of_rows_is_what_the_group_makes_of_it() -> None:
         a, b, _ = pair(kind)
         frame = Frame.of(a, b)
         matching = frame.matching()
-        state = exchanging.Average([exchanging.Mover(frame, matching, matching.transform, 0.5)])
+        state = annealing_state.Average([annealing_state.Mover(frame, matching, matching.transform, 0.5)])
         assert state.pieces
         rng = np.random.default_rng(0)
         for _ in range(30):
             state.exchange(*state.drawn(rng))
-        image = exchanging.inverse(state.source[0])
+        image = annealing_state.inverse(state.source[0])
         exchanged = {name: array.copy() for name, array in state.inputs.items()}
         state.put([frame.ours.action(frame.ours.solution.extend(image))])
         for name, array in state.inputs.items():

@@ -9,14 +9,14 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 import onnxcanon as oc
-from onnxcanon.alignment import weights
+from onnxcanon.alignment import by_weights
 from onnxcanon.alignment.assignment import assigned
+from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.gains import Gains
-from onnxcanon.alignment.given import Given
-from onnxcanon.alignment.matching import Matching
-from onnxcanon.alignment.weights import searched
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.alignment.method import Given
+from onnxcanon.alignment.weight_matching import Matching
+from onnxcanon.symmetry import symmetry
 from onnxcanon.transform import Transform
 from tests.shared import ROOT, SHARED, each
 
@@ -78,7 +78,7 @@ def test_planted_permutations_of_a_resnet_are_found(
     path: Path, large: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if large:
-        monkeypatch.setattr(weights, "MANY", 1)
+        monkeypatch.setattr(by_weights, "MANY", 1)
     for seed in range(TRIALS):
         model, moved, hidden = planted(path, seed)
         frame = Frame.of(model, moved)
@@ -124,7 +124,7 @@ def test_gains_that_are_kept_are_those_of_the_weights_as_they_lie(path: Path) ->
 
 @pytest.mark.parametrize("alike", [0.0, np.inf])
 def test_large_models_go_on_from_the_better_start(alike: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "ALIKE", alike)
+    monkeypatch.setattr(by_weights, "ALIKE", alike)
     matching = Frame.of(
         *(oc.load(ROOT / "models" / f"digits_resnet_seed{k}.onnx") for k in (0, 1))
     ).matching()
@@ -140,5 +140,5 @@ def test_large_models_go_on_from_the_better_start(alike: float, monkeypatch: pyt
             values.append(matching.objective())
         matching.reset()
         monkeypatch.setattr(Matching, "from_signatures", lambda self, rng=misled[1]: self.shuffle(rng))
-        chosen = weights._promising(matching, lambda _: None).objective()
+        chosen = by_weights._promising(matching, lambda _: None).objective()
         assert chosen == (shuffled if alike == np.inf and shuffled > 0 else max(values))

@@ -9,15 +9,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxcanon import apply, canonicalize, load_transform, scramble
+from onnxcanon import (
+    apply,
+    canonicalize,
+    load_transform,
+    scramble,
+)
+from onnxcanon.explaining.report import analyze
 from onnxcanon.model import Model, load
-from onnxcanon.report import analyze
-from onnxcanon.symmetry.analysis import symmetry
-from onnxcanon.symmetry.certificate import Certificate, certify, generators
-from onnxcanon.symmetry.facts import gather
-from onnxcanon.symmetry.group import Orbit
-from onnxcanon.symmetry.solve import solve
-from onnxcanon.symmetry.trace import trace
+from onnxcanon.solving.compiled_constraints import gather
+from onnxcanon.solving.generator_check import Certificate, certify, generators
+from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.solve import solve
+from onnxcanon.symmetry import symmetry
+from onnxcanon.tracing.trace import trace
 from tests.fuzz.builder import Builder
 from tests.fuzz.check import check
 from tests.fuzz.graphs import Case

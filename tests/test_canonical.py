@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from onnxcanon.canonical import Canonical, canonicalize
-from onnxcanon.canonical.twins import random_twin
+from onnxcanon.canonical.random_element import random_twin
 from onnxcanon.model import Model, load
-from onnxcanon.runtime import run, verify
-from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.runtime import run
+from onnxcanon.symmetry import Symmetry, symmetry
+from onnxcanon.verifying import verify
 from tests.examples import (
     Array,
     Layer,

@@ -20,12 +20,12 @@ import onnx
 import pytest
 
 import onnxcanon
+from onnxcanon.canonical.choose_scales import SCALES
 from onnxcanon.canonical.fingerprint import LEVELS
 from onnxcanon.canonical.order import ORDERS
-from onnxcanon.canonical.scale import SCALES
 from onnxcanon.cli import canonicalizing, naming
 from onnxcanon.cli.main import VERBS, main
-from onnxcanon.outline import outline as tell
+from onnxcanon.explaining.outline import outline as tell
 from tests import data_graphs, small_models
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -12,11 +12,16 @@ import pytest
 from onnx import helper
 
 import onnxcanon as oc
-from onnxcanon.comparison import VERDICTS, Comparison, compare, verdict
+from onnxcanon.comparison import (
+    VERDICTS,
+    Comparison,
+    compare,
+    verdict,
+)
 from onnxcanon.comparison.correspondence import correspondence
 from onnxcanon.comparison.maps import match
 from onnxcanon.model import Model, load
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
 from tests import small_models
 from tests.examples import layers, network
 from tests.shared import MODELS, SHIPPED, TRIVIAL, TWINS, document, each

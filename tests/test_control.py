@@ -8,9 +8,9 @@ import onnx_ir
 import pytest
 from onnx import helper, numpy_helper
 
+from onnxcanon.explaining.report import Analysis, analyze
 from onnxcanon.model import load
-from onnxcanon.report import Analysis, analyze
-from onnxcanon.symmetry.shapes import Shapes, probe
+from onnxcanon.shapes import Shapes, probe
 from tests.fuzz.builder import Array
 from tests.fuzz.check import check
 from tests.fuzz.graphs import Case

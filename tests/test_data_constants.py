@@ -7,11 +7,11 @@ import onnx
 import pytest
 
 import onnxcanon as oc
-from onnxcanon import report
 from onnxcanon.errors import OnnxcanonError
+from onnxcanon.explaining import report
 from onnxcanon.model import load
-from onnxcanon.runtime import verify
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
+from onnxcanon.verifying import verify
 from tests import data_graphs, small_models
 
 

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 
 from onnxcanon.errors import ModelError
 from onnxcanon.files import wire
-from onnxcanon.files.admission import blocks
+from onnxcanon.files.validation import blocks
 from onnxcanon.model import Model, load
 from tests.handmade import WEIGHT, files, graph_of, raw, refer, refusal, rich_model, same, simple_model, write
 

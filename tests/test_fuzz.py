@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from onnxcanon.model import load
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
 from onnxcanon.transform import Action
 from tests.fuzz.builder import TOLERANCE, Builder
 from tests.fuzz.check import check, worst_difference

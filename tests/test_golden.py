@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from onnxcanon import report
+from onnxcanon.explaining import report
+from onnxcanon.explaining.outline import outline
 from onnxcanon.model import load
-from onnxcanon.outline import outline
 from tests.shared import MODELS, SHIPPED, TWINS, each, label
 
 GOLDEN = Path(__file__).parent / "golden"

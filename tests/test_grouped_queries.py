@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from onnxcanon.model import load
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
 from tests.fuzz.builder import CONTRIB, Builder
 from tests.groups import (
     B,

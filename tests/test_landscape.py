@@ -11,12 +11,12 @@ import pytest
 import onnxcanon as oc
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.barrier import BARRIERS, Curve
+from onnxcanon.landscape.learned_weights import learned
 from onnxcanon.landscape.paths import PATHS, path
 from onnxcanon.landscape.spheres import LONE, spheres, unit_scale
-from onnxcanon.landscape.weights import learned
 from onnxcanon.merging.averaging import averaged_names, spelled_as
 from onnxcanon.model import Model, load
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
 from tests.examples import build, layers, network, quantized, theta_of, values
 from tests.shared import ROOT, TWINS, each
 

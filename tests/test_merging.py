@@ -15,9 +15,19 @@ from scipy.optimize import linear_sum_assignment
 import onnxcanon as oc
 from onnxcanon.alignment import METHODS
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.merging import gathering
-from onnxcanon.merging.averaging import average, distance, normalized, spelled_as
-from onnxcanon.merging.gathering import ALIGNERS, REFERENCE, TARGETS, gather
+from onnxcanon.merging import joint_alignment
+from onnxcanon.merging.averaging import (
+    average,
+    distance,
+    normalized,
+    spelled_as,
+)
+from onnxcanon.merging.joint_alignment import (
+    ALIGNERS,
+    REFERENCE,
+    TARGETS,
+    gather,
+)
 from onnxcanon.merging.repair import REPAIRS
 from onnxcanon.model import Model, load
 from onnxcanon.transform import Action, Transform
@@ -126,7 +136,7 @@ def assigned(reference: Model, model: Model, **options: object) -> SimpleNamespa
 def rotated(monkeypatch: pytest.MonkeyPatch) -> list[list[Model]]:
     """Four unrelated models, each once in front, matched exactly. (Sigmoid leaves permutations alone, which
     move all models alike.)"""
-    monkeypatch.setattr(gathering, "align", assigned)
+    monkeypatch.setattr(joint_alignment, "align", assigned)
     models = [network(layers(6, 12, 3, seed=seed), "Sigmoid") for seed in range(4)]
     orders = [models[k:] + models[:k] for k in range(4)]
     return [[spelled_as(order[0], model) for model in order] for order in orders]
@@ -141,7 +151,7 @@ def test_a_universe_starts_from_the_best_reference(
     rotated: list[list[Model]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever model stands first."""
-    monkeypatch.setattr(gathering, "ROUNDS", 0)
+    monkeypatch.setattr(joint_alignment, "ROUNDS", 0)
     stars = [spread(order, REFERENCE) for order in rotated]
     assert max(stars) > 1.001 * min(stars)  # some reference is better than another
     found = [spread(order, "universe") for order in rotated]
@@ -310,7 +320,7 @@ def test_every_alignment_is_offered() -> None:
 
 
 def test_an_aligned_model_that_is_another_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = gathering.align
+    real = joint_alignment.align
 
     def wrong(reference: Model, model: Model, **options: object) -> object:
         found = real(reference, model, **options)
@@ -322,7 +332,7 @@ def test_an_aligned_model_that_is_another_function_is_refused(monkeypatch: pytes
             }
         )
 
-    monkeypatch.setattr(gathering, "align", wrong)
+    monkeypatch.setattr(joint_alignment, "align", wrong)
     found = oc.merge(MLP, **CPU)
     assert found.model is None
     assert "aligned, it is another function" in found.refusal

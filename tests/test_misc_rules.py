@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from onnxcanon.model import load
-from onnxcanon.symmetry.analysis import symmetry
-from onnxcanon.symmetry.rules import RULES
+from onnxcanon.symmetry import symmetry
+from onnxcanon.tracing.rules import RULES
 from tests.fuzz.builder import Array
 from tests.fuzz.check import check
 from tests.fuzz.graphs import Case

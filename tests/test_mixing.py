@@ -13,9 +13,9 @@ from onnxcanon.landscape import barrier as curves
 from onnxcanon.landscape.paths import path as path_between
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.model import Model, load
-from onnxcanon.runtime import mixing
-from onnxcanon.runtime.mixing import Mix, differing, mixes_well
 from onnxcanon.runtime.sessions import open_session
+from onnxcanon.runtime.weights import on_device
+from onnxcanon.runtime.weights.on_device import Mix, differing, mixes_well
 from tests.devices import needs_cuda
 from tests.examples import build
 from tests.shared import ROOT, SHARED, TWINS, each
@@ -77,7 +77,7 @@ def test_what_is_equal_stays_in_the_graph() -> None:
 
 
 def test_constants_of_nodes_are_for_other_sessions(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mixing, "providers_for", lambda _: ("cuda:0", []))
+    monkeypatch.setattr(on_device, "providers_for", lambda _: ("cuda:0", []))
     text = """net (float[n, 4] x) => (float[n, 4] y) {
         w = Constant <value = float[4] {1, 2, 3, 4}> ()
         y = Mul(x, w)

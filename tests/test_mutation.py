@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from onnxcanon.symmetry import analysis, solve
-from onnxcanon.symmetry.constraints import Ledger, System
-from onnxcanon.symmetry.gauge import solve_degrees, unite_degrees
-from onnxcanon.symmetry.labelled import constant
-from onnxcanon.symmetry.labels import Labels
-from onnxcanon.symmetry.movement import Movement
-from onnxcanon.symmetry.rules import RULES
-from onnxcanon.symmetry.rules import convolution as conv_rules
-from onnxcanon.symmetry.rules import normalization as norm_rules
+from onnxcanon import symmetry as analysis
+from onnxcanon.solving import solve
+from onnxcanon.solving.rescaling import solve_degrees, unite_degrees
+from onnxcanon.tracing.abstract_value import constant
+from onnxcanon.tracing.constraints import Ledger, System
+from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.labels import Labels
+from onnxcanon.tracing.rules import RULES
+from onnxcanon.tracing.rules import convolution as conv_rules
+from onnxcanon.tracing.rules import normalization as norm_rules
 from tests.fuzz.check import check
 from tests.fuzz.graphs import Case, generate
 from tests.test_rules import case, hidden, weights

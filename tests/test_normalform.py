@@ -12,8 +12,8 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImp
 
 from onnxcanon.model import Model, load
 from onnxcanon.normalform import NormalForm, normal_form, structure
-from onnxcanon.runtime import verify
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
+from onnxcanon.verifying import verify
 from tests.examples import build, contents
 from tests.fuzz.check import worst_difference
 from tests.fuzz.graphs import generate, outputs_of

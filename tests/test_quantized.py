@@ -12,7 +12,7 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxcanon.model import load
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
 from tests.fuzz.builder import CONTRIB, Array
 from tests.fuzz.check import as_it_is, check
 from tests.fuzz.graphs import Case

@@ -10,12 +10,12 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.merging import moments
+from onnxcanon.merging import channel_statistics
+from onnxcanon.merging.acceptance import FALL, MOVE, judge
 from onnxcanon.merging.averaging import average, spelled_as
-from onnxcanon.merging.judging import FALL, MOVE, judge
-from onnxcanon.merging.moments import Moments, measure
+from onnxcanon.merging.channel_statistics import Moments, measure
 from onnxcanon.merging.repair import rescale, reset_bn
-from onnxcanon.merging.sites import norms, sites
+from onnxcanon.merging.repair_sites import norms, sites
 from onnxcanon.model import Model, load
 from onnxcanon.runtime import batches, sessions
 from onnxcanon.runtime.sessions import run
@@ -59,7 +59,7 @@ def test_measured_is_what_a_run_at_once_has(small_batches: None) -> None:
 
 
 def test_only_what_leads_to_a_value_is_run() -> None:
-    part = moments.cut(residual(), ("z2",))
+    part = channel_statistics.cut(residual(), ("z2",))
     assert [node.op_type for node in part.ir.graph] == ["Conv", "Relu", "Conv"]
     assert sorted(part.tensor_names()) == ["b1", "b2", "k1", "k2"]
 
@@ -74,7 +74,7 @@ def test_a_cut_keeps_what_a_body_reads() -> None:
         >
         y = Add(z, d)
     }"""
-    part = moments.cut(build(text, {"w": np.ones(4, np.float32)}), ("z",))
+    part = channel_statistics.cut(build(text, {"w": np.ones(4, np.float32)}), ("z",))
     assert [node.op_type for node in part.ir.graph] == ["Relu", "If"]
     given = {"x": np.ones((2, 4), np.float32), "c": np.array(True)}
     assert (run(part, given, device="cpu")["z"] == 2).all()
@@ -83,7 +83,7 @@ def test_a_cut_keeps_what_a_body_reads() -> None:
 def test_models_too_large_for_one_message_are_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = residual(), images()
     cut = measure(model, {"z2": 1}, data, device="cpu")["z2"]
-    monkeypatch.setattr(moments, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(channel_statistics, "INLINE_LIMIT", 0)
     monkeypatch.setattr(sessions, "INLINE_LIMIT", 0)
     whole = measure(model, {"z2": 1}, data, device="cpu")["z2"]
     np.testing.assert_allclose(whole.mean, cut.mean, atol=1e-6)

@@ -11,10 +11,10 @@ import onnx
 import pytest
 from scipy.sparse import csr_matrix
 
-from onnxcanon import report
+from onnxcanon.explaining import report
+from onnxcanon.explaining.counting import _rank
+from onnxcanon.explaining.report import Analysis
 from onnxcanon.model import load
-from onnxcanon.report import Analysis
-from onnxcanon.symmetry.counting import _rank
 from tests import small_models
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -8,7 +8,13 @@ from onnx import TensorProto, helper
 
 from onnxcanon.errors import OnnxcanonError, RuntimeUnavailableError
 from onnxcanon.model import load
-from onnxcanon.runtime.inputs import KINDS, InputPlan, given_inputs, input_specs, plan_inputs
+from onnxcanon.runtime.inputs import (
+    KINDS,
+    InputPlan,
+    given_inputs,
+    input_specs,
+    plan_inputs,
+)
 from onnxcanon.runtime.sessions import open_session
 from tests.runtime_graphs import SHARED, Shape, mlp, model, needs_shared, value
 

@@ -10,7 +10,13 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxcanon.errors import RuntimeUnavailableError
-from onnxcanon.runtime import devices, open_session, outputs_equal, run, sessions
+from onnxcanon.runtime import (
+    devices,
+    open_session,
+    outputs_equal,
+    run,
+    sessions,
+)
 from tests.devices import has_cuda, needs_cuda
 from tests.runtime_graphs import mlp, model, value
 

@@ -13,7 +13,12 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxcanon.symmetry.shapes import Known, Shapes, probe, walk
+from onnxcanon.shapes import (
+    Known,
+    Shapes,
+    probe,
+    propagation,
+)
 
 SHARED = Path(__file__).parents[2] / "shared"
 SMALL = 3_000_000  # bytes of a model that is worth running here
@@ -188,7 +193,9 @@ def test_shapes_of_the_node_tests(node_cases: list[Any]) -> None:
 
 def test_values_of_the_node_tests(node_cases: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """With every input known: what is folded is right."""
-    monkeypatch.setattr(walk, "constant", lambda tensor, read: Known(np.shape(read()), np.asarray(read())))
+    monkeypatch.setattr(
+        propagation, "constant", lambda tensor, read: Known(np.shape(read()), np.asarray(read()))
+    )
     wrong, checked = [], 0
     for case in node_cases:
         found = node_case(case, lambda array: True)

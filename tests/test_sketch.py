@@ -13,7 +13,7 @@ import pytest
 import onnxcanon as oc
 from onnxcanon.canonical.sketch import ROWS, Sketch, sketch
 from onnxcanon.model import Model, load
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
 from tests import small_models
 from tests.disguise import disguised
 from tests.shared import MODELS, SHIPPED, TWINS, document, each

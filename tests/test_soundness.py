@@ -10,11 +10,12 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from onnxcanon.explaining.reasons import Reasons
 from onnxcanon.model import Model, load
-from onnxcanon.runtime import Verification, verify
-from onnxcanon.symmetry.analysis import Symmetry, symmetry
-from onnxcanon.symmetry.reasons import Reasons
+from onnxcanon.runtime import Verification
+from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.transform import Transform
+from onnxcanon.verifying import verify
 from tests.examples import Array, contents
 from tests.fuzz.check import part
 from tests.shared import ABSENT, EXPORTS, MODELS, SHARED, SHIPPED, TRIVIAL, TWINS, document, each, label

@@ -12,10 +12,10 @@ from onnx import helper
 
 import onnxcanon as oc
 from onnxcanon.model import Model, load
-from onnxcanon.runtime import swapping
 from onnxcanon.runtime.evaluation import Evaluator
 from onnxcanon.runtime.sessions import open_session
-from onnxcanon.runtime.swapping import Swap
+from onnxcanon.runtime.weights import external
+from onnxcanon.runtime.weights.external import Swap
 from tests.examples import build
 from tests.runtime_graphs import mlp
 from tests.shared import ROOT, SHARED, SHIPPED, TWINS, each
@@ -137,7 +137,7 @@ def test_another_graph_is_opened_from_its_start() -> None:
 
 
 def test_a_rest_too_large_for_one_message_goes_through_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(swapping, "INLINE_LIMIT", 0)
+    monkeypatch.setattr(external, "INLINE_LIMIT", 0)
     assert_swaps(mlp())
 
 
@@ -148,8 +148,8 @@ def test_weights_count_for_nothing_in_the_message(monkeypatch: pytest.MonkeyPatc
     swap = Swap(model, device="cpu")
     with open_session(changed, device="cpu") as fresh:
         expected = outputs(fresh, given)
-    monkeypatch.setattr(swapping, "INLINE_LIMIT", 100)
-    monkeypatch.delattr(swapping, "open_session")
+    monkeypatch.setattr(external, "INLINE_LIMIT", 100)
+    monkeypatch.delattr(external, "open_session")
     assert len(changed.without(swap.given)) < 1000 < changed.serialized_size()
     with swap.open(changed) as session:
         assert outputs(session, given) == expected

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from onnxcanon import analyze
-from onnxcanon.report import Analysis
+from onnxcanon.explaining.report import Analysis
 from tests.shared import ROOT
 
 LAYERS = 2

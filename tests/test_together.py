@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 import onnxcanon as oc
-from onnxcanon.alignment import annealing
-from onnxcanon.alignment.annealing import Fed
-from onnxcanon.alignment.exchanging import Average, Mover, inverse
+from onnxcanon.alignment import by_annealing
+from onnxcanon.alignment.annealing_state import Average, Mover, inverse
+from onnxcanon.alignment.by_annealing import Fed
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.given import Given
+from onnxcanon.alignment.method import Given
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average
+from onnxcanon.merging.joint_annealing import Rescaling, together
 from onnxcanon.merging.repair import rescale
-from onnxcanon.merging.together import Rescaling, together
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import evaluate
 from onnxcanon.runtime.sessions import run
@@ -83,7 +83,7 @@ def test_the_average_that_is_judged_is_the_repaired_one(kind: str) -> None:
 
 @pytest.mark.parametrize("repair", ["none", "rescale"])
 def test_the_loss_of_the_average_of_all_falls(repair: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annealing, "STEPS", 200)
+    monkeypatch.setattr(by_annealing, "STEPS", 200)
     models, data = three("plain")
     data["y"] = np.mean([run(model, data, **CPU)["y"] for model in models], 0).astype(np.float32)
     loss = {}
@@ -97,7 +97,7 @@ def test_the_loss_of_the_average_of_all_falls(repair: str, monkeypatch: pytest.M
 
 def test_of_twins_nothing_is_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     """Their average is already what they say."""
-    monkeypatch.setattr(annealing, "STEPS", 40)
+    monkeypatch.setattr(by_annealing, "STEPS", 40)
     model = network(layers(5, 12, 9, 3, seed=1), "Tanh")
     twins = [oc.scramble(model, seed=k, only=["permute"]).model for k in range(3)]
     data = {"x": np.random.default_rng(3).normal(0, 1, (60, 5)).astype(np.float32)}
@@ -114,7 +114,7 @@ def test_data_is_asked_for_before_any_work() -> None:
 
 
 def test_models_that_contribute_nothing_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(annealing, "STEPS", 40)
+    monkeypatch.setattr(by_annealing, "STEPS", 40)
     models, data = three("plain")
     found = together(models, [0.5, 0.5, 0.0], Given(data, device="cpu"), rescaled=True)
     assert [bool(transform.changes) for transform in found] == [False, True, False]

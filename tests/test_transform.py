@@ -15,8 +15,13 @@ import pytest
 
 from onnxcanon.errors import TransformError
 from onnxcanon.model import Model, load
-from onnxcanon.symmetry.analysis import symmetry
-from onnxcanon.transform import FORMAT, Action, Transform, load_transform
+from onnxcanon.symmetry import symmetry
+from onnxcanon.transform import (
+    FORMAT,
+    Action,
+    Transform,
+    load_transform,
+)
 from tests.examples import Array, attention, bits, experts, layers, network, values
 from tests.shared import SHIPPED, each
 

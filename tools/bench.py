@@ -63,7 +63,7 @@ TWINS = """
 import sys
 import numpy as np
 import onnxcanon as oc
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.symmetry import symmetry
 path, moved, scaled = sys.argv[1:]
 oc.scramble(path, seed=1, only=("permute",)).model.save(moved)
 model = oc.load(path)

@@ -2,9 +2,9 @@
 
 - *rebuilt*: a session for each point, from the whole model;
 - *swapped*: a session for each point whose large weights are given as external initializers
-  (`onnxcanon.runtime.swapping`, what the verbs do on the CPU);
+  (`onnxcanon.runtime.weights.external`, what the verbs do on the CPU);
 - *mixed*: a session that holds both sets and mixes them; what it makes stays on the device and is an input of
-  a second session (`onnxcanon.runtime.mixing`, what `barrier` does on CUDA).
+  a second session (`onnxcanon.runtime.weights.on_device`, what `barrier` does on CUDA).
 
 Beside them *one*: the same runs of one open session, which no curve can beat. Each is warmed up with one
 point. Told are wall and processor seconds, and the largest difference from *rebuilt* relative to the largest
@@ -26,9 +26,9 @@ import onnxcanon as oc
 from onnxcanon.landscape.paths import held, path
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.runtime.inputs import input_specs
-from onnxcanon.runtime.mixing import Mix
 from onnxcanon.runtime.sessions import Session, open_session
-from onnxcanon.runtime.swapping import Swap
+from onnxcanon.runtime.weights.external import Swap
+from onnxcanon.runtime.weights.on_device import Mix
 
 Batch = Mapping[str, np.ndarray]
 Outputs = list[np.ndarray]

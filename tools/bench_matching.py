@@ -39,11 +39,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import onnxcanon as oc
+from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.given import Given
-from onnxcanon.alignment.matching import Matching
-from onnxcanon.alignment.weights import searched
-from onnxcanon.symmetry.analysis import symmetry
+from onnxcanon.alignment.method import Given
+from onnxcanon.alignment.weight_matching import Matching
+from onnxcanon.symmetry import symmetry
 from onnxcanon.transform import Transform
 
 Singles = NDArray[np.float32]

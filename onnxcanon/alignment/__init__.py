@@ -13,21 +13,21 @@ from typing import Any
 
 import numpy as np
 
-from onnxcanon.alignment.activations import by_activations
-from onnxcanon.alignment.annealing import by_annealing
-from onnxcanon.alignment.cosine import by_cosine
+from onnxcanon.alignment.by_activations import by_activations
+from onnxcanon.alignment.by_annealing import by_annealing
+from onnxcanon.alignment.by_cosine import by_cosine
+from onnxcanon.alignment.by_functional import by_functional
+from onnxcanon.alignment.by_weights import by_weights
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.functional import by_functional
-from onnxcanon.alignment.gaps import root_mean_square
-from onnxcanon.alignment.given import Found, Given
-from onnxcanon.alignment.weights import by_weights
+from onnxcanon.alignment.method import Found, Given
+from onnxcanon.alignment.metrics import root_mean_square
 from onnxcanon.comparison.correspondence import Pair
-from onnxcanon.comparison.unlike import AVERAGED
+from onnxcanon.comparison.mismatch import AVERAGED
 from onnxcanon.comparison.verdict import common_sizes
 from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.model import Model
 from onnxcanon.normalform import normal_form
-from onnxcanon.symmetry.analysis import Symmetry
+from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
 
 _METHODS: Mapping[str, Callable[[Frame, Given], Found]] = {

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.contacts import Branch, Rows
-from onnxcanon.symmetry.constraints import Ids
+from onnxcanon.alignment.incidence import Branch, Rows
+from onnxcanon.tracing.constraints import Ids
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]

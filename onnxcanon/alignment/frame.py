@@ -13,15 +13,15 @@ from functools import cached_property, partial
 import numpy as np
 
 from onnxcanon.alignment.assignment import Floats, Singles
-from onnxcanon.alignment.matching import Matching
-from onnxcanon.alignment.scale import nearest_scale
-from onnxcanon.canonical.scale import choose_scale
+from onnxcanon.alignment.nearest_scales import nearest_scale
+from onnxcanon.alignment.weight_matching import Matching
+from onnxcanon.canonical.choose_scales import choose_scale
 from onnxcanon.comparison.correspondence import Pair, correspondence
 from onnxcanon.comparison.maps import renamed, same_symmetry, snapped
-from onnxcanon.comparison.unlike import AVERAGED, difference
+from onnxcanon.comparison.mismatch import AVERAGED, difference
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.transform import Transform
 
 

@@ -13,8 +13,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from onnxcanon.alignment.assignment import Choice, Floats, Singles, assigned, weighed
-from onnxcanon.alignment.contacts import Branch
+from onnxcanon.alignment.assignment import (
+    Choice,
+    Floats,
+    Singles,
+    assigned,
+    weighed,
+)
+from onnxcanon.alignment.incidence import Branch
 from onnxcanon.transform import Action
 
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxcanon.alignment.assignment import Singles
-from onnxcanon.alignment.contacts import Branch, Rows
 from onnxcanon.alignment.flow import Flow
-from onnxcanon.alignment.matching import SWEEPS, Matching
-from onnxcanon.wording import counted
+from onnxcanon.alignment.incidence import Branch, Rows
+from onnxcanon.alignment.weight_matching import SWEEPS, Matching
+from onnxcanon.text import counted
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from onnxcanon.errors import OnnxcanonError, check_choice
 
 if TYPE_CHECKING:
     from onnxcanon.model import Model
-    from onnxcanon.symmetry.analysis import Symmetry
+    from onnxcanon.symmetry import Symmetry
     from onnxcanon.transform import Transform
 
 __all__ = ["Canonical", "canonicalize"]
@@ -59,9 +59,9 @@ def canonicalize(
     Raises:
         OnnxcanonError: an unknown choice.
     """
+    from onnxcanon.canonical.choose_scales import SCALES, scaling
     from onnxcanon.canonical.order import ORDERS, ordering
-    from onnxcanon.canonical.scale import SCALES, scaling
-    from onnxcanon.symmetry.analysis import symmetry as analyze_symmetry
+    from onnxcanon.symmetry import symmetry as analyze_symmetry
 
     check_choice("order", order, ORDERS)
     check_choice("scale", scale, SCALES)

@@ -19,10 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import Symmetry
-from onnxcanon.symmetry.constraints import Ids
-from onnxcanon.symmetry.group import Orbit
-from onnxcanon.symmetry.hashing import GOLDEN, Words, add_at, mix, salt
+from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.hashing import (
+    GOLDEN,
+    Words,
+    add_at,
+    mix,
+    salt,
+)
+from onnxcanon.symmetry import Symmetry
+from onnxcanon.tracing.constraints import Ids
 from onnxcanon.transform import Action, Transform
 
 TRIALS = 4096

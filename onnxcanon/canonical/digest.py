@@ -17,10 +17,10 @@ import onnx
 import onnx_ir as ir
 from blake3 import blake3
 
-from onnxcanon.canonical.threads import for_each
+from onnxcanon.canonical.parallel import for_each
+from onnxcanon.graph.traversal import inlined, live
 from onnxcanon.model import LARGE_TENSOR, Model
-from onnxcanon.symmetry.graphs import inlined, live
-from onnxcanon.symmetry.trace import INDEX_TYPES
+from onnxcanon.tracing.trace import INDEX_TYPES
 
 Word = bytes
 """32 bytes of BLAKE3."""

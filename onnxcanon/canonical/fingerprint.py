@@ -14,12 +14,17 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from onnxcanon.canonical.digest import Word, contents, graph_digest, shapes_alone
+from onnxcanon.canonical.digest import (
+    Word,
+    contents,
+    graph_digest,
+    shapes_alone,
+)
 from onnxcanon.errors import check_choice
 from onnxcanon.model import Model
 
 if TYPE_CHECKING:
-    from onnxcanon.symmetry.analysis import Symmetry
+    from onnxcanon.symmetry import Symmetry
     from onnxcanon.transform import Transform
 
 VERSION = 1
@@ -52,7 +57,7 @@ def fingerprint(
         return named(level, graph_digest(model, shapes_alone(model))), []
     if level == "content":
         return named(level, graph_digest(model, contents(model))), []
-    from onnxcanon.symmetry.analysis import symmetry
+    from onnxcanon.symmetry import symmetry
 
     transform, notes = hash_form(model, symmetry(model, dict(sizes or {})))
     form = transform.apply(model)
@@ -61,8 +66,8 @@ def fingerprint(
 
 def hash_form(model: Model, symmetry: Symmetry) -> tuple[Transform, list[str]]:
     """The transform to the canonical form in hash order, and what to know about it."""
+    from onnxcanon.canonical.choose_scales import scaling
     from onnxcanon.canonical.colours import Colours
-    from onnxcanon.canonical.scale import scaling
 
     scaled, notes = scaling(model, symmetry, "pow2")
     if not symmetry.solution.orbits:

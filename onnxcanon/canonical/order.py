@@ -5,9 +5,14 @@ from __future__ import annotations
 from functools import partial
 
 from onnxcanon.canonical.colours import Colours
-from onnxcanon.canonical.presentation import by_digits, by_entries, by_norm, present
+from onnxcanon.canonical.sort_keys import (
+    by_digits,
+    by_entries,
+    by_norm,
+    present,
+)
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import Symmetry
+from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
 
 ORDERS = ("norm", "lexicographic", "nodesort", "none")

@@ -105,7 +105,7 @@ def canonicalize(
 def _told(model: Path, found: Canonicalized) -> str:
     """What was done, in a line."""
     if found.trivial:
-        from onnxcanon.report import build
+        from onnxcanon.explaining.report import build
 
         why = build(found.model, found.symmetry).why_trivial()
         return f"an equal copy, for nothing may change in {model}: {why}"

@@ -37,7 +37,7 @@ def analyze(
     without changing what the model computes.
     """
     from onnxcanon.api import analyze as run
-    from onnxcanon.outline import outline as tell
+    from onnxcanon.explaining.outline import outline as tell
 
     with progress(as_json) as say:
         say(f"analyzing {model}")

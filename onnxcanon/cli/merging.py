@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxcanon.cli import options, writing
-from onnxcanon.cli.console import Verb, complain, emit, progress
+from onnxcanon.cli.console import (
+    Verb,
+    complain,
+    emit,
+    progress,
+)
 from onnxcanon.cli.writing import guarded, may_be_written
 
 if TYPE_CHECKING:

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxcanon.cli import options, writing
-from onnxcanon.cli.console import Verb, complain, emit, progress
+from onnxcanon.cli.console import (
+    Verb,
+    complain,
+    emit,
+    progress,
+)
 from onnxcanon.errors import OnnxcanonError
 
 if TYPE_CHECKING:

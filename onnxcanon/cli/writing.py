@@ -14,7 +14,7 @@ from onnxcanon.errors import OnnxcanonError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
     from onnxcanon.model import Model
-    from onnxcanon.runtime.verification import Verification
+    from onnxcanon.verifying.result import Verification
 
 
 def destination(model: Path, how: Writing) -> Path:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.canonical.choose_scales import scaling
 from onnxcanon.canonical.fingerprint import hash_form
-from onnxcanon.canonical.scale import scaling
 from onnxcanon.comparison.correspondence import Pair
-from onnxcanon.comparison.matching import Features, Read, matched
+from onnxcanon.comparison.unit_features import Features, Read, matched
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.transform import Transform
 
 Floats = NDArray[np.float64]

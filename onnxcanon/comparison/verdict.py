@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxcanon.comparison.correspondence import correspondence
-from onnxcanon.comparison.maps import Computed, Difference, Match, match
+from onnxcanon.comparison.maps import (
+    Computed,
+    Difference,
+    Match,
+    match,
+)
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
 from onnxcanon.transform import Transform
 
 if TYPE_CHECKING:
     from onnxcanon.normalform import NormalForm
-    from onnxcanon.runtime.verification import Verification
+    from onnxcanon.verifying.result import Verification
 
 VERDICTS = ("identical", "symmetric", "equivalent", "close", "different")
 SAME = frozenset(VERDICTS[:3])
@@ -189,7 +194,7 @@ def _noise(form: NormalForm, sizes: dict[str, int]) -> Model:
     """The normal form with every entry replaced by how far it moves when the original's weights move by one
     in the last place: nothing, for those that were not computed."""
     from onnxcanon.normalform import normal_form
-    from onnxcanon.runtime.noise import nudged
+    from onnxcanon.verifying.noise import nudged
 
     computed = [name for name, sources in form.sources.items() if len(sources) > 1]
     names = set(form.model.tensor_names())
@@ -227,8 +232,8 @@ def _run(
     a: Model, b: Model, *, sizes: dict[str, int], device: str, **options: Any
 ) -> Verification | RuntimeUnavailableError:
     """The comparison of both models' outputs, or why there is none."""
-    from onnxcanon.runtime import verify
     from onnxcanon.runtime.devices import providers_for
+    from onnxcanon.verifying import verify
 
     if device not in ("auto", "cpu"):
         providers_for(device)  # what was asked for and is not there is an error, not an answer

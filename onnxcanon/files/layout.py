@@ -13,10 +13,15 @@ import onnx
 import onnx_ir as ir
 
 from onnxcanon.files import wire
-from onnxcanon.files.admission import TYPED_DATA
 from onnxcanon.files.source import Slot, Source, Tensor
 from onnxcanon.files.storage import DataFile
-from onnxcanon.files.wire import Field, Path, Payload, Piece
+from onnxcanon.files.validation import TYPED_DATA
+from onnxcanon.files.wire import (
+    Field,
+    Path,
+    Payload,
+    Piece,
+)
 
 # What the data file decides anew. Other entries of an external reference are kept.
 _PLACE = ("location", "offset", "length", "checksum")

@@ -17,9 +17,20 @@ import onnx
 import onnx_ir as ir
 
 from onnxcanon.files import wire
-from onnxcanon.files.admission import admit, check_size, claim
-from onnxcanon.files.storage import DataFolder, Refusal, check_location, one_line
-from onnxcanon.files.tensors import Finder, Found, Graphs, Scattered, keys
+from onnxcanon.files.storage import (
+    DataFolder,
+    Refusal,
+    check_location,
+    one_line,
+)
+from onnxcanon.files.tensors import (
+    Finder,
+    Found,
+    Graphs,
+    Scattered,
+    keys,
+)
+from onnxcanon.files.validation import admit, check_size, claim
 from onnxcanon.files.wire import Field, Path, Piece
 
 # Smaller tensors stay in the skeleton: shape arithmetic reads them anyway, and a view would cost more.

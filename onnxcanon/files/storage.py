@@ -14,7 +14,12 @@ from types import TracebackType
 from typing import BinaryIO
 
 from onnxcanon.errors import ModelError
-from onnxcanon.files.wire import Payload, Piece, WireError, chunks
+from onnxcanon.files.wire import (
+    Payload,
+    Piece,
+    WireError,
+    chunks,
+)
 
 # Smaller files are read: every mapping costs a file descriptor, and some exporters write one file per tensor.
 SMALLEST_MAPPING = 1 << 16

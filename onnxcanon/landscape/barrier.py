@@ -21,17 +21,29 @@ from typing import Any
 import numpy as np
 
 from onnxcanon.alignment import METHODS, align
-from onnxcanon.canonical.sites import Floats
+from onnxcanon.canonical.scaled_axes import Floats
 from onnxcanon.errors import OnnxcanonError, check_choice
-from onnxcanon.landscape.paths import LINEAR, PATHS, Path, held, path
+from onnxcanon.landscape.paths import (
+    LINEAR,
+    PATHS,
+    Path,
+    held,
+    path,
+)
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.merging.repair import NONE as NO_REPAIR
-from onnxcanon.merging.repair import REPAIRS, RESCALE, RESET, Rescale, reset_bn
+from onnxcanon.merging.repair import (
+    REPAIRS,
+    RESCALE,
+    RESET,
+    Rescale,
+    reset_bn,
+)
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator, Judge
-from onnxcanon.runtime.mixing import Mix, mixes_well
-from onnxcanon.symmetry.analysis import symmetry
-from onnxcanon.wording import table
+from onnxcanon.runtime.weights.on_device import Mix, mixes_well
+from onnxcanon.symmetry import symmetry
+from onnxcanon.text import table
 
 ABOVE = {"": "the line between the ends", "_mean": "the mean of the ends", "_worse": "the worse end"}
 """What a barrier is measured from, by the end of its name."""

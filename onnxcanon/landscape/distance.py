@@ -21,15 +21,15 @@ from typing import Any
 import numpy as np
 
 from onnxcanon.alignment import align
-from onnxcanon.alignment.gaps import squared
+from onnxcanon.alignment.metrics import squared
 from onnxcanon.canonical import canonicalize
 from onnxcanon.errors import OnnxcanonError
+from onnxcanon.landscape.learned_weights import learned
 from onnxcanon.landscape.spheres import spheres, unit_scale
-from onnxcanon.landscape.weights import learned
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import symmetry
-from onnxcanon.wording import table
+from onnxcanon.symmetry import symmetry
+from onnxcanon.text import table
 
 Matrix = tuple[tuple[float, ...], ...]
 

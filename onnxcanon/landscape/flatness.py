@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.gaps import wide
+from onnxcanon.alignment.metrics import wide
 from onnxcanon.errors import OnnxcanonError
+from onnxcanon.landscape.learned_weights import learned
 from onnxcanon.landscape.paths import held
 from onnxcanon.landscape.spheres import unit_scale
-from onnxcanon.landscape.weights import learned
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
-from onnxcanon.symmetry.analysis import symmetry
-from onnxcanon.wording import table
+from onnxcanon.symmetry import symmetry
+from onnxcanon.text import table
 
 SIGMAS = (0.05, 0.1, 0.2, 0.5)
 DRAWS = 10

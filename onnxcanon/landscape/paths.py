@@ -22,13 +22,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.gaps import wide
-from onnxcanon.canonical.sites import Floats
+from onnxcanon.alignment.metrics import wide
+from onnxcanon.canonical.scaled_axes import Floats
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.landscape.spheres import Spheres, angles, spheres, unit_scale
+from onnxcanon.landscape.spheres import (
+    Spheres,
+    angles,
+    spheres,
+    unit_scale,
+)
 from onnxcanon.merging.averaging import average, averaged_names
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import Symmetry, symmetry
+from onnxcanon.symmetry import Symmetry, symmetry
 
 LINEAR, GEODESIC = PATHS = ("linear", "geodesic")
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.gaps import wide
-from onnxcanon.canonical.sites import Floats
-from onnxcanon.canonical.walk import Measure, Walk
+from onnxcanon.alignment.metrics import wide
+from onnxcanon.canonical.scaled_axes import Floats
+from onnxcanon.canonical.sequential_scaling import Measure, Walk
 from onnxcanon.model import Model
-from onnxcanon.symmetry.analysis import Symmetry
-from onnxcanon.symmetry.constraints import Ids
+from onnxcanon.symmetry import Symmetry
+from onnxcanon.tracing.constraints import Ids
 from onnxcanon.transform import Transform
 
 LONE = -1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxcanon.merging.judging import Judged
-from onnxcanon.merging.merged import Merged, merge
+from onnxcanon.merging.acceptance import Judged
+from onnxcanon.merging.merge import Merged, merge
 
 __all__ = ["Judged", "Merged", "merge"]

@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.gaps import root_mean_square, wide
+from onnxcanon.alignment.metrics import root_mean_square, wide
 from onnxcanon.comparison.correspondence import correspondence
-from onnxcanon.comparison.unlike import AVERAGED, difference, equal, no_mean
+from onnxcanon.comparison.mismatch import (
+    AVERAGED,
+    difference,
+    equal,
+    no_mean,
+)
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.wording import counted
+from onnxcanon.text import counted
 
 KEPT = 1 << 24
 """Entries up to which a model that is read again and again is computed once and kept."""

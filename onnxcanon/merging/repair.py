@@ -23,11 +23,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.merging import sites as places
-from onnxcanon.merging.moments import Moments, measure
-from onnxcanon.merging.sites import Fold, Site
+from onnxcanon.merging import repair_sites as places
+from onnxcanon.merging.channel_statistics import Moments, measure
+from onnxcanon.merging.repair_sites import Fold, Site
 from onnxcanon.model import Model
-from onnxcanon.wording import some
+from onnxcanon.text import some
 
 NONE, RESCALE, RESET = REPAIRS = ("none", "rescale", "reset-bn")
 

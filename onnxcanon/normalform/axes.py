@@ -17,7 +17,13 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import Rewriting, Size, Sizes, attribute, made_by
+from onnxcanon.normalform.engine import (
+    Rewriting,
+    Size,
+    Sizes,
+    attribute,
+    made_by,
+)
 
 MOVEMENTS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 

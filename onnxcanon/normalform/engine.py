@@ -22,11 +22,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from onnxcanon.normalform.naming import Names
-from onnxcanon.normalform.pruning import is_read
-from onnxcanon.normalform.types import result_types
-from onnxcanon.symmetry.graphs import remove, subgraphs
-from onnxcanon.symmetry.shapes import Shapes
+from onnxcanon.graph.traversal import remove, subgraphs
+from onnxcanon.normalform.dead_nodes import is_read
+from onnxcanon.normalform.element_types import result_types
+from onnxcanon.normalform.names import Names
+from onnxcanon.shapes import Shapes
 
 TARGET = 21
 """The operator set of normal forms: the first from which on only types were added to what rules know."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.symmetry.graphs import GRAPHS, ordered, subgraphs
+from onnxcanon.graph.traversal import GRAPHS, ordered, subgraphs
 
 COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "Mean", "Sum", "And", "Or", "Xor", "Equal"})
 _DIGITS = 4

@@ -17,9 +17,14 @@ from numpy.typing import NDArray
 
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.runtime.inputs import InputSpec, called, fitted, input_specs
+from onnxcanon.runtime.inputs import (
+    InputSpec,
+    called,
+    fitted,
+    input_specs,
+)
 from onnxcanon.runtime.sessions import Arrays, Port, open_session
-from onnxcanon.runtime.swapping import Swap
+from onnxcanon.runtime.weights.external import Swap
 
 LABELS = "y"
 """What the data calls the labels."""

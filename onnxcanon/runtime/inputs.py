@@ -16,10 +16,16 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.errors import OnnxcanonError, RuntimeUnavailableError
-from onnxcanon.runtime.ranges import IntegerRange, integer_ranges
+from onnxcanon.runtime.input_sizes import (
+    Dynamic,
+    Shape,
+    candidate_sizes,
+    dynamic_shape,
+    override,
+)
+from onnxcanon.runtime.integer_ranges import IntegerRange, integer_ranges
 from onnxcanon.runtime.sessions import Arrays
-from onnxcanon.runtime.shapes import Dynamic, Shape, candidate_sizes, dynamic_shape, override
-from onnxcanon.wording import counted
+from onnxcanon.text import counted
 
 KINDS = ("normal", "smooth", "mixed", "sparse", "bytes", "uniform", "ones", "zeros")
 

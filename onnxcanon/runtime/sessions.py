@@ -22,7 +22,13 @@ import numpy as np
 from onnx_ir import DataType
 
 from onnxcanon.errors import RuntimeUnavailableError
-from onnxcanon.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER, one_line, onnxruntime, providers_for
+from onnxcanon.runtime.devices import (
+    CPU_PROVIDER,
+    CUDA_PROVIDER,
+    one_line,
+    onnxruntime,
+    providers_for,
+)
 
 if TYPE_CHECKING:
     import onnx

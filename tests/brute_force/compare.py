@@ -10,8 +10,8 @@ from itertools import combinations, islice, permutations
 import numpy as np
 
 from onnxcanon.model import load
-from onnxcanon.symmetry.analysis import Symmetry, symmetry
-from onnxcanon.symmetry.labelled import Labelled, State
+from onnxcanon.symmetry import Symmetry, symmetry
+from onnxcanon.tracing.abstract_value import Labelled, State
 from onnxcanon.transform import move
 from tests.brute_force.function import Function, Places
 from tests.brute_force.groups import chain, products

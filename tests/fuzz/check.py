@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 
 from onnxcanon.model import Model, load
-from onnxcanon.runtime.unrounded import unrounded
-from onnxcanon.symmetry.analysis import Symmetry, symmetry
-from onnxcanon.symmetry.trace import OTHER_SHAPE
+from onnxcanon.symmetry import Symmetry, symmetry
+from onnxcanon.tracing.trace import OTHER_SHAPE
 from onnxcanon.transform import Transform
+from onnxcanon.verifying.smooth.model import unrounded
 from tests.fuzz.builder import TOLERANCE, Array, nodes_in
 from tests.fuzz.graphs import Case, outputs_of, tensors
 

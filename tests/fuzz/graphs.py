@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail as LoadFailure
 
-from onnxcanon.runtime.noise import rounds
+from onnxcanon.verifying.noise import rounds
 from tests.fuzz.blocks import BLOCKS
 from tests.fuzz.blocks.contraction import affine, conv, gemm
 from tests.fuzz.blocks.elementwise import unary

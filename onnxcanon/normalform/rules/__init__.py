@@ -3,12 +3,12 @@
 from onnxcanon.normalform.rules import (
     arithmetic,
     constants,
+    contraction,
     control,
     fused,
-    linear,
-    movement,
     normalization,
     packing,
+    rearrangement,
     recurrent,
     sizes,
     slicing,
@@ -19,8 +19,8 @@ from onnxcanon.normalform.rules import (
 from onnxcanon.normalform.rules.registry import RULES, UPGRADES
 
 FAMILIES = (
-    arithmetic, constants, control, fused, linear, movement, normalization, packing,
-    recurrent, sizes, slicing, spatial, spelling, upgrades,
+    arithmetic, constants, contraction, control, fused, normalization, packing,
+    rearrangement, recurrent, sizes, slicing, spatial, spelling, upgrades,
 )  # fmt: skip
 
 __all__ = ["FAMILIES", "RULES", "UPGRADES"]

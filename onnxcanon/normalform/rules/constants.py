@@ -5,10 +5,20 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import FLOATS, Outputs, Rewriting, static
+from onnxcanon.normalform.engine import (
+    FLOATS,
+    Outputs,
+    Rewriting,
+    static,
+)
 from onnxcanon.normalform.rules.registry import RULES as rule
-from onnxcanon.symmetry.shapes.fold import LIMIT, fold
-from onnxcanon.symmetry.shapes.known import Contradiction, Known, Op, Unresolved
+from onnxcanon.shapes.fold import LIMIT, fold
+from onnxcanon.shapes.known import (
+    Contradiction,
+    Known,
+    Op,
+    Unresolved,
+)
 
 LARGEST = 1 << 30
 """Elements of a constant that is computed."""

@@ -11,7 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import Outputs, Rewriting, Size, static
+from onnxcanon.normalform.engine import (
+    Outputs,
+    Rewriting,
+    Size,
+    static,
+)
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 _LONGEST = 64

@@ -14,8 +14,15 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.normalform.axes import Chain, Factor, chain_of
-from onnxcanon.normalform.engine import Outputs, Rewriting, attribute, given, made_by, static
-from onnxcanon.normalform.rules.movement import rebuilt
+from onnxcanon.normalform.engine import (
+    Outputs,
+    Rewriting,
+    attribute,
+    given,
+    made_by,
+    static,
+)
+from onnxcanon.normalform.rules.rearrangement import rebuilt
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 T = TypeVar("T")

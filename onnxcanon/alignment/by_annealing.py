@@ -1,0 +1,183 @@
+"""Simulated annealing: exchanges of single units, judged by the loss of the average.
+
+Entezari et al. (2022), started from weight matching. A step exchanges two components of an orbit, nested
+orbits included; one that raises the loss by Δ is taken with the probability exp(-Δ / T). The temperature T
+starts at a part of the median by which exchanges change the loss, and falls geometrically. The best state
+that was seen is the result, so on the data that was looked at it is never worse than weight matching.
+
+The loss is that of evaluation where the data has labels, else the mean squared difference to the mean of what
+the models say. A step is cheap (`exchanging`). Any number of models may move at once, and what the average
+will be repaired by may be a part of the graph that judges it; of two models that are aligned, one moves, and
+nothing is repaired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.alignment.annealing_state import (
+    Average,
+    Mover,
+    Repair,
+    inverse,
+)
+from onnxcanon.alignment.by_weights import searched
+from onnxcanon.alignment.capture import watched
+from onnxcanon.alignment.frame import Frame
+from onnxcanon.alignment.method import Found, Given
+from onnxcanon.errors import OnnxcanonError
+from onnxcanon.runtime.evaluation import LABELS, Judge, labels_of
+from onnxcanon.runtime.sessions import Arrays, Port, Session
+from onnxcanon.tracing.constraints import Ids
+
+STEPS = 1000
+"""Exchanges that are tried."""
+
+PROBES = 32
+"""Exchanges that are tried first, and taken back, to set the temperature."""
+
+HEAT = 0.1
+"""The first temperature as a part of what an exchange changes: weight matching is a start worth keeping."""
+
+COOLING = 1e-2
+"""The last temperature as a part of the first."""
+
+EXAMPLES = 256
+"""How many examples the loss is taken of, for each model that moves: the more may move, the more fits."""
+
+NOTHING_MOVES = "no exchange of units can be tried one by one: they were matched by weights alone"
+
+
+def by_annealing(frame: Frame, given: Given) -> Found:
+    """The element of the lowest loss of the average of both models that was seen, from weight matching on.
+
+    Raises:
+        OnnxcanonError: there is no data, or it does not fit.
+        RuntimeUnavailableError: a model does not run.
+    """
+    given.inputs("annealing")
+    matching = frame.matching()
+    return annealed([Mover(frame, matching, searched(matching, given), 0.5)], given)[0]
+
+
+def annealed(movers: Sequence[Mover], given: Given, repair: Repair | None = None) -> list[Found]:
+    """The elements of the lowest loss that was seen of the average of a reference and all that move.
+
+    Args:
+        movers: the models that move, with one reference.
+        given: the data, and what chance is drawn from.
+        repair: what is done to every average before it is judged.
+
+    Raises:
+        OnnxcanonError: there is no data, or it does not fit.
+        RuntimeUnavailableError: a model does not run.
+    """
+    data, frame = given.inputs("annealing"), movers[0].frame
+    rng = np.random.default_rng(given.seed)
+    average = Average(movers, () if repair is None else repair.riders)
+    begun = [mover.begun for mover in movers]
+    if not average.pieces:
+        return [Found(element, (NOTHING_MOVES,)) for element in begun]
+    some = _some(_labelled(movers, data, given.device), EXAMPLES * len(movers), rng)
+    with closing(average.session(given.device, repair)) as session:
+        judge = Judge(frame.reference, Fed(session, average.inputs), some, batch=len(labels_of(some)))
+        first = judge().loss
+        images = _images(average, judge, first, rng, given)
+        found = [e.then(frame.ours.action(image)) for e, image in zip(begun, images, strict=True)]
+        average.put(found)
+        if judge().loss > first:  # an exchange of rows was not what the group makes of it
+            found = begun
+    return [Found(element) for element in found]
+
+
+def _images(average: Average, judge: Judge, loss: float, rng: np.random.Generator, given: Given) -> list[Ids]:
+    """The image of every unit class of each model in the best state."""
+    changes = []
+    for _ in range(PROBES):
+        swap = average.drawn(rng)
+        average.exchange(*swap)
+        changes.append(abs(judge().loss - loss))
+        average.exchange(*swap)
+    first = HEAT * float(np.median(changes))
+    best, kept = loss, average.source.copy()
+    for step in range(STEPS):
+        if step % 50 == 0:
+            given.say(f"annealing, step {step} of {STEPS}: loss {best:.6g}")
+        temperature = first * COOLING ** (step / STEPS)
+        swap = average.drawn(rng)
+        average.exchange(*swap)
+        now = judge().loss
+        if now > loss and rng.random() >= _chance(now - loss, temperature):
+            average.exchange(*swap)
+            continue
+        loss = now
+        if loss < best:
+            best, kept = loss, average.source.copy()
+    return [average.symmetry.solution.extend(inverse(source)) for source in kept]
+
+
+def _chance(rise: float, temperature: float) -> float:
+    """With which probability a step that raises the loss is taken."""
+    return float(np.exp(-rise / temperature)) if temperature > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fed:
+    """A session that is given some inputs again and again."""
+
+    session: Session
+    inputs: Arrays
+
+    @property
+    def device(self) -> str:
+        """Where it runs."""
+        return self.session.device
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What it returns."""
+        return self.session.outputs
+
+    def run(self, inputs: Mapping[str, NDArray[np.generic]]) -> Arrays:
+        """The outputs by name."""
+        return self.session.run({**inputs, **self.inputs})
+
+
+def _labelled(
+    movers: Sequence[Mover], data: Mapping[str, np.ndarray], device: str
+) -> Mapping[str, np.ndarray]:
+    """The data with labels; where it has none, with the mean of what the models say."""
+    if LABELS in data:
+        return data
+    reference = movers[0].frame.reference
+    output = reference.ir.graph.outputs[0].name or ""
+    models = [movers[0].frame.models[0], *(mover.frame.models[1] for mover in movers)]
+    shares = [1 - sum(mover.share for mover in movers), *(mover.share for mover in movers)]
+    means = [
+        sum(share * said[output] for share, said in zip(shares, each, strict=True))
+        for each in watched(models, [output], data, device=device)
+    ]
+    if not np.ndim(means[0]):
+        raise OnnxcanonError(f"{reference.name}: output '{output}' says nothing of single examples")
+    labels = np.concatenate(means)
+    names = {value.name for value in reference.ir.graph.inputs}
+    inputs = {name: np.asarray(array) for name, array in data.items() if name in names}
+    rows = max((len(array) for array in inputs.values() if array.ndim), default=0)
+    # What fills no whole set, where the model takes a fixed number of examples, has not run.
+    ran = {n: a[: len(labels)] if a.ndim and len(a) == rows else a for n, a in inputs.items()}
+    return {**ran, LABELS: labels}
+
+
+def _some(data: Mapping[str, np.ndarray], most: int, rng: np.random.Generator) -> Arrays:
+    """Some examples of the data."""
+    count = len(labels_of(data))
+    chosen = np.sort(rng.permutation(count)[:most])
+    return {
+        name: np.asarray(array)[chosen] if np.ndim(array) and len(array) == count else np.asarray(array)
+        for name, array in data.items()
+    }

@@ -1,0 +1,45 @@
+"""Cosine matching: units go where their incoming weights point in the direction of the reference's.
+
+Both models are brought to the scale on which every unit has the norm 1, then the layers are taken in the
+order of the graph: the units of one are assigned by the cosines of their incoming weights, biases included,
+with all earlier ones in place and nothing looked at that comes later (Pittorino et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from onnxcanon.alignment.assignment import Singles
+from onnxcanon.alignment.flow import Flow
+from onnxcanon.alignment.frame import Frame
+from onnxcanon.alignment.incidence import Branch, Rows
+from onnxcanon.alignment.layers import Features, in_order
+from onnxcanon.alignment.method import Found, Given
+
+
+def by_cosine(frame: Frame, given: Given) -> Found:
+    """The element that brings the incoming weights of all units nearest in direction, layer by layer."""
+    matching = replace(frame, scale="unit").matching()
+    flow = Flow(frame.ours)
+
+    def features(k: int, branch: Branch) -> Features | None:
+        given.say(f"matching cosines, {flow.order.index(k) + 1} of {len(flow.order)}")
+        return Features(_directions(branch, matching.ours), _directions(branch, matching.moved))
+
+    notes = in_order(matching, flow, features)
+    return Found(matching.transform, notes)
+
+
+def _directions(branch: Branch, parameters: Mapping[str, Singles]) -> dict[Rows, Singles]:
+    """The rows of an orbit's contacts, those of one component (at each level of nesting) with the norm 1."""
+    out = {c.rows: c.rows.matrix(parameters[c.rows.name]).copy() for c in branch.contacts}
+    for piece, found in branch.pieces():
+        loose = [(c.rows, rows[:, c.loose]) for c, rows in zip(piece.contacts, found, strict=True)]
+        total = sum((np.square(out[rows][which], dtype=np.float64).sum((1, 2)) for rows, which in loose), 0.0)
+        norm = np.sqrt(np.where(total == 0, 1.0, total)).astype(np.float32)
+        for rows, which in loose:
+            out[rows][which] /= norm[:, None, None]
+    return out

@@ -1,0 +1,76 @@
+"""The scales that bring one model nearest to another once its units are in place.
+
+Minimizes the sum of squared differences over the exponents t of the scale freedoms: the entry at position i
+of an axis is multiplied by 2^(forms_i · t). A parameter enters by two small tables only, its inner products
+and squares summed over the axes that no scale acts on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxcanon.alignment.assignment import Floats, Singles
+from onnxcanon.canonical.scaled_axes import Site, sites_of
+from onnxcanon.symmetry import Symmetry
+
+FARTHEST = 4.0
+"""The largest exponent, either way: units that share nothing with their counterparts would vanish."""
+
+EVALUATIONS = 60
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A parameter: inner products and squares over its scaled positions, and the axes of these."""
+
+    products: Floats
+    squares: Floats
+    sites: list[Site]
+
+    def cost(self, t: Floats, slope: Floats) -> float:
+        """The squared difference, less what does not depend on t; its gradient is added to `slope`."""
+        factor = np.ones(())
+        for site in self.sites:
+            factor = factor * np.exp2(site.exponents(t))
+        linear, square = self.products * factor, self.squares * factor * factor
+        steep = 2 * np.log(2) * (square - linear)
+        for site in self.sites:
+            others = tuple(k for k, n in enumerate(site.shape) if n == 1)
+            slope += site.forms.T @ steep.sum(others, keepdims=True).ravel()
+        return float((square - 2 * linear).sum())
+
+
+def nearest_scale(symmetry: Symmetry, ours: Mapping[str, Singles], theirs: Mapping[str, Singles]) -> Floats:
+    """The log2 of the scale freedoms that bring `theirs` nearest to `ours`, float64 [freedoms]."""
+    from scipy.optimize import minimize
+
+    found = (_table(symmetry, name, ours[name], theirs[name]) for name in theirs)
+    tables = [table for table in found if table is not None]
+    start = np.zeros(symmetry.scale.count)
+    if not tables:
+        return start
+    size = sum(float(table.squares.sum()) for table in tables) or 1.0
+
+    def cost(t: Floats) -> tuple[float, Floats]:
+        slope = np.zeros_like(t)
+        return sum(table.cost(t, slope) for table in tables) / size, slope / size
+
+    best = minimize(
+        cost, start, jac=True, method="L-BFGS-B", bounds=[(-FARTHEST, FARTHEST)] * len(start),
+        options={"maxfun": EVALUATIONS},
+    )  # fmt: skip
+    return np.asarray(best.x if best.fun < cost(start)[0] else start)
+
+
+def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _Table | None:
+    sites = sites_of(symmetry.scale, symmetry.degrees[name])
+    if not sites:
+        return None
+    wide = np.broadcast_shapes(*(site.shape for site in sites))
+    rest = tuple(k for k, n in enumerate(wide) if n == 1 and ours.shape[k] > 1)
+    products = np.multiply(ours, theirs, dtype=np.float64).sum(rest, keepdims=True)
+    squares = np.square(theirs, dtype=np.float64).sum(rest, keepdims=True)
+    return _Table(products, squares, sites)

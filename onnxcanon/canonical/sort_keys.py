@@ -1,0 +1,215 @@
+"""Presentation: siblings sorted by a key a person understands.
+
+What the hash order leads to is already canonical, so any function of it is: siblings are sorted by ``norm``
+of their incoming slice (largest first), ``lexicographic`` order of it, or ``nodesort`` (Sorensen 2020,
+Algorithm 1: the next layer's weights read as digits in base p, last layer first); the hash order breaks ties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.canonical.colours import Keys, sort_siblings
+from onnxcanon.model import Model
+from onnxcanon.solving.group import Orbit
+from onnxcanon.symmetry import Symmetry
+from onnxcanon.tracing.constraints import Ids
+from onnxcanon.transform import move
+
+
+def present(
+    model: Model,
+    symmetry: Symmetry,
+    motion: Ids,
+    key: Callable[[NDArray[Any]], NDArray[Any]],
+    *,
+    outgoing: bool,
+) -> Ids:
+    """Sort every orbit by a key of its slices of one parameter, one orbit after the other."""
+    orbits = list(enumerate(symmetry.solution.orbits))
+    homes = _homes(symmetry, outgoing=outgoing)
+    place = [-1 if home is None else home[0] for home in homes]
+    orbits.sort(key=lambda item: place[item[0]], reverse=outgoing)
+    names = list(symmetry.classes)
+    for number, orbit in orbits:
+        home = homes[number]
+        if home is None:
+            continue
+        name, axis = names[home[0]], home[1]
+        array = move(symmetry.read(model, name), symmetry.indices(name, motion))
+        rows, slices = _rows(symmetry.classes[name][axis], array.astype(np.float64))
+
+        def keys(_: Orbit, members: Ids, rows: _Lookup = rows, slices: NDArray[Any] = slices) -> NDArray[Any]:
+            picked = [rows[u] for u in members.ravel().tolist()]
+            width = max((len(p) for p in picked), default=0)
+            if width == 0:
+                return np.arange(len(members))
+            table = [
+                np.concatenate([slices[p].ravel() for p in line])
+                for line in _chunks(picked, members.shape[1])
+            ]
+            length = max(len(t) for t in table)
+            return _ranks(key(np.stack([np.pad(t, (0, length - len(t))) for t in table])))
+
+        source, target = sort_siblings(orbit, orbit.members, keys)
+        step = np.arange(symmetry.solution.count)
+        step[source] = target
+        motion = symmetry.solution.extend(step)[motion]
+    return motion
+
+
+def _chunks(items: Sequence[Ids], width: int) -> list[Sequence[Ids]]:
+    return [items[k : k + width] for k in range(0, len(items), width)]
+
+
+def _rows(classes: Ids, array: NDArray[Any]) -> tuple[_Lookup, NDArray[Any]]:
+    """Slices of an array per position of an axis (and its context): each class's rows, and the slices."""
+    led = [k for k, n in enumerate(classes.shape) if n > 1]
+    rest = [k for k in range(classes.ndim) if k not in led]
+    table = array.transpose(led + rest).reshape(classes.size, -1)
+    flat = classes.transpose(led + rest).ravel()
+    order = np.argsort(flat, kind="stable")
+    ends = np.searchsorted(flat[order], np.arange(int(flat.max()) + 2))
+    rows = [order[a:b] for a, b in pairwise(ends)]
+    return _Lookup(rows), table
+
+
+class _Lookup:
+    """Rows per class; classes beyond the table have none."""
+
+    def __init__(self, rows: list[Ids]) -> None:
+        self.rows = rows
+
+    def __getitem__(self, u: int) -> Ids:
+        return self.rows[u] if u < len(self.rows) else np.zeros(0, np.int64)
+
+
+def _homes(symmetry: Symmetry, *, outgoing: bool) -> list[tuple[int, int] | None]:
+    """Per orbit the parameter (by number) and axis that present it: the first matrix that holds its units, or
+    the second for keys that read outgoing weights; vectors only where there is nothing else."""
+    owner = np.full(symmetry.solution.count, -1, np.int64)
+    for number, orbit in enumerate(symmetry.solution.orbits):
+        owner[orbit.members] = number
+    found: list[list[tuple[int, int]]] = [[] for _ in symmetry.solution.orbits]
+    vectors: list[list[tuple[int, int]]] = [[] for _ in symmetry.solution.orbits]
+    for place, (name, classes) in enumerate(symmetry.classes.items()):
+        wide = len(symmetry.trace.parameters[name].shape) > 1
+        for axis, rows in classes.items():
+            for number in np.unique(owner[rows]):
+                if number >= 0:
+                    (found if wide else vectors)[number].append((place, axis))
+    out: list[tuple[int, int] | None] = []
+    for matrices, rest in zip(found, vectors, strict=True):
+        options = matrices or rest
+        later = [o for o in options if o[0] != options[0][0]] if options else []
+        out.append((later[0] if outgoing and later else options[0]) if options else None)
+    return out
+
+
+def _ranks(key: NDArray[Any]) -> NDArray[Any]:
+    """Keys as numbers to sort by; rows of a matrix compare lexicographically."""
+    if key.ndim == 1:
+        return key
+    _, inverse = np.unique(key, axis=0, return_inverse=True)
+    return inverse.reshape(-1)
+
+
+def by_norm(model: Model, symmetry: Symmetry, motion: Ids, *, outgoing: bool) -> Ids:
+    """Sort siblings by norms, largest first: of the slice that presents them, then of every other slice.
+
+    After a real-valued choice of scale the norms carry rounding noise, so a near tie goes to the next norm.
+    """
+    sums = _power_sums(model, symmetry)
+    names = list(symmetry.classes)
+    slots = np.arange(symmetry.solution.count)
+    for orbit, home in zip(symmetry.solution.orbits, _homes(symmetry, outgoing=outgoing), strict=True):
+        first = [] if home is None else [(names[home[0]], home[1])]
+        rows = [sums[site] for site in [*first, *(s for s in sums if s not in first)]]
+        touched = [r for r in rows if r[:, orbit.members].any()]
+
+        def keys(_: Orbit, members: Ids, touched: list[NDArray[Any]] = touched) -> NDArray[Any]:
+            table = [row[power, members].sum(-1) for power in (0, 1) for row in touched]
+            return _near_ranks(table) if table else np.arange(len(members))
+
+        source, target = sort_siblings(orbit, orbit.members, _placed(keys, motion, len(slots)))
+        slots[source] = target
+    return symmetry.solution.extend(slots)[motion]
+
+
+def _placed(keys: Keys, motion: Ids, count: int) -> Keys:
+    """Keys of the units that `motion` has brought to the given slots."""
+    origin = np.empty(count, np.int64)
+    origin[motion] = np.arange(count)
+    return lambda orbit, members: keys(orbit, origin[members])
+
+
+def _power_sums(model: Model, symmetry: Symmetry) -> dict[tuple[str, int], NDArray[Any]]:
+    """Per parameter axis Σ w² and Σ w⁴ of each class's slice, float64 [2, classes]."""
+    out: dict[tuple[str, int], NDArray[Any]] = {}
+    for name, axes in symmetry.classes.items():
+        if not axes:
+            continue
+        squares = symmetry.read(model, name).astype(np.float64) ** 2
+        for axis, rows in axes.items():
+            rest = tuple(k for k, n in enumerate(rows.shape) if n == 1 and squares.shape[k] > 1)
+            out[name, axis] = np.stack(
+                [
+                    np.bincount(rows.ravel(), v.sum(rest).ravel(), symmetry.solution.count)
+                    for v in (squares, squares**2)
+                ]
+            )
+    for derived in reversed(symmetry.solution.derived):  # composites count for their parts
+        for table in out.values():
+            for line in table:
+                own = line[derived.composites]
+                for k in range(derived.parts.shape[1]):
+                    np.add.at(line, derived.parts[:, k], own)
+    return out
+
+
+def _near_ranks(table: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Ranks by the first key, largest first; keys that differ by no more than rounding share a cluster, which
+    the next key orders. The width of a cluster is chosen where no gap is close to it."""
+    out = np.empty(len(table[0]), np.int64)
+    place = 0
+
+    def visit(chosen: NDArray[Any], level: int) -> None:
+        nonlocal place
+        if level == len(table) or len(chosen) == 1:
+            out[chosen] = np.arange(place, place + len(chosen))
+            place += len(chosen)
+            return
+        key = table[level]
+        ranked = chosen[np.argsort(-key[chosen], kind="stable")]
+        gaps = -np.diff(key[ranked]) / max(float(key.max()), 1e-300)
+        cuts = np.flatnonzero(gaps > _width(gaps)) + 1
+        for cluster in np.split(ranked, cuts):
+            visit(np.sort(cluster), level + 1)
+
+    visit(np.arange(len(table[0])), 0)
+    return out
+
+
+def _width(gaps: NDArray[Any]) -> float:
+    """The largest of a few thresholds that no gap comes near."""
+    options = [3e-6 / 2**k for k in range(6)]
+    clear = (w for w in options if not ((gaps > w / 1.3) & (gaps < w * 1.3)).any())
+    return float(next(clear, options[-1]))
+
+
+def by_entries(slices: NDArray[Any]) -> NDArray[Any]:
+    """Rows compared entry by entry."""
+    return slices
+
+
+def by_digits(slices: NDArray[Any], base: float) -> NDArray[Any]:
+    """The projection Σ w_j p^j of Sorensen (2020), scaled so that it cannot overflow: only the leading digits
+    count in floating point anyway."""
+    j = np.arange(slices.shape[1], dtype=np.float64)
+    digits: NDArray[Any] = slices @ np.power(float(base), np.maximum(j - j[-1], -1000.0))
+    return digits

@@ -1,0 +1,96 @@
+"""Why two models are not of one structure, said so that one can act on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import zip_longest
+
+import onnx_ir as ir
+from onnx_ir import DataType
+
+from onnxcanon.graph.traversal import inlined, live
+from onnxcanon.model import Model
+from onnxcanon.tracing.trace import node_name
+
+AVERAGED = frozenset(
+    {
+        DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16, DataType.BFLOAT16,
+        DataType.COMPLEX64, DataType.COMPLEX128,
+    }
+)  # fmt: skip
+"""Types whose entries have a mean. All others have to be equal in all models."""
+
+NORMALIZE = "; --normalize brings exports of one architecture to one graph first"
+"""What may help."""
+
+SHOWN = 3
+"""How many tensors a message names."""
+
+
+def difference(reference: Model, model: Model) -> str:
+    """Why two models are not of one structure, in a line."""
+    nodes = (live(inlined(one.ir).graph) for one in (reference, model))
+    widths: dict[str, None] = {}
+    others: list[str] = []
+    for one, other in zip_longest(*nodes):
+        if one is None or other is None or _operator(one) != _operator(other):
+            told = [f"{_operator(n)} '{node_name(n)}'" if n is not None else "no node" for n in (one, other)]
+            return (
+                f"{reference.name} has {told[0]} where {model.name} has {told[1]}: models of different"
+                f" structures cannot be aligned or averaged{NORMALIZE}"
+            )
+        for name, counterpart in _constants(reference, one, model, other):
+            (shape, dtype), (theirs, type_) = reference.tensor_info(name), model.tensor_info(counterpart)
+            if dtype != type_:
+                others.append(_unlike(name, dtype.name, reference, counterpart, type_.name, model))
+            elif shape != theirs:
+                widths[_unlike(name, str(list(shape)), reference, counterpart, str(list(theirs)), model)] = (
+                    None
+                )
+            elif dtype not in AVERAGED and not equal(reference, name, model, counterpart):
+                others.append(no_mean(reference, name, model, counterpart))
+    if widths:
+        return f"{', '.join(list(widths)[:SHOWN])}: models of different widths cannot be aligned or averaged"
+    if others:
+        return others[0]
+    return (
+        f"{reference.name} and {model.name} have the same operators, but their attributes or connections"
+        f" differ: models of different structures cannot be aligned or averaged{NORMALIZE}"
+    )
+
+
+def _unlike(name: str, what: str, a: Model, counterpart: str, other: str, b: Model) -> str:
+    called = "" if counterpart == name else f"{counterpart} is "
+    return f"{name} is {what} in {a.name} and {called}{other} in {b.name}"
+
+
+def _operator(node: ir.Node) -> str:
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+
+
+def _constants(a: Model, one: ir.Node, b: Model, other: ir.Node) -> Iterator[tuple[str, str]]:
+    """The constants that two nodes read at the same place."""
+    for ours, theirs in zip(one.inputs, other.inputs, strict=False):
+        if ours is not None and theirs is not None:
+            name, counterpart = a.key(ours), b.key(theirs)
+            if name is not None and counterpart is not None:
+                yield name, counterpart
+
+
+def no_mean(a: Model, name: str, b: Model, counterpart: str) -> str:
+    """Why a tensor that differs cannot be averaged."""
+    dtype = a.tensor_info(name)[1]
+    what = "no weights, and has to be equal in all models"
+    if dtype.bitwidth <= 8 and dtype not in (DataType.BOOL, DataType.STRING):
+        what = "quantized weights, which cannot be averaged: merge the models before quantizing"
+    called = "" if counterpart == name else f" ('{counterpart}')"
+    differs = f"tensor '{name}'{called} differs from that of {a.name}"
+    return f"{b.name}: {differs}; it is {dtype.name} and holds {what}"
+
+
+def equal(a: Model, name: str, b: Model, counterpart: str) -> bool:
+    """Whether two tensors are the same, bit for bit."""
+    x, y = a.tensor(name), b.tensor(counterpart)
+    if x.dtype != y.dtype or x.shape != y.shape:
+        return False
+    return bool((x == y).all()) if x.dtype == object else x.tobytes() == y.tobytes()

@@ -1,0 +1,316 @@
+"""Hidden dimensions: the tree of orbits and the scale and sign freedoms, told in terms of parameter axes.
+
+A dimension is an orbit (k interchangeable components) or, where the order is fixed but scale or sign is free,
+the units of one such axis. It *occurs* at an axis of a parameter where its units stand; the units of a nested
+orbit belong to the outer ones too. Where labels depend on the position along another axis (their context), it
+is that axis which carries the outer dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from onnxcanon.explaining.counting import Freedoms
+from onnxcanon.solving.group import Orbit, Solution
+from onnxcanon.solving.hashing import distinct
+from onnxcanon.symmetry import Symmetry
+from onnxcanon.tracing.abstract_value import Labelled, State
+from onnxcanon.tracing.constraints import Ids
+
+Mask = NDArray[np.bool_]
+SAMPLE = 64
+"""How many labels along an axis of an activation are looked at to see which dimensions it carries."""
+
+
+@dataclass(slots=True)
+class Found:
+    """A dimension while it is being described: `sites` maps (parameter, axis) to a number of positions."""
+
+    size: int
+    permute: bool
+    outer: Found | None = None
+    copies: int = 1
+    scale: bool = False
+    sign: bool = False
+    sites: dict[tuple[str, int], int] = field(default_factory=dict)
+    values: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Axes:
+    """All labelled axes of all parameters; most have the labels of many others, which are looked at once.
+
+    Attributes:
+        names: the axes, each with the number of its labels.
+        labels: the different label arrays in one flat table: which array, the position along the axis and the
+            unit class of every entry.
+        context: whether the classes of an array depend on other axes, bool [arrays].
+    """
+
+    names: list[tuple[tuple[str, int], int]]
+    labels: tuple[Ids, Ids, Ids]
+    context: Mask
+
+    @classmethod
+    def of(cls, symmetry: Symmetry) -> Axes:
+        """The entries of every label array, in order."""
+        names: list[tuple[tuple[str, int], int]] = []
+        numbers: dict[tuple[bytes, int, int], int] = {}
+        arrays: list[Ids] = []
+        for name, axes in symmetry.classes.items():
+            for axis, rows in axes.items():
+                if rows.shape[axis] > 1:
+                    mark = rows.tobytes(), rows.shape[axis], prod(rows.shape[axis + 1 :])
+                    number = numbers.setdefault(mark, len(arrays))
+                    if number == len(arrays):
+                        arrays.append(rows)
+                    names.append(((name, axis), number))
+        sizes = np.array([a.size for a in arrays], np.int64)
+        length = np.array([length for _, length, _ in numbers], np.int64)
+        stride = np.array([stride for _, _, stride in numbers], np.int64)
+        which = np.repeat(np.arange(len(arrays)), sizes)
+        within = np.arange(int(sizes.sum())) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        position = within // stride[which] % length[which]
+        return cls(names, (which, position, _joined(a.ravel() for a in arrays)), sizes > length)
+
+
+class Membership:
+    """Which dimensions each unit class belongs to: `label` [classes] numbers distinct sets of dimensions."""
+
+    def __init__(self, solution: Solution) -> None:
+        self.found: list[Found] = []
+        self.sets: list[frozenset[int]] = [frozenset()]  # all dimensions, outer ones included
+        self.inner: list[frozenset[int]] = [frozenset()]  # the innermost ones only
+        self.label = np.zeros(solution.count, np.int64)
+        for orbit in solution.orbits:
+            self._enter(orbit, orbit.members, None, frozenset(), 1)
+        for derived in solution.derived:
+            self._derive(derived.composites, derived.parts)
+
+    def _enter(
+        self, orbit: Orbit, members: Ids, outer: Found | None, around: frozenset[int], copies: int
+    ) -> None:
+        """Label the classes of an orbit, int64 [components, columns], then those of the orbits inside."""
+        found = Found(orbit.size, True, outer, copies)
+        number = len(self.found)
+        self.found.append(found)
+        chain = around | {number}
+        self.label[members.ravel()] = self._number(chain, frozenset({number}))
+        for child in orbit.children:
+            inside = members[:, child.members].reshape(-1, child.members.shape[1])
+            self._enter(child, inside, found, chain, copies * orbit.size)
+
+    def add(self, found: Found, classes: Ids) -> None:
+        """One more dimension of the given classes."""
+        number = frozenset({len(self.found)})
+        self.found.append(found)
+        self.label[classes] = self._number(number, number)
+
+    def _number(self, chain: frozenset[int], inner: frozenset[int]) -> int:
+        self.sets.append(chain)
+        self.inner.append(inner)
+        return len(self.sets) - 1
+
+    def _derive(self, composites: Ids, parts: Ids) -> None:
+        """A composite belongs to the dimensions of all its parts."""
+        kinds, index = np.unique(self.label[parts], axis=0, return_inverse=True)
+        numbers = [
+            self._number(_union(self.sets[k] for k in row), _union(self.inner[k] for k in row))
+            for row in kinds.tolist()
+        ]
+        self.label[composites] = np.array(numbers, np.int64)[index.reshape(-1)]
+
+
+def find_dimensions(symmetry: Symmetry, freedoms: Freedoms) -> tuple[list[Found], Mask]:
+    """The dimensions, outer ones before those inside, and which classes may move (bool [classes])."""
+    membership = Membership(symmetry.solution)
+    axes = Axes.of(symmetry)
+    _place(membership, axes)
+    moving = membership.label > 0
+    _free_degrees(symmetry, freedoms, membership)
+    _name_values(symmetry, membership)
+    return _in_order(symmetry, membership.found), moving
+
+
+def _place(membership: Membership, axes: Axes) -> None:
+    """Fill in the sites of every dimension."""
+    which, position, classes = axes.labels
+    labels = membership.label[classes]
+    moving = labels > 0
+    span = int(position.max(initial=0)) + 1
+    code = (which[moving] * len(membership.sets) + labels[moving]) * span + position[moving]
+    pairs, counts = np.unique(distinct(code) // span, return_counts=True)
+    positions: dict[int, list[tuple[int, int]]] = {}
+    for pair, count in zip(pairs.tolist(), counts.tolist(), strict=True):
+        number, label = divmod(pair, len(membership.sets))
+        positions.setdefault(number, []).append((label, count))
+    for name, number in axes.names:
+        for label, count in positions.get(number, ()):
+            for found in (membership.inner if axes.context[number] else membership.sets)[label]:
+                sites = membership.found[found].sites
+                sites[name] = sites.get(name, 0) + count
+
+
+# -- scale and sign ---------------------------------------------------------------------------------
+
+
+def _free_degrees(symmetry: Symmetry, freedoms: Freedoms, membership: Membership) -> None:
+    """Mark the dimensions that scale or flip; gather the free degrees of fixed order as dimensions."""
+    scale, sign = freedoms.scaled, freedoms.flipped
+    entries = _free_entries(symmetry, scale | sign)
+    labels = membership.label[entries.classes]
+    for label in distinct(labels[scale[entries.variables]]).tolist():
+        for number in membership.inner[label]:
+            membership.found[number].scale = True
+    for label in distinct(labels[sign[entries.variables]]).tolist():
+        for number in membership.inner[label]:
+            membership.found[number].sign = True
+    held = (labels == 0) & (scale | sign)[entries.variables]
+    if held.any():
+        for found, units in _held_dimensions(symmetry, entries.only(held)):
+            membership.add(found, units)
+
+
+def _free_entries(symmetry: Symmetry, free: Mask) -> _Entries:
+    """Where free degrees stand. An axis along which the multiplier does not vary, in a parameter that has
+    other free axes, is left out: the same factor is told there."""
+    words = _words(symmetry)
+    names: list[tuple[str, int]] = []
+    classes: list[Ids] = []
+    variables: list[Ids] = []
+    for name, axes in symmetry.degrees.items():
+        able = [a for a, d in axes.items() if d.shape[a] > 1 and free[d].any()]
+        for axis in able:
+            degrees = axes[axis]
+            if len(able) > 1 and (words[degrees] == words[degrees.take([0], axis)]).all():
+                continue
+            if axis in symmetry.classes[name]:
+                rows, columns = np.broadcast_arrays(symmetry.classes[name][axis], degrees)
+                names.append((name, axis))
+                classes.append(rows.ravel())
+                variables.append(columns.ravel())
+    site = np.repeat(np.arange(len(names)), [len(c) for c in classes])
+    return _Entries(names, site, _joined(classes), _joined(variables))
+
+
+def _words(symmetry: Symmetry) -> Ids:
+    """A hash of every degree variable's forms: equal for variables that always change alike."""
+    rng = np.random.default_rng(0)
+    total = np.zeros(symmetry.scale.forms.shape[0], np.int64)
+    for freedom in (symmetry.scale, symmetry.sign):
+        total += freedom.forms @ rng.integers(1 << 40, 1 << 62, freedom.count)
+    return total
+
+
+@dataclass(slots=True)
+class _Entries:
+    """Pairs of a unit class and a degree variable, with the axis where they meet."""
+
+    names: list[tuple[str, int]]
+    site: Ids
+    classes: Ids
+    variables: Ids
+
+    def only(self, chosen: Mask) -> _Entries:
+        """Some of the entries."""
+        return _Entries(self.names, self.site[chosen], self.classes[chosen], self.variables[chosen])
+
+
+def _held_dimensions(symmetry: Symmetry, entries: _Entries) -> list[tuple[Found, Ids]]:
+    """Dimensions of fixed order with their classes: axes that share units, or freedoms, are one dimension."""
+    scale, sign = symmetry.scale.forms, symmetry.sign.forms
+    count = len(entries.names)
+    names, unit = np.unique(entries.classes, return_inverse=True)
+    nodes = count + len(names)
+    links = coo_matrix((np.ones(len(unit), np.int8), (entries.site, count + unit)), shape=(nodes, nodes))
+    cluster = connected_components(links, directed=False)[1][entries.site]
+    merged: dict[tuple[bytes, bytes], tuple[Found, Ids]] = {}
+    for number in dict.fromkeys(cluster.tolist()):
+        mine = cluster == number
+        variables = distinct(entries.variables[mine])
+        scales, signs = distinct(scale[variables].indices), distinct(sign[variables].indices)
+        units = distinct(entries.classes[mine])
+        mark = (scales.tobytes(), signs.tobytes())
+        fresh = Found(len(units), False, scale=scales.size > 0, sign=signs.size > 0), units[:0]
+        found, known = merged.get(mark, fresh)
+        found.size = min(found.size, len(units))
+        sites, positions = np.unique(entries.site[mine], return_counts=True)
+        for site, n in zip(sites.tolist(), positions.tolist(), strict=True):
+            name, axis = entries.names[site]
+            found.sites[name, axis] = min(n, symmetry.trace.parameters[name].shape[axis])
+        merged[mark] = found, np.concatenate([known, units])
+    return list(merged.values())
+
+
+# -- names and order --------------------------------------------------------------------------------
+
+
+def activations(symmetry: Symmetry) -> Iterable[tuple[str, Labelled]]:
+    """The labelled values that nodes compute, in the order of the graph."""
+    known = symmetry.trace
+    constants = known.parameters.keys() | known.held.keys() | known.data.keys()
+    return ((name, value) for name, value in symmetry.trace.values.items() if name not in constants)
+
+
+def _name_values(symmetry: Symmetry, membership: Membership) -> None:
+    """Note for every dimension the activations that carry it, as far as a sample of their labels shows."""
+    names: list[str] = []
+    samples: list[Ids] = []
+    context: list[bool] = []
+    for name, value in activations(symmetry):
+        for axis, ids in enumerate(value.ids):
+            if not isinstance(ids, State) and value.shape[axis] > 1:
+                flat = ids.ravel()
+                names.append(name)
+                context.append(len(flat) > value.shape[axis])
+                samples.append(flat[:: -(-len(flat) // SAMPLE)])
+    if not names:
+        return
+    owner = np.repeat(np.arange(len(names)), [len(s) for s in samples])
+    labels = membership.label[symmetry.solution.classes[_joined(samples)]]
+    pairs = distinct((owner * len(membership.sets) + labels)[labels > 0])
+    for pair in pairs.tolist():
+        at, label = divmod(pair, len(membership.sets))
+        for number in (membership.inner if context[at] else membership.sets)[label]:
+            values = membership.found[number].values
+            if not values or values[-1] != names[at]:
+                values.append(names[at])
+
+
+def _in_order(symmetry: Symmetry, found: list[Found]) -> list[Found]:
+    """Dimensions as the graph meets them, each followed by those inside it; ones without a site left out."""
+    parameter = {name: k for k, name in enumerate(symmetry.trace.parameters)}
+    value = {name: k for k, name in enumerate(symmetry.trace.values)}
+
+    def key(d: Found) -> tuple[int, int, int]:
+        first = min((parameter[name], axis) for name, axis in d.sites)
+        return min((value[v] for v in d.values), default=len(value)), *first
+
+    children: dict[int, list[Found]] = {}
+    for d in found:
+        if d.sites:
+            children.setdefault(id(d.outer), []).append(d)
+    out: list[Found] = []
+
+    def visit(outer: Found | None) -> None:
+        for d in sorted(children.get(id(outer), []), key=key):
+            out.append(d)
+            visit(d)
+
+    visit(None)
+    return out
+
+
+def _joined(arrays: Iterable[Ids]) -> Ids:
+    return np.concatenate([np.zeros(0, np.int64), *arrays])
+
+
+def _union(sets: Iterable[frozenset[int]]) -> frozenset[int]:
+    return frozenset().union(*sets)

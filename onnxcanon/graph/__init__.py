@@ -1,0 +1,1 @@
+"""Graphs of ONNX nodes as every floor sees them: the order of nodes, element types, what a node says."""

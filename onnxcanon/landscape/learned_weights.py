@@ -1,0 +1,26 @@
+"""Which tensors a model has learned: those whose noise and distances mean something."""
+
+from __future__ import annotations
+
+from onnxcanon.comparison.mismatch import AVERAGED
+from onnxcanon.explaining.report import weight_names
+from onnxcanon.model import Model
+from onnxcanon.symmetry import Symmetry
+
+STATISTICS = {"BatchNormalization": (3, 4)}
+"""Inputs that hold statistics of the training data: mean and variance."""
+
+
+def learned(model: Model, symmetry: Symmetry) -> list[str]:
+    """The floating weights: no data (masks, tables, frequencies), no statistics of normalizations."""
+    measured = {
+        model.key(value)
+        for node in symmetry.trace.nodes
+        for k in STATISTICS.get(node.op_type, ())
+        if k < len(node.inputs) and (value := node.inputs[k]) is not None
+    }
+    return [
+        name
+        for name in weight_names(model)
+        if model.tensor_info(name)[1] in AVERAGED and name not in symmetry.trace.data and name not in measured
+    ]

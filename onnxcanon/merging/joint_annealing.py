@@ -1,0 +1,178 @@
+"""Annealing of all models at once: exchanges of single units, judged by the loss of the average of all.
+
+Among maps that bring the models equally near to their mean the loss of the average differs, the more so the
+more models there are. So it goes on as annealing of a pair does (`alignment.annealing`, Entezari et al.
+2022), with an exchange in any model but the first. An average that will be rescaled is judged as it will be:
+the graph sets mean and deviation of every layer's channels to the targets, on the examples that it is given,
+
+    z' = (z - μ) σ* / σ + μ*
+
+which is what `repair.rescale` folds into the weights. The targets follow the units: they are inputs of the
+graph, averaged anew whenever units change places, as the bias of their layer is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import helper, numpy_helper
+
+from onnxcanon.alignment.annealing_state import Mover, Rider
+from onnxcanon.alignment.by_annealing import annealed
+from onnxcanon.alignment.frame import Frame
+from onnxcanon.alignment.method import Given
+from onnxcanon.merging import repair_sites as places
+from onnxcanon.merging.channel_statistics import Moments, measure
+from onnxcanon.merging.repair_sites import Site
+from onnxcanon.model import Model
+from onnxcanon.symmetry import Symmetry
+from onnxcanon.transform import Transform
+
+STILL = 1e-6
+"""A channel that deviates by less than this part of its mean is not spread to the deviation of others."""
+
+BROADCASTS = 8
+"""The operator set from which on elementwise operators broadcast."""
+
+
+def together(
+    models: Sequence[Model],
+    weights: Sequence[float],
+    given: Given,
+    *,
+    sizes: dict[str, int] | None = None,
+    rescaled: bool = False,
+) -> list[Transform]:
+    """The exchanges after which the average has the lowest loss that was seen; none in the first model.
+
+    Args:
+        models: models that share the graph of the first, in its basis.
+        weights: what each contributes; they add up to 1.
+        given: the data, and what chance is drawn from.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        rescaled: whether the average is judged after its layers were rescaled.
+
+    Raises:
+        OnnxcanonError: there is no data, or it does not fit.
+        RuntimeUnavailableError: a model does not run.
+    """
+    data = given.inputs("annealing")
+    moving = [k for k in range(1, len(models)) if weights[k]]
+    stay = [Transform({}, model.name) for model in models]
+    if not moving:
+        return stay
+    frames = [Frame.of(models[0], models[k], sizes) for k in moving]
+    movers = [
+        Mover(frame, frame.matching(), Transform({}, models[0].name), weights[k])
+        for frame, k in zip(frames, moving, strict=True)
+    ]
+    repair = None
+    if rescaled and models[0].opset() >= BROADCASTS:
+        given.say("measuring the models")
+        repair = Rescaling.of([models[k] for k in (0, *moving)], frames[0].ours, data, given.device)
+    for frame, k, found in zip(frames, moving, annealed(movers, given, repair), strict=True):
+        stay[k] = frame.element(found.element)
+    return stay
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A value that is rescaled: its site, its rank, and the mean and deviation that it is to have."""
+
+    site: Site
+    rank: int
+    mean: Rider
+    deviation: Rider
+
+
+@dataclass(frozen=True, slots=True)
+class Rescaling:
+    """The rescaling of an average within its graph."""
+
+    layers: Sequence[Layer]
+
+    @classmethod
+    def of(
+        cls, models: Sequence[Model], symmetry: Symmetry, data: Mapping[str, np.ndarray], device: str
+    ) -> Rescaling:
+        """That of the layers whose shapes are known, to what the models have on the data."""
+        known = [s for s in places.sites(models[0]).sites if s.value in symmetry.trace.values]
+        axes = {site.value: site.axis for site in known}
+        each = [measure(model, axes, data, device=device) for model in models] if axes else []
+        ranks = {name: len(symmetry.trace.values[name].shape) for name in axes}
+        return cls([_layer(site, ranks[site.value], models[0], each) for site in known])
+
+    @property
+    def riders(self) -> Sequence[Rider]:
+        """The means and deviations, which move as the biases do."""
+        return [rider for layer in self.layers for rider in (layer.mean, layer.deviation)]
+
+    def dress(self, proto: onnx.ModelProto) -> None:
+        """Rescale the layers where a graph computes them."""
+        layers = {layer.site.value: layer for layer in self.layers}
+        nodes = list(proto.graph.node)
+        del proto.graph.node[:]
+        for node in nodes:
+            after = []
+            for place, name in enumerate(node.output):
+                if name in layers:
+                    node.output[place] = f"{name}/raw"
+                    after += _nodes(layers[name], proto)
+            proto.graph.node.extend([node, *after])
+
+
+def _layer(site: Site, rank: int, reference: Model, each: Sequence[Mapping[str, Moments]]) -> Layer:
+    """A site with the targets; these have the type of its bias and broadcast against its value."""
+    kind = reference.tensor_info(site.bias.name)[1].numpy()
+    shape = (-1, *[1] * (rank - 1 - site.axis % rank))
+    found = [moments[site.value] for moments in each]
+    means = [moments.mean.astype(kind).reshape(shape) for moments in found]
+    deviations = [moments.deviation.astype(kind).reshape(shape) for moments in found]
+    return Layer(
+        site,
+        rank,
+        Rider(f"{site.value}/mean", site.bias.name, means),
+        Rider(f"{site.value}/deviation", site.bias.name, deviations),
+    )
+
+
+def _nodes(layer: Layer, proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """What makes the rescaled value of the raw one."""
+    value, kind = layer.site.value, layer.mean.each[0].dtype
+    axes = [a for a in range(layer.rank) if a != layer.site.axis % layer.rank]
+    version = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    constants = {"still": np.array(STILL, kind), "tiny": np.array(np.finfo(kind).tiny, kind)}
+    if version >= 18:
+        constants["axes"] = np.array(axes, np.int64)
+    named = {key: f"{value}/{key}" for key in constants}
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(array, named[key]) for key, array in constants.items()
+    )
+
+    def node(operator: str, inputs: Sequence[str], output: str) -> onnx.NodeProto:
+        return helper.make_node(operator, inputs, [output])
+
+    def mean(source: str, output: str) -> onnx.NodeProto:
+        if version >= 18:
+            return node("ReduceMean", [source, named["axes"]], output)
+        return helper.make_node("ReduceMean", [source], [output], axes=axes)
+
+    at, off, square, variance, floor, size, factor, spread = (
+        f"{value}/{part}" for part in ("at", "off", "square", "variance", "floor", "size", "factor", "spread")
+    )
+    return [
+        mean(f"{value}/raw", at),
+        node("Sub", [f"{value}/raw", at], off),
+        node("Mul", [off, off], square),
+        mean(square, variance),
+        node("Mul", [at, named["still"]], floor),
+        node("Mul", [floor, floor], f"{floor} squared"),
+        node("Sum", [variance, f"{floor} squared", named["tiny"]], f"{size} squared"),
+        node("Sqrt", [f"{size} squared"], size),
+        node("Div", [layer.deviation.name, size], factor),
+        node("Mul", [off, factor], spread),
+        node("Add", [spread, layer.mean.name], value),
+    ]

@@ -1,0 +1,64 @@
+"""Whether two models can be called alike: inputs and outputs of the same names, types, ranks and sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import onnx_ir as ir
+
+from onnxcanon.runtime.input_sizes import Dynamic
+from onnxcanon.runtime.inputs import InputSpec, size_or_name
+
+
+def signature_mismatch(a: ir.Model, b: ir.Model) -> str | None:
+    """Why no call fits both models; None where the inputs and outputs agree as far as they are declared."""
+    for word, values_a, values_b in (
+        ("input", _inputs(a), _inputs(b)),
+        ("output", _by_name(a.graph.outputs), _by_name(b.graph.outputs)),
+    ):
+        for name in values_a.keys() ^ values_b.keys():
+            owner = "first" if name in values_a else "second"
+            return f"only the {owner} model has an {word} named {name!r}"
+        for name, value_a in values_a.items():
+            why = _value_mismatch(value_a, values_b[name])
+            if why is not None:
+                return f"{word} {name!r} is {why}"
+    return None
+
+
+def agreed_specs(specs: Sequence[InputSpec], other: ir.Model) -> tuple[InputSpec, ...]:
+    """The inputs of one model, with the sizes that only the other one fixes."""
+    values = _inputs(other)
+    fixed: dict[str, int] = {}
+    for spec in specs:
+        for key, dim in zip(spec.shape.dims, values[spec.name].shape or (), strict=False):
+            size = size_or_name(dim)
+            if isinstance(key, str) and isinstance(size, int):
+                fixed[key] = size
+
+    def fill(shape: Dynamic) -> Dynamic:
+        return Dynamic(shape.name, tuple(fixed.get(d, d) if isinstance(d, str) else d for d in shape.dims))
+
+    return tuple(replace(spec, shape=fill(spec.shape)) for spec in specs)
+
+
+def _value_mismatch(a: ir.Value, b: ir.Value) -> str | None:
+    if a.type is not None and b.type is not None and a.type != b.type:
+        return f"{a.type} in the first model and {b.type} in the second"
+    if a.shape is None or b.shape is None:
+        return None
+    text = f"{a.shape} in the first model and {b.shape} in the second"
+    if len(a.shape) != len(b.shape):
+        return text
+    sizes = [(size_or_name(x), size_or_name(y)) for x, y in zip(a.shape, b.shape, strict=True)]
+    return text if any(isinstance(x, int) and isinstance(y, int) and x != y for x, y in sizes) else None
+
+
+def _inputs(model: ir.Model) -> dict[str, ir.Value]:
+    values = _by_name(model.graph.inputs)
+    return {name: value for name, value in values.items() if name not in model.graph.initializers}
+
+
+def _by_name(values: Sequence[ir.Value]) -> dict[str, ir.Value]:
+    return {value.name or "": value for value in values}

@@ -1,0 +1,1 @@
+"""Three ways to run one graph again and again with other weights."""

@@ -1,0 +1,79 @@
+"""Graphs whose weights are inputs: one session for many sets of weights.
+
+Nothing that is an input can be folded, fused or laid out ahead, which costs convolutions on a CPU twice their
+time; but giving a session other weights costs nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import TYPE_CHECKING
+
+from onnx_ir import DataType
+
+from onnxcanon.files import wire
+from onnxcanon.model import Model
+from onnxcanon.runtime.sessions import (
+    GIVEN_TYPES,
+    Level,
+    Session,
+    session_options,
+    start,
+)
+
+if TYPE_CHECKING:
+    import onnx
+
+FED_TYPES = GIVEN_TYPES | {DataType.BFLOAT16}
+"""Types of weights that a session takes as inputs."""
+
+
+def feedable(model: Model) -> set[str]:
+    """The tensors that can be inputs: initializers of the main graph, of types that a session takes."""
+    values = [(model.key(value), value.name) for value in model.ir.graph.initializers.values()]
+    return {
+        name
+        for name, own in values
+        if name is not None and name == own and model.tensor_info(name)[1] in FED_TYPES
+    }
+
+
+def open_fed(
+    model: Model,
+    names: Collection[str],
+    *,
+    device: str = "auto",
+    optimize: bool | Level = False,
+    change: Callable[[onnx.ModelProto], None] | None = None,
+) -> Session:
+    """A session on the graph of `model` that is given the named tensors (`feedable`) as inputs.
+
+    Args:
+        model: the model.
+        names: the tensors.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        optimize: as for `open_session`.
+        change: what else is done to the graph.
+
+    Raises:
+        ModelError: the rest does not fit into one protobuf message (2 GB).
+        RuntimeUnavailableError: the device is not there, or onnxruntime rejects the graph.
+    """
+    proto = wire.parse(memoryview(model.without(names)))
+    _make_inputs(model, proto.graph, names)
+    if change is not None:
+        change(proto)
+    return start(model.name, proto.SerializeToString(), session_options(optimize, None), device)
+
+
+def _make_inputs(model: Model, graph: onnx.GraphProto, names: Collection[str]) -> None:
+    from onnx import helper
+
+    kept = [tensor for tensor in graph.initializer if tensor.name not in names]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    known = {value.name for value in graph.input}
+    for name in names:
+        if name not in known:
+            shape, dtype = model.tensor_info(name)
+            graph.input.append(helper.make_tensor_value_info(name, dtype.value, shape))

@@ -1,0 +1,96 @@
+"""Shapes of constants, ranges, random draws and signal transforms."""
+
+from __future__ import annotations
+
+import math
+
+from onnxcanon.shapes.known import (
+    Contradiction,
+    Op,
+    Shapes,
+    norm_axis,
+    rule,
+)
+
+
+@rule("Shape")
+def shape_(op: Op) -> Shapes:
+    """X[*S] -> length of S[start:end]."""
+    shape = op.shape(0)
+    return [(len(shape[op.attr("start", 0) : op.attr("end", len(shape))]),)]
+
+
+@rule("Size")
+def size(op: Op) -> Shapes:
+    """X[*S] -> []."""
+    return [()]
+
+
+@rule("ConstantOfShape")
+def constant_of_shape(op: Op) -> Shapes:
+    """shape[r] -> Y[*shape]."""
+    return [tuple(op.values(0))]
+
+
+@rule("Range", both=True)
+def range_(op: Op) -> Shapes:
+    """start[], limit[], delta[] -> Y[ceil((limit - start) / delta)]."""
+    start, limit = op.values(0)[0], op.values(1)[0]
+    delta = op.values(2)[0] if op.has(2) else 1
+    if delta == 0:
+        raise Contradiction("range with step 0")
+    return [(max(0, math.ceil((limit - start) / delta)),)]
+
+
+@rule("RandomNormal", "RandomUniform")
+def random(op: Op) -> Shapes:
+    """-> Y[*shape]."""
+    return [tuple(op.attr("shape"))]
+
+
+@rule("Multinomial")
+def multinomial(op: Op) -> Shapes:
+    """X[N, C] -> index[N, sample_size]."""
+    return [(op.shape(0)[0], op.attr("sample_size", 1))]
+
+
+@rule("HannWindow", "HammingWindow", "BlackmanWindow")
+def window(op: Op) -> Shapes:
+    """size[] -> Y[size]."""
+    return [(int(op.values(0)[0]),)]
+
+
+@rule("MelWeightMatrix")
+def mel_matrix(op: Op) -> Shapes:
+    """bins[], dft_length[], ... -> Y[dft_length/2 + 1, bins]."""
+    return [(int(op.values(1)[0]) // 2 + 1, int(op.values(0)[0]))]
+
+
+@rule("DFT")
+def dft(op: Op) -> Shapes:
+    """X[B, *S, 1 or 2], dft_length[], axis[] -> Y[B, S with n or n/2 + 1 at the axis, 2]."""
+    shape = op.shape(0)
+    axis = norm_axis(
+        int(op.values(2)[0]) if op.has(2) else op.attr("axis", 1 if op.version < 20 else -2), len(shape)
+    )
+    onesided, inverse = op.attr("onesided", 0), op.attr("inverse", 0)
+    if op.has(1):
+        length = int(op.values(1)[0])
+    else:
+        length = 2 * (shape[axis] - 1) if onesided and inverse else shape[axis]
+    if onesided and not inverse:
+        length = length // 2 + 1
+    last = 1 if onesided and inverse else 2
+    return [(*shape[:axis], length, *shape[axis + 1 : -1], last)]
+
+
+@rule("STFT")
+def stft(op: Op) -> Shapes:
+    """signal[B, L, 1 or 2], step[], window[W], frame_length[] -> Y[B, frames, bins, 2]."""
+    shape, step = op.shape(0), int(op.values(1)[0])
+    frame = int(op.values(3)[0]) if op.has(3) else op.shape(2)[0]
+    bins = frame // 2 + 1 if op.attr("onesided", 1) else frame
+    frames = (shape[1] - frame) // step + 1
+    if frames <= 0:
+        raise Contradiction(f"no frame of {frame} in {shape}")
+    return [(shape[0], frames, bins, 2)]

@@ -1,0 +1,256 @@
+"""One walk over a graph under one choice of sizes: what is known of every value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcanon.graph.traversal import ordered, reads
+from onnxcanon.shapes.control import CONTROL
+from onnxcanon.shapes.fold import fold
+from onnxcanon.shapes.known import (
+    UNKNOWN,
+    Array,
+    Contradiction,
+    Known,
+    KnownSequence,
+    Op,
+    Unresolved,
+    find_rule,
+    same,
+    size_of,
+)
+from onnxcanon.shapes.sequences import SEQUENCE_RULES
+from onnxcanon.shapes.sizes import Sizes, Symbols, declared
+
+CONSTANT_LIMIT = 1 << 20  # elements of an integer constant that is read
+PRIVATE_LIMIT = 8  # elements of a float vector that is read because it may be the scales of a Resize
+
+_INTEGERS = frozenset(
+    {
+        ir.DataType.BOOL,
+        ir.DataType.INT16,
+        ir.DataType.INT32,
+        ir.DataType.INT64,
+        ir.DataType.UINT32,
+        ir.DataType.UINT64,
+    }
+)
+_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
+
+TensorReader = Callable[[ir.Value], Array]
+Constants = dict[ir.Value, Known]
+
+
+class Walk:
+    """What is known of every value of a graph under one choice of sizes.
+
+    Given an earlier walk, only nodes that read what differs from it are visited, and what turns out the same
+    is the same object. A walk that meets contradictions gives up at `give_up` unknown values. Subgraphs are
+    walked with the node they belong to, as often as it takes.
+
+    Attributes:
+        sizes: the size of every symbol.
+        assumed: which branch some `If` nodes take.
+        contradictions: how many of the visited nodes refuse these sizes.
+        unknown: how many of the values that they compute have no known shape.
+    """
+
+    def __init__(
+        self,
+        graph: ir.Graph,
+        nodes: Sequence[ir.Node],
+        tensor: TensorReader,
+        symbols: Symbols,
+        constants: Constants,
+        assumed: Mapping[ir.Node, bool],
+        sizes: Sizes,
+        base: Walk | None = None,
+        give_up: int | None = None,
+    ) -> None:
+        self.sizes = sizes
+        self.contradictions = 0
+        self.unknown = 0
+        self._tensor = tensor
+        self._constants = constants
+        self.assumed = assumed
+        self._base = base
+        self._version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
+        self._contrib_version = graph.opset_imports.get("com.microsoft", 1)
+        self._known: dict[ir.Value, Known] = dict(base._known) if base else {}
+        self._changed: set[ir.Value] = set()
+        self._symbolic: set[ir.Node] = set(base._symbolic) if base else set()
+        self._orders: dict[ir.Graph, list[ir.Node]] = base._orders if base else {}
+        self._around: list[ir.Node] = []  # the nodes whose subgraphs we are in
+        for value, dims in symbols.inputs:
+            shape = (
+                None if dims is None else tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
+            )
+            self._set(value, Known(shape))
+        for node in nodes:
+            if base is None or node in self._symbolic or not self._changed.isdisjoint(reads(node)):
+                self.visit(node)
+                if give_up is not None and self.contradictions and self.unknown >= give_up:
+                    break
+
+    def get(self, value: ir.Value) -> Known:
+        """What is known of a value of the graph."""
+        known = self._known.get(value)
+        return self._leaf(value) if known is None else known
+
+    def _set(self, value: ir.Value, known: Known) -> None:
+        if self._base is not None:
+            before = self._base._known.get(value, UNKNOWN)
+            if same(known, before):
+                known = before
+                self._changed.discard(value)
+            else:
+                self._changed.add(value)
+        self._known[value] = known
+
+    def _leaf(self, value: ir.Value) -> Known:
+        """A value that no node before has computed: an initializer."""
+        known = self._constants.get(value)
+        if known is None:
+            known = UNKNOWN
+            if value.const_value is not None and value.producer() is None:
+                known = constant(value.const_value, lambda: self._tensor(value))
+            self._constants[value] = known
+        return known
+
+    def visit(self, node: ir.Node) -> None:
+        """Find out what a node computes from what is known of its inputs."""
+        known = self._known
+        inputs = [None if value is None else known.get(value) or self._leaf(value) for value in node.inputs]
+        results = self._infer(node, inputs)
+        results += [UNKNOWN] * (len(node.outputs) - len(results))
+        for value, result in zip(node.outputs, results, strict=False):
+            result = self.or_declared(value, result, node)
+            self.unknown += result.shape is None and not isinstance(result, KnownSequence)
+            self._set(value, result)
+
+    def or_declared(self, value: ir.Value, known: Known, node: ir.Node | None = None) -> Known:
+        """What is known of a value, computed by `node`; where that is nothing, what the file declares."""
+        if known.shape is not None or isinstance(known, KnownSequence):
+            return known
+        shape, symbolic = declared(value, self.sizes)
+        if symbolic:
+            self._symbolic.update(self._around, [] if node is None else [node])
+        return Known(shape)
+
+    def body(self, graph: ir.Graph, inputs: Sequence[Known]) -> list[Known]:
+        """What is known of a subgraph's outputs, given what is known of its inputs."""
+        if graph not in self._orders:
+            self._orders[graph] = ordered(graph)
+        for value, known in zip(graph.inputs, inputs, strict=True):
+            self._set(value, known)
+        for node in self._orders[graph]:
+            self.visit(node)
+        return [self.get(value) for value in graph.outputs]
+
+    def _control(self, op: Op) -> list[Known]:
+        """What is known of the outputs of a node with subgraphs."""
+        self._around.append(op.node)
+        try:
+            return CONTROL[op.node.op_type](op, self)
+        finally:
+            self._around.pop()
+
+    def _infer(self, node: ir.Node, inputs: list[Known | None]) -> list[Known]:
+        """What the rules say of the outputs."""
+        op_type, domain = node.op_type, "" if node.domain == "ai.onnx" else node.domain
+        op = Op(node, inputs, node.version or (self._contrib_version if domain else self._version))
+        try:
+            if not domain:
+                if op_type in CONTROL:
+                    return self._control(op)
+                special = _SPECIAL.get(op_type)
+                if special is not None:
+                    return special(op)
+                if inputs and all(known is None or known.data is not None for known in inputs):
+                    arrays = fold(op)
+                    if arrays is not None:
+                        private = any(known is not None and known.private for known in inputs)
+                        return [Known(array.shape, array, private) for array in arrays]
+            rule = find_rule(domain, op_type)
+            return [] if rule is None else [Known(shape) for shape in rule(op)]
+        except Unresolved:
+            return []
+        except (Contradiction, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+            # Those after the first: a wrong rank, or an attribute that is missing.
+            self.contradictions += 1
+            return []
+
+
+def constant(tensor: ir.TensorProtocol, read: Callable[[], Array]) -> Known:
+    """What is known of a constant tensor; its value is read only where that helps."""
+    shape = tuple(int(dim) for dim in tensor.shape.numpy())
+    size, dtype = size_of(shape), tensor.dtype
+    if (dtype in _INTEGERS and size <= CONSTANT_LIMIT) or (dtype in _FLOATS and size == 1):
+        return Known(shape, read())
+    if dtype in _FLOATS and len(shape) == 1 and size <= PRIVATE_LIMIT:
+        return Known(shape, read(), private=True)
+    return Known(shape)
+
+
+def _constant_node(op: Op) -> list[Known]:
+    """-> Y, from whichever attribute holds the value."""
+    for name in op.attributes:
+        value = op.attr(name)
+        if name == "value":
+            return [constant(value, value.numpy)]
+        if name in ("value_float", "value_int"):
+            return [Known((), np.array(value, np.float32 if name == "value_float" else np.int64))]
+        if name == "value_ints":
+            data = np.array(value, np.int64)
+            return [Known(data.shape, data)]
+        if name == "value_floats":
+            tensor = ir.tensor(np.array(value, np.float32))
+            return [constant(tensor, tensor.numpy)]
+        if name == "value_string":
+            return [Known(())]
+        if name == "value_strings":
+            return [Known((len(value),))]
+    raise Unresolved
+
+
+def _shape_node(op: Op) -> list[Known]:
+    """X[*S] -> S[start:end]."""
+    data = np.array(op.shape(0)[op.attr("start", 0) : op.attr("end")], np.int64)
+    return [Known(data.shape, data)]
+
+
+def _size_node(op: Op) -> list[Known]:
+    """X[*S] -> the product of S."""
+    return [Known((), np.array(size_of(op.shape(0)), np.int64))]
+
+
+def _cast_like(op: Op) -> list[Known]:
+    """X[*S], Y -> X in the type of Y."""
+    data = op.known(0).data
+    if data is None:
+        return [Known(op.shape(0))]
+    try:
+        return [Known(data.shape, data.astype(op.dtype(1)), op.known(0).private)]
+    except Unresolved:
+        return [Known(data.shape)]
+
+
+def _identity(op: Op) -> list[Known]:
+    """X -> X, a tensor or a sequence."""
+    return [op.known(0)]
+
+
+_SPECIAL: dict[str, Callable[[Op], list[Known]]] = {
+    "CastLike": _cast_like,
+    "Constant": _constant_node,
+    "Identity": _identity,
+    "Shape": _shape_node,
+    "Size": _size_node,
+}
+_SPECIAL |= {
+    name: (lambda op, function=function: [function(op)])  # type: ignore[misc]
+    for name, function in SEQUENCE_RULES.items()
+}

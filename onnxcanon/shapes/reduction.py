@@ -1,0 +1,82 @@
+"""Shapes of reductions, searches and counts along axes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from onnxcanon.shapes.known import (
+    Contradiction,
+    Op,
+    Shape,
+    Shapes,
+    norm_axis,
+    rule,
+)
+
+REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
+
+
+@rule(*(f"Reduce{name}" for name in REDUCTIONS))
+@rule("ReduceSumInteger", contrib=True)
+def reduce(op: Op) -> Shapes:
+    """X[*S] -> Y[S with 1 at the axes, or without them]; no axes: all, or none with noop_with_empty_axes."""
+    shape = op.shape(0)
+    return [reduced(shape, reduced_axes(op), op.attr("keepdims", 1))]
+
+
+def reduced_axes(op: Op) -> Sequence[int]:
+    """The axes that a reduction runs over, non-negative."""
+    rank = len(op.shape(0))
+    axes = op.attr_or_values("axes", 1)
+    if axes:
+        return [norm_axis(axis, rank) for axis in axes]
+    return () if op.attr("noop_with_empty_axes", 0) else range(rank)
+
+
+def reduced(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
+    """The shape after reducing the axes."""
+    if keepdims:
+        return tuple([1 if axis in axes else dim for axis, dim in enumerate(shape)])
+    return tuple([dim for axis, dim in enumerate(shape) if axis not in axes])
+
+
+@rule("ArgMax", "ArgMin")
+def arg_max(op: Op) -> Shapes:
+    """X[*S] -> index[S with 1 at the axis, or without it]."""
+    shape = op.shape(0)
+    return [reduced(shape, [norm_axis(op.attr("axis", 0), len(shape))], op.attr("keepdims", 1))]
+
+
+@rule("TopK")
+def top_k(op: Op) -> Shapes:
+    """X[*S, n, *T], K[1] -> values[*S, K, *T], indices[*S, K, *T]."""
+    shape = op.shape(0)
+    k = op.attr("k")
+    if k is None:
+        k = int(op.values(1)[0])
+    axis = norm_axis(op.attr("axis", -1), len(shape))
+    if k > shape[axis]:
+        raise Contradiction(f"top {k} of {shape} along axis {axis}")
+    result = (*shape[:axis], k, *shape[axis + 1 :])
+    return [result, result]
+
+
+@rule("OneHot")
+def one_hot(op: Op) -> Shapes:
+    """index[*S], depth[], values[2] -> Y[S with depth inserted at axis]."""
+    shape = op.shape(0)
+    axis = norm_axis(op.attr("axis", -1), len(shape) + 1)
+    return [(*shape[:axis], int(op.values(1)[0]), *shape[axis:])]
+
+
+@rule("SoftmaxCrossEntropyLoss")
+def cross_entropy(op: Op) -> Shapes:
+    """scores[N, C, *S], labels[N, *S], weights[C] -> loss[N, *S] or [], log probabilities[N, C, *S]."""
+    none = op.attr("reduction", "mean") == "none"
+    return [op.shape(1) if none else (), op.shape(0)]
+
+
+@rule("NegativeLogLikelihoodLoss")
+def likelihood(op: Op) -> Shapes:
+    """X[N, C, *S], labels[N, *S], weights[C] -> loss[N, *S] or []."""
+    return [op.shape(1) if op.attr("reduction", "mean") == "none" else ()]

@@ -1,0 +1,125 @@
+"""Sequence operators, for shapes and values alike; torch exports of attention split with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onnxcanon.shapes.known import (
+    Contradiction,
+    Known,
+    KnownSequence,
+    Op,
+    Unresolved,
+    norm_axis,
+)
+from onnxcanon.shapes.rearrangement import concatenated, split_bounds
+
+
+def sequence(items: tuple[Known, ...]) -> Known:
+    """A sequence of these items."""
+    return KnownSequence(None, items=items)
+
+
+def items_of(op: Op) -> tuple[Known, ...]:
+    """The items of a sequence that is the first input."""
+    known = op.known(0)
+    if not isinstance(known, KnownSequence):
+        raise Unresolved
+    return known.items
+
+
+def place(op: Op, index: int, count: int) -> int:
+    """The position that an optional input names among `count`, the last by default."""
+    position = int(op.values(index)[0]) if op.has(index) else count - 1
+    if not -count <= position < count:
+        raise Contradiction(f"item {position} of a sequence of {count}")
+    return position % count
+
+
+def construct(op: Op) -> Known:
+    """X_i[*S_i]... -> sequence of X_i."""
+    return sequence(tuple(known for known in op.inputs if known is not None))
+
+
+def empty(op: Op) -> Known:
+    """-> sequence of nothing."""
+    return sequence(())
+
+
+def at(op: Op) -> Known:
+    """sequence, position[] -> item."""
+    items = items_of(op)
+    return items[place(op, 1, len(items))]
+
+
+def insert(op: Op) -> Known:
+    """sequence, X, position[] -> sequence with X before the position, or at the end."""
+    items = items_of(op)
+    position = place(op, 2, len(items)) if op.has(2) else len(items)
+    return sequence((*items[:position], op.known(1), *items[position:]))
+
+
+def erase(op: Op) -> Known:
+    """sequence, position[] -> sequence without the item."""
+    items = items_of(op)
+    position = place(op, 1, len(items))
+    return sequence((*items[:position], *items[position + 1 :]))
+
+
+def length(op: Op) -> Known:
+    """sequence -> []."""
+    return Known((), np.array(len(items_of(op)), np.int64))
+
+
+def split(op: Op) -> Known:
+    """X[*S, sum c_i, *T], sizes or one size -> sequence of [*S, c_i, *T]; default [*S, 1, *T] or [*S, *T]."""
+    shape, data = op.shape(0), op.known(0).data
+    axis = norm_axis(op.attr("axis", 0), len(shape))
+    total = shape[axis]
+    if not op.has(1):
+        sizes = [1] * total
+    elif op.shape(1) == ():
+        step = int(op.values(1)[0])
+        sizes = [min(step, total - start) for start in range(0, total, step)]
+    else:
+        sizes = op.values(1)
+    if sum(sizes) != total:
+        raise Contradiction(f"split of {shape} at {axis} into {sizes}")
+    parts = [None] * len(sizes) if data is None else np.split(data, split_bounds(sizes), axis)
+    if not op.has(1) and not op.attr("keepdims", 1):
+        rest = shape[:axis] + shape[axis + 1 :]
+        return sequence(tuple(Known(rest, None if part is None else part.reshape(rest)) for part in parts))
+    shapes = [(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
+    return sequence(tuple(Known(item, part) for item, part in zip(shapes, parts, strict=True)))
+
+
+def concat(op: Op) -> Known:
+    """sequence of [*S, c_i, *T] -> [*S, sum c_i, *T], or with new_axis [*S, count, *T]."""
+    items = items_of(op)
+    shapes = [item.shape for item in items if item.shape is not None]
+    if not shapes or len(shapes) != len(items):
+        raise Unresolved
+    arrays = [item.data for item in items if item.data is not None]
+    axis = op.attr("axis")
+    if op.attr("new_axis", 0):
+        axis = norm_axis(axis, len(shapes[0]) + 1)
+        if any(shape != shapes[0] for shape in shapes):
+            raise Contradiction(f"stack of {shapes}")
+        data = np.stack(arrays, axis) if len(arrays) == len(items) else None
+        return Known((*shapes[0][:axis], len(shapes), *shapes[0][axis:]), data)
+    data = np.concatenate(arrays, axis) if len(arrays) == len(items) else None
+    return Known(concatenated(shapes, axis), data)
+
+
+SEQUENCE_RULES: dict[str, Callable[[Op], Known]] = {
+    "ConcatFromSequence": concat,
+    "SequenceAt": at,
+    "SequenceConstruct": construct,
+    "SequenceEmpty": empty,
+    "SequenceErase": erase,
+    "SequenceInsert": insert,
+    "SequenceLength": length,
+    "SplitToSequence": split,
+}

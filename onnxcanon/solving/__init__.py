@@ -1,0 +1,1 @@
+"""From constraints on units to groups: permutations as a tree of wreath products, scales and signs."""

@@ -1,0 +1,193 @@
+"""Facts over classes: what the ledger says once equal units are one class.
+
+Columns and tables are numbered; the matched facts of interchangeable branches share a number, and
+*membership* tables tie what a fact of a branch speaks of to the unit of that branch, so that it moves with
+the branch or not at all. What is pinned inside a branch is held there but may move with it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.solving.hashing import (
+    Words,
+    add_at,
+    mix,
+    salt,
+)
+from onnxcanon.solving.tables import (
+    Table,
+    occurrence_code,
+    occurrences,
+    unique_rows,
+    unite,
+)
+from onnxcanon.tracing.constraints import (
+    NOWHERE,
+    Ids,
+    Ledger,
+    Place,
+)
+
+Home = tuple[int, int]
+"""For a place inside a branch: a number that it shares with the matched places of other branches, and the
+unit of its own branch."""
+
+
+@dataclass(slots=True)
+class Facts:
+    """All that a motion of classes has to respect.
+
+    Attributes:
+        classes: the class of each unit, int64 [units].
+        count: the number of classes.
+        pinned: which classes may not move, bool [count].
+        columns: pairs of a class and the word of a column it stands in.
+        tables: the relations.
+    """
+
+    classes: Ids
+    count: int
+    pinned: NDArray[np.bool_]
+    columns: tuple[Ids, Words]
+    tables: list[Table]
+
+    def start(self) -> Words:
+        """First colours: the columns of each class; a pinned class has a colour of its own."""
+        colours = np.full(self.count, 1, np.uint64)
+        add_at(colours, *self.columns)
+        pinned = np.flatnonzero(self.pinned)
+        colours[pinned] = mix(pinned.astype(np.uint64) + salt(3))
+        return colours
+
+
+def gather(ledger: Ledger, homes: Mapping[Place, Home]) -> Facts:
+    """The facts of a ledger; `homes` holds the places that lie in interchangeable branches."""
+    return _Gatherer(ledger, homes).run()
+
+
+class _Numbers:
+    """Numbers of facts: one each, or one for the matched facts of interchangeable branches."""
+
+    def __init__(self, homes: Mapping[Place, Home]) -> None:
+        self.homes = homes
+        self.next = 0
+        self.known: dict[tuple[str, int, int], int] = {}
+        self.met: Counter[tuple[str, Place]] = Counter()
+
+    def number(self, kind: str, place: Place) -> tuple[int, int | None]:
+        """The number of the next fact of a kind found at a place, and the unit of the branch it is in."""
+        self.next += 1
+        home = self.homes.get(place)
+        if home is None:
+            return self.next, None
+        turn = self.met[kind, place]
+        self.met[kind, place] += 1
+        return self.known.setdefault((kind, home[0], turn), self.next), home[1]
+
+
+class _Gatherer:
+    def __init__(self, ledger: Ledger, homes: Mapping[Place, Home]) -> None:
+        self.ledger = ledger
+        self.numbers = _Numbers(homes)
+        self.classes, self.count = unite(ledger)
+        self.pinned = np.zeros(self.count, bool)
+        self.held: list[Ids] = []
+        self.memberships: dict[int, list[tuple[Ids, Ids]]] = {}
+
+    def run(self) -> Facts:
+        columns = self._columns()
+        tables = self._tables()
+        self._pin_shared(tables)
+        return Facts(self.classes, self.count, self.pinned, columns, tables)
+
+    def _columns(self) -> tuple[Ids, Words]:
+        """All column facts as (class, word) pairs; the word names the column and position code."""
+        index, words = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+
+        def enter(cls: Ids, word: Words, number: int, branch: int | None) -> None:
+            index.append(cls)
+            words.append(word)
+            if branch is not None and len(cls):
+                self._belong(cls, word.view(np.int64), number, branch)
+
+        for ids, codes, place in self.ledger.columns:
+            number, branch = self.numbers.number("column", place)
+            word = mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number))
+            enter(self.classes[ids], np.broadcast_to(word, ids.shape), number, branch)
+        for before, after, taken, place in self.ledger.movements:
+            number, branch = self.numbers.number("movement", place)
+            cls, word = self._reordered(self.classes[before], self.classes[after], taken, number)
+            enter(cls, word, number, branch)
+        for ids, _, place in self.ledger.pins:
+            number, branch = self.numbers.number("pin", place)
+            if branch is None:
+                self.pinned[self.classes[ids]] = True
+            else:  # held within its branch, which may move as a whole
+                word = mix(np.arange(len(ids)).astype(np.uint64) + salt(9, number))
+                enter(self.classes[ids], word, number, branch)
+                self.held.append(self.classes[ids])
+        return np.concatenate(index), np.concatenate(words)
+
+    def _pin_shared(self, tables: list[Table]) -> None:
+        """What is held within several branches at once does not move with any."""
+        rows = [table.rows for table in tables if table.membership]
+        if rows and self.held:
+            pairs = np.concatenate(rows)
+            ties, _ = unique_rows(pairs, np.zeros(len(pairs), np.int64))
+            shared = np.bincount(ties[:, 0], minlength=self.count) > 1
+            held = np.concatenate(self.held)
+            self.pinned[held[shared[held]]] = True
+
+    def _belong(self, cls: Ids, code: Ids, number: int, branch: int) -> None:
+        """Tie the classes of a fact to the branch it was found in."""
+        rows, code = unique_rows(np.stack([cls, np.full(len(cls), self.classes[branch])], 1), code)
+        self.memberships.setdefault(number, []).append((rows, code))
+
+    @staticmethod
+    def _reordered(before: Ids, after: Ids, taken: Ids, number: int) -> tuple[Ids, Words]:
+        """Where labels repeat along an axis the k-th occurrence maps to the k-th: classes whose occurrences a
+        movement reorders differently get different words."""
+        which, later = occurrences(before), occurrences(after)
+        if which is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.uint64)
+        number_after = np.zeros(after.shape, np.int64) if later is None else later
+        words = which[:, taken].astype(np.uint64) * np.uint64(0x1F1F1F1F) + number_after.astype(np.uint64)
+        chosen = which.any(1)  # rows where nothing repeats say nothing
+        return after[chosen].ravel(), mix(words[chosen] + salt(2, number)).ravel()
+
+    def _tables(self) -> list[Table]:
+        tables: dict[int, Table] = {}
+        seen: set[bytes] = set()
+        for relation in self.ledger.relations:
+            number, branch = self.numbers.number("relation", relation.place)
+            rows = self.classes[relation.rows]
+            code = occurrence_code(rows, relation)
+            mark = rows.tobytes() + code.tobytes() + repr((rows.shape, relation.key is None)).encode()
+            if branch is None and mark in seen:
+                continue
+            seen.add(mark)
+            if branch is not None:
+                for k in range(rows.shape[1]):
+                    self._belong(rows[:, k], np.full(len(rows), k), number, branch)
+            rows, code = unique_rows(rows, code)
+            composite = relation.key is not None
+            twin = tables.get(number)
+            if twin is not None and (twin.rows.shape[1], twin.composite) != (rows.shape[1], composite):
+                number, twin = self.numbers.number("unmatched", NOWHERE)[0], None
+            if twin is not None:
+                rows, code = unique_rows(np.concatenate([twin.rows, rows]), np.concatenate([twin.code, code]))
+            tables[number] = Table(rows, code, number, composite)
+        return list(tables.values()) + self._membership_tables()
+
+    def _membership_tables(self) -> list[Table]:
+        out = []
+        for number, parts in self.memberships.items():
+            rows, code = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
+            out.append(Table(rows, code, number, composite=False, membership=True))
+        return out

@@ -1,0 +1,320 @@
+"""The analyzer's result: `Symmetry`, the group of one model and how its elements act on the parameters."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnxcanon.errors import OnnxcanonError
+from onnxcanon.model import Model
+from onnxcanon.solving.blocks import Blocks
+from onnxcanon.solving.compiled_constraints import Home
+from onnxcanon.solving.group import Orbit, Solution
+from onnxcanon.solving.rescaling import (
+    Freedom,
+    solve_degrees,
+    unite_degrees,
+    used,
+)
+from onnxcanon.solving.solve import solve
+from onnxcanon.tracing.branches import Branches
+from onnxcanon.tracing.constraints import (
+    NOWHERE,
+    Ids,
+    Place,
+    System,
+)
+from onnxcanon.tracing.trace import Trace, trace
+from onnxcanon.transform import (
+    Action,
+    Factor,
+    Index,
+    Transform,
+    by_context,
+    move,
+    tidy_index,
+)
+
+
+@dataclass(eq=False)
+class Symmetry:
+    """The group: a tree of permutations of units, and bases of the scale and sign freedoms.
+
+    A parameter's name may be that of a stack of matched parameters, `stacks[name]`, along a new axis 0;
+    `read` gives the entries of either. `classes[name][axis]` are the unit classes along an axis, int64,
+    broadcasting against the parameter; `degrees[name][axis]` the degree variables, or None.
+    """
+
+    model: str
+    trace: Trace
+    solution: Solution
+    scale: Freedom
+    sign: Freedom
+    classes: dict[str, dict[int, Ids]] = field(default_factory=dict)
+    degrees: dict[str, dict[int, Ids]] = field(default_factory=dict)
+
+    @property
+    def stacks(self) -> dict[str, tuple[str, ...]]:
+        """The parameters that were stacked, by the name of the stack."""
+        return self.trace.stacks
+
+    def read(self, model: Model, name: str) -> NDArray[Any]:
+        """The entries of a parameter, or of a stack."""
+        if name not in self.stacks:
+            return model.tensor(name)
+        return np.stack([model.tensor(member) for member in self.stacks[name]])
+
+    def blocks(self, model: Model, name: str) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """The entries of a parameter, or of a stack, some rows (along axis 0) at a time, with their place."""
+        if name in self.stacks:
+            for k, member in enumerate(self.stacks[name]):
+                yield slice(k, k + 1), model.tensor(member)[None]
+            return
+        end = 0
+        for block in model.blocks(name):
+            start, end = end, end + len(block)
+            yield slice(start, end), block
+
+    def __post_init__(self) -> None:
+        for name, parameter in self.trace.parameters.items():
+            rows = {a: self.solution.classes[i] for a, i in enumerate(parameter.ids) if i is not None}
+            self.classes[name] = {a: _shrunk(c, a) for a, c in rows.items()}
+
+        self.solution.orbits = _touching(self.solution, self.classes)
+
+    @cached_property
+    def acting(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which scale and which sign freedoms act on some parameter."""
+        variables = [d for axes in self.degrees.values() for d in axes.values()]
+        return used(self.scale, variables), used(self.sign, variables)
+
+    def action(
+        self, motion: Ids | None = None, scale: Factor | None = None, sign: Index | None = None
+    ) -> Transform:
+        """The transform of a group element: permute by `motion`, then scale and flip.
+
+        Args:
+            motion: image of every unit class, int64 [classes]; None moves nothing.
+            scale: log2 of each scale freedom, float64 [scale.count].
+            sign: 0 or 1 for each sign freedom, int64 [sign.count].
+        """
+        acting = []
+        if scale is not None:
+            acting.append((np.exp2(self.scale.forms @ scale), self.scale))
+        if sign is not None:
+            acting.append((1.0 - 2.0 * ((self.sign.forms @ sign) % 2), self.sign))
+        actions = {}
+        for name, parameter in self.trace.parameters.items():
+            index = {} if motion is None else self.indices(name, motion)
+            factor: dict[int, Factor] = {}
+            for axis, variables in self.degrees[name].items():
+                columns = [f for f, freedom in acting if freedom.act(variables)]
+                if columns:  # by the graph, not by the values: where signs may flip, -0 always becomes 0
+                    factor[axis] = np.prod([f[variables] for f in columns], axis=0)
+            action = Action(parameter.shape, tidy_index(index), factor)
+            if action.index or action.factor:
+                actions[name] = action
+        return Transform(actions, self.model, {n: m for n, m in self.stacks.items() if n in actions})
+
+    def indices(self, name: str, motion: Ids) -> dict[int, Index]:
+        """Source positions per axis: the position whose class `motion` carries here."""
+        classes = self.classes[name]
+        out: dict[int, Index] = {}
+        for axis in by_context(classes):
+            rows = classes[axis]
+            if (motion[rows] == rows).all() and not any(rows.shape[a] > 1 for a in out if a != axis):
+                continue
+            moved = move(motion[rows], {a: i for a, i in out.items() if rows.shape[a] > 1})
+            rows, moved = np.broadcast_arrays(rows, moved)  # a moved context may bring its own
+            here, there = np.argsort(rows, axis, kind="stable"), np.argsort(moved, axis, kind="stable")
+            if not np.array_equal(
+                np.take_along_axis(rows, here, axis), np.take_along_axis(moved, there, axis)
+            ):
+                raise OnnxcanonError(
+                    f"a motion is not defined on axis {axis} of '{name}'; please report this model"
+                )
+            index = np.empty_like(here)
+            np.put_along_axis(index, here, there, axis)
+            out[axis] = _shrunk(index, axis)
+        return out
+
+    def random(self, rng: np.random.Generator, *, permute: bool = True, scale: bool = True, sign: bool = True,
+               pow2: bool = True) -> Transform:  # fmt: skip
+        """A random element: uniform in permutations and signs, scale exponents within ±3 (log2)."""
+        motion = self.solution.random(rng) if permute else None
+        wide = self.scale.count
+        exponents = rng.integers(-3, 4, wide).astype(np.float64) if pow2 else rng.uniform(-2.3, 2.3, wide)
+        flips = rng.integers(0, 2, self.sign.count)
+        return self.action(motion, exponents if scale else None, flips if sign else None)
+
+    def by_storage(self, freedom: Freedom) -> bool:
+        """Whether one of several units that may change places was chosen to keep its scale or sign, since
+        those of all cancel against others: the choice depends on the order in which they are stored."""
+        for name, axes in self.degrees.items() if len(freedom.still) else ():
+            for axis, variables in axes.items():
+                units = self.classes[name].get(axis)
+                if units is not None and (np.isin(variables, freedom.still) & self.moving[units]).any():
+                    return True
+        return False
+
+    @cached_property
+    def moving(self) -> NDArray[np.bool_]:
+        """Which unit classes some element of the group moves."""
+        return self.solution.moving
+
+    @cached_property
+    def carried(self) -> NDArray[np.bool_]:
+        """Which classes move only together with the branch they are in."""
+        mask = np.zeros(self.solution.count, bool)
+        units = [self.classes[name][0].ravel() for name in self.stacks]
+        for orbit in self.solution.orbits:
+            if any(np.isin(u, orbit.members).any() for u in units):
+                inner = [child.members.ravel() for child in orbit.children]
+                loose = np.delete(orbit.members, np.concatenate([*inner, np.zeros(0, np.int64)]), 1)
+                mask[loose] = True
+        return mask
+
+    @cached_property
+    def log10_orbit(self) -> float:
+        """log10 of the number of distinct permutations."""
+        return sum((o.log10_order() for o in self.solution.orbits), 0.0)
+
+    @property
+    def trivial(self) -> bool:
+        """Whether nothing may change."""
+        scales, signs = self.acting
+        return not self.solution.orbits and not scales.any() and not signs.any()
+
+
+def _touching(solution: Solution, classes: dict[str, dict[int, Ids]]) -> list[Orbit]:
+    """The orbits that move some parameter: those of padding, say, are of no use to anyone."""
+    seen = np.zeros(solution.count, bool)
+    for axes in classes.values():
+        for rows in axes.values():
+            seen[rows] = True
+    for derived in reversed(solution.derived):
+        seen[derived.parts] |= seen[derived.composites][:, None]
+
+    def kept(orbit: Orbit, members: Ids) -> Orbit | None:
+        if not seen[members].any():
+            return None
+        inner = [(c, members[:, c.members].reshape(-1, c.members.shape[1])) for c in orbit.children]
+        return Orbit(orbit.members, [k for c, m in inner if (k := kept(c, m)) is not None])
+
+    return [k for orbit in solution.orbits if (k := kept(orbit, orbit.members)) is not None]
+
+
+def _shrunk(rows: Ids, axis: int) -> Ids:
+    """Drop contexts the classes turned out not to depend on."""
+    for k in range(rows.ndim):
+        if k != axis and rows.shape[k] > 1:
+            first = rows.take([0], k)
+            if (rows == first).all():
+                rows = first
+    return rows
+
+
+def symmetry(
+    model: Model,
+    sizes: dict[str, int] | None = None,
+    *,
+    permute_constants: bool = False,
+    allow_overridable: bool = False,
+) -> Symmetry:
+    """Analyze a model: trace its graph, solve for permutations, scales and signs.
+
+    Args:
+        model: the model; its weights are hardly read.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        permute_constants: whether constants that are data (`data_constants`) may move as weights do.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
+    """
+    with _uncollected():
+        facts = trace(model, sizes, permute_constants=permute_constants, allow_overridable=allow_overridable)
+        while True:
+            found = _solved(model.name, facts)
+            unlike = [group for group in found.trace.branches if not _scale_alike(found, group)]
+            if not unlike:
+                return found
+            facts.branches = [group for group in facts.branches if group not in unlike]
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Without Python's search for unreachable circles: an analysis makes many objects and hardly a circle,
+    and each search walks the graphs of all open models again."""
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
+
+
+def _solved(name: str, facts: Trace) -> Symmetry:
+    """Solve a trace, with the parameters of branches that change places stacked."""
+    units = [facts.ledger.new_units((group.count,)) for group in facts.branches]
+    solution = solve(facts.ledger, _homes(facts, units))
+    moving = solution.moving
+    stacked = replace(facts, parameters=dict(facts.parameters), stacks={})
+    for group, unit in zip(facts.branches, units, strict=True):
+        if moving[solution.classes[unit]].any():
+            stacked.stack(group, unit)
+    degrees = _degrees(stacked, blocks := unite_degrees(facts.ledger))
+    columns = [list(axes.values()) for axes in degrees.values()]
+    scale, sign = (
+        solve_degrees(facts.ledger, blocks, system, columns) for system in (System.SCALE, System.SIGN)
+    )
+    return Symmetry(name, stacked, solution, scale, sign, degrees=degrees)
+
+
+def _degrees(facts: Trace, blocks: Blocks) -> dict[str, dict[int, Ids]]:
+    """The degree variables of every parameter by axis."""
+    return {
+        name: {a: blocks.variables(d) for a, d in enumerate(parameter.degrees) if d is not None}
+        for name, parameter in facts.parameters.items()
+    }
+
+
+def _scale_alike(found: Symmetry, group: Branches) -> bool:
+    """Whether the freedoms of scale and sign treat the branches alike, each by the same combination of its
+    own or of common ones. Two factors of one product, say, that only scale against each other do not."""
+    names = {found.trace.names[twins[0]] for twins in group.parameters}
+    stacks = [name for name, members in found.stacks.items() if members[0] in names]
+    for freedom in (found.scale, found.sign):
+        twin: dict[tuple[int, int], int] = {}
+        for degrees in (d for name in stacks for d in found.degrees[name].values()):
+            if degrees.shape[0] == 1:
+                continue
+            rows = [freedom.forms[line.ravel()] for line in degrees]
+            for k, row in enumerate(rows[1:], 1):
+                if not np.array_equal(row.indptr, rows[0].indptr):
+                    return False
+                first, other = rows[0].sorted_indices(), row.sorted_indices()
+                if not np.array_equal(first.data, other.data):
+                    return False
+                for f, g in zip(first.indices.tolist(), other.indices.tolist(), strict=True):
+                    if twin.setdefault((k, f), g) != g:
+                        return False
+    return True
+
+
+def _homes(facts: Trace, units: Sequence[Ids]) -> dict[Place, Home]:
+    """The places inside branches, their numbers made different between groups."""
+    homes: dict[Place, Home] = {}
+    start = 0
+    for group, unit in zip(facts.branches, units, strict=True):
+        facts.ledger.place = NOWHERE
+        facts.ledger.column(unit)
+        for place, (number, branch) in group.places.items():
+            homes[place] = (start + number, int(unit[branch]))
+        start += 1 + max(number for number, _ in group.places.values())
+    return homes

@@ -1,1 +1,0 @@
-"""The analyzer: which permutations, scales and signs of a model's parameters keep its function."""

@@ -1,0 +1,242 @@
+"""Movement: how labels and degrees travel through operators that only rearrange entries.
+
+Everything is index arithmetic on the label arrays: a strided slice, a channel shuffle or a padded residual
+is `take`, `split_axis`, `merge_axes` and `concat`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from onnxcanon.tracing.abstract_value import (
+    FIXED,
+    UNIFORM,
+    AxisState,
+    Labelled,
+    State,
+    View,
+    constant,
+)
+from onnxcanon.tracing.constraints import Ids
+from onnxcanon.tracing.labels import CONTEXT_LIMIT
+from onnxcanon.tracing.reshaping import Reshaping, Shape
+
+
+class Movement(Reshaping):
+    """Helpers for the movement operators; every helper returns a new value and leaves its argument alone."""
+
+    # -- taking positions ---------------------------------------------------------------------------
+
+    def take(self, v: Labelled, axis: int, index: Ids) -> Labelled:
+        """X[…, n, …] -> X[…, index, …], index int64 [m] within 0 … n-1, repetitions allowed."""
+        index = np.asarray(index, np.int64)
+        n = v.shape[axis]
+        if len(index) == n and n > 0 and bool((index == np.arange(n)).all()):
+            return self.copy(v)
+        shape = [*v.shape[:axis], len(index), *v.shape[axis + 1 :]]
+        out = constant(shape)
+        out.zero = v.zero
+        if v.view is not None:
+            source = v.view.axes[axis]
+            if source is not None and len(set(index.tolist())) == len(index):
+                old = source[1]
+                new = (source[0], index if old is None else old[index])
+                out.view = View(
+                    v.view.parameter, (*v.view.axes[:axis], new, *v.view.axes[axis + 1 :]), v.view.taken
+                )
+                return out
+            self.bind(v)
+        for k in range(v.rank):
+            out.ids[k] = _taken(v.ids[k], axis, index)
+            degree = v.degrees[k]
+            if degree is not None:
+                out.degrees[k] = degree.take(index, axis) if degree.shape[axis] > 1 else degree
+        self._record_take(v, out, axis, index)
+        if len(index) == 1:
+            out.ids[axis] = UNIFORM
+        return out
+
+    def _record_take(self, v: Labelled, out: Labelled, axis: int, index: Ids) -> None:
+        before, after = v.ids[axis], out.ids[axis]
+        if not isinstance(before, State) and not isinstance(after, State):
+            self.column(out, axis)
+            self.ledger.movement(
+                np.moveaxis(before, axis, -1).reshape(-1, before.shape[axis]),
+                np.moveaxis(after, axis, -1).reshape(-1, after.shape[axis]),
+                index,
+            )
+        for k in range(v.rank):
+            ids = out.ids[k]
+            if k != axis and not isinstance(ids, State) and ids.shape[axis] > 1:
+                self.column(out, k)
+
+    # -- joining ------------------------------------------------------------------------------------
+
+    def concat(self, values: Sequence[Labelled], axis: int) -> Labelled:
+        """X1[…, n1, …], X2[…, n2, …] -> Y[…, n1 + n2, …]."""
+        values = [v for v in values if v.shape[axis] > 0]
+        if len(values) == 1:
+            return self.copy(values[0])
+        self.bind_together(values, values[0].rank)
+        shape = list(values[0].shape)
+        shape[axis] = sum(v.shape[axis] for v in values)
+        out = constant(shape)
+        out.zero = all(v.zero for v in values)
+        for k in range(len(shape)):
+            if k == axis:
+                out.ids[k] = self._joined_axis(values, axis)
+                out.degrees[k] = self._joined_degree(values, k, axis)
+            else:
+                out.ids[k] = self._beside(values, k, axis)
+                out.degrees[k] = self._joined_degree(values, k, axis)
+        return out
+
+    def _joined_axis(self, values: Sequence[Labelled], axis: int) -> AxisState:
+        """Labels of the concatenated axis itself."""
+        if all(isinstance(v.ids[axis], State) for v in values):
+            return FIXED if sum(v.shape[axis] for v in values) > 1 else UNIFORM
+        rank = values[0].rank
+        pieces: list[Ids] = []
+        for slot, v in enumerate(values):
+            state = v.ids[axis]
+            if isinstance(state, State):
+                shape = [1] * rank
+                shape[axis] = v.shape[axis]
+                state_ids = self.ledger.new_units(shape)
+                alone = v.shape[axis] == 1
+                with self.slot(slot):
+                    if state is FIXED or not v.zero:
+                        self.pin(
+                            state_ids, "a single position" if alone else "concatenated with a fixed axis"
+                        )
+                    self.ledger.column(state_ids)
+                pieces.append(state_ids)
+            else:
+                with self.slot(slot):
+                    self.column(v, axis)
+                pieces.append(state)
+        around = np.broadcast_shapes(
+            *([1 if k == axis else n for k, n in enumerate(p.shape)] for p in pieces)
+        )
+        wide = [
+            np.broadcast_to(p, [p.shape[axis] if k == axis else n for k, n in enumerate(around)])
+            for p in pieces
+        ]
+        joined = np.concatenate(wide, axis)
+        rows = np.moveaxis(joined, axis, -1).reshape(-1, joined.shape[axis])
+        ends = np.cumsum([p.shape[axis] for p in wide])
+        for slot, (p, end) in enumerate(zip(wide, ends, strict=True)):
+            with self.slot(slot):
+                taken = np.arange(end - p.shape[axis], end)
+                self.ledger.movement(rows, rows[:, taken], taken)
+        return joined
+
+    def _beside(self, values: Sequence[Labelled], k: int, axis: int) -> AxisState:
+        """Labels of another axis: kept apart part by part while that is cheap, united beyond."""
+        states = [v.ids[k] for v in values]
+        labelled = [s for s in states if not isinstance(s, State)]
+        if not labelled or any(s is FIXED for s in states):
+            return self.meet(states, "concatenated with a fixed axis")
+        if all(s is labelled[0] for s in labelled) and labelled[0].shape[axis] == 1:
+            return labelled[0]
+        total = sum(v.shape[axis] for v in values)
+        around = np.broadcast_shapes(
+            *([1 if j == axis else n for j, n in enumerate(s.shape)] for s in labelled)
+        )
+        if prod(around) * total > CONTEXT_LIMIT:
+            return self.meet([self.forget(s, [axis]) for s in states])
+        wide = []
+        for v, s in zip(values, states, strict=True):
+            chosen = labelled[0].take([0], axis) if isinstance(s, State) else s
+            wide.append(
+                np.broadcast_to(chosen, [v.shape[axis] if j == axis else n for j, n in enumerate(around)])
+            )
+        return np.concatenate(wide, axis)
+
+    def _joined_degree(self, values: Sequence[Labelled], k: int, axis: int) -> Ids | None:
+        """Degree column of axis `k` after concatenation along `axis`; zero parts take any degree."""
+        degrees = [v.degrees[k] for v in values]
+        known = [d for d in degrees if d is not None]
+        if not known:
+            return None
+        if k != axis and all(d is known[0] for d in degrees) and known[0].shape[axis] == 1:
+            return known[0]
+        around = np.broadcast_shapes(*([1 if j == axis else n for j, n in enumerate(d.shape)] for d in known))
+        total = sum(v.shape[axis] for v in values)
+        if prod(around) * total > CONTEXT_LIMIT and k != axis:
+            return self.degrees_meet([self.degree_forget(d, [axis]) for d in degrees])
+        wide = []
+        for v, d in zip(values, degrees, strict=True):
+            shape = [v.shape[axis] if j == axis else n for j, n in enumerate(around)]
+            if d is None:
+                d = self.ledger.new_degrees(shape) if v.zero else np.zeros(shape, np.int64)
+            wide.append(np.broadcast_to(d, shape))
+        return np.concatenate(wide, axis)
+
+    def pad(self, v: Labelled, axis: int, before: int, after: int, *, zero: bool) -> Labelled:
+        """Constant padding of one axis: [n] -> [before + n + after]."""
+        self.bind(v)
+        if isinstance(v.ids[axis], State):
+            out = self.copy(v)
+            for k in range(v.rank):
+                if k != axis:
+                    out.ids[k] = self.forget(v.ids[k], [axis])
+                    out.degrees[k] = self.degree_forget(v.degrees[k], [axis])
+            if v.degrees[axis] is not None:
+                self.ledger.degree_zero(v.degrees[axis])
+                out.degrees[axis] = None
+            if not zero:
+                out = self.stop(out)
+            out.shape = (*v.shape[:axis], before + v.shape[axis] + after, *v.shape[axis + 1 :])
+            out.ids[axis] = FIXED
+            out.zero = v.zero and zero
+            return out
+
+        def filler(n: int) -> Labelled:
+            shape = [*v.shape[:axis], n, *v.shape[axis + 1 :]]
+            return constant(shape, UNIFORM, zero=zero)
+
+        return self.concat([filler(before), v, filler(after)], axis)
+
+    def expand(self, v: Labelled, shape: Shape) -> Labelled:
+        """Broadcast to a shape: the new positions are uniform."""
+        return (
+            self.elementwise([v, constant(shape, UNIFORM, zero=True)])
+            if v.view is None
+            else self._expand_view(v, shape)
+        )
+
+    def _expand_view(self, v: Labelled, shape: Shape) -> Labelled:
+        full = np.broadcast_shapes(v.shape, shape)
+        if full == v.shape:
+            return self.copy(v)
+        self.bind(v)
+        return self.expand(v, shape)
+
+    # -- reductions ---------------------------------------------------------------------------------
+
+    def reduce(self, v: Labelled, axes: Sequence[int], *, keepdims: bool) -> Labelled:
+        """A symmetric reduction (sum, mean, max, …) over axes; the degree along each must be constant."""
+        self.bind(v)
+        out = self.copy(v)
+        for axis in axes:
+            degree = v.degrees[axis]
+            if degree is not None:
+                out.degrees[axis] = self.degree_forget(degree, [axis])
+        for k in range(v.rank):
+            out.ids[k] = UNIFORM if k in axes else self.forget(v.ids[k], axes)
+            out.degrees[k] = self.degree_forget(out.degrees[k], axes)
+        out.shape = tuple(1 if k in axes else n for k, n in enumerate(v.shape))
+        if not keepdims:
+            for axis in sorted(axes, reverse=True):
+                out = self.squeeze(out, axis)
+        return out
+
+
+def _taken(state: AxisState, axis: int, index: Ids) -> AxisState:
+    if isinstance(state, State) or state.shape[axis] == 1:
+        return state
+    return state.take(index, axis)

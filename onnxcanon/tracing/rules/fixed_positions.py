@@ -1,0 +1,86 @@
+"""Operators whose positions all mean something, each with the reason: nothing that they touch may move.
+
+They are no barriers: a rule that would let through more of them is not missing.
+"""
+
+from __future__ import annotations
+
+from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.rules.normalization import root_mean_square
+from onnxcanon.tracing.rules.registry import Op, Outputs, register
+
+ML = "ai.onnx.ml"
+
+DRAWN = "numbers are drawn for each position"
+NUMBERED = "its positions are the result"
+ATTRIBUTES = "attributes hold a number for each position"
+MADE = "it makes positions of numbers"
+TEXT = "text"
+
+MEANINGS = {
+    ("", "Bernoulli"): DRAWN,
+    ("", "Multinomial"): "its positions are the classes that are drawn",
+    ("", "RandomNormal"): DRAWN,
+    ("", "RandomUniform"): DRAWN,
+    ("", "NonZero"): NUMBERED,
+    ("", "Unique"): NUMBERED,
+    ("com.microsoft", "Unique"): NUMBERED,
+    ("", "NonMaxSuppression"): NUMBERED,
+    ("", "MaxUnpool"): "positions to put maxima at",
+    ("", "NegativeLogLikelihoodLoss"): "its positions are the classes of a loss",
+    ("", "SoftmaxCrossEntropyLoss"): "its positions are the classes of a loss",
+    ("", "AffineGrid"): "coefficients of a map of positions",
+    ("", "Range"): MADE,
+    ("com.microsoft", "Range"): MADE,
+    ("", "BlackmanWindow"): MADE,
+    ("", "HammingWindow"): MADE,
+    ("", "HannWindow"): MADE,
+    ("", "MelWeightMatrix"): MADE,
+    ("", "RegexFullMatch"): TEXT,
+    ("", "StringConcat"): TEXT,
+    ("", "StringNormalizer"): TEXT,
+    ("", "StringSplit"): TEXT,
+    ("", "TfIdfVectorizer"): "n-grams of positions",
+    ("", "ImageDecoder"): "bytes of a file",
+    (ML, "CastMap"): "keys of a map",
+    (ML, "DictVectorizer"): "keys of a map",
+    (ML, "ZipMap"): "its positions become the keys of a map",
+    (ML, "FeatureVectorizer"): "features are joined by position",
+    (ML, "Imputer"): ATTRIBUTES,
+    (ML, "LinearClassifier"): ATTRIBUTES,
+    (ML, "LinearRegressor"): ATTRIBUTES,
+    (ML, "OneHotEncoder"): "its values are positions",
+    (ML, "Scaler"): ATTRIBUTES,
+    (ML, "SVMClassifier"): ATTRIBUTES,
+    (ML, "SVMRegressor"): ATTRIBUTES,
+    (ML, "TreeEnsemble"): ATTRIBUTES,
+    (ML, "TreeEnsembleClassifier"): ATTRIBUTES,
+    (ML, "TreeEnsembleRegressor"): ATTRIBUTES,
+}
+"""By domain and operator: why nothing moves."""
+
+
+def still(t: Movement, op: Op) -> Outputs:
+    """X, … -> Y, …, all of them fixed."""
+    for i, value in enumerate(op.inputs):
+        if value is not None:
+            op.claimed.add(i)
+            t.fix_all(value, MEANINGS[op.domain, op.kind])
+    return [None] * len(op.node.outputs)
+
+
+for _domain, _name in MEANINGS:
+    register(_name, domain=_domain)(still)
+
+
+@register("Binarizer", "CategoryMapper", "LabelEncoder", domain=ML)
+def each_by_itself(t: Movement, op: Op) -> Outputs:
+    """X -> Y, one entry from one."""
+    return t.stop(op.x(0))
+
+
+@register("Normalizer", domain=ML)
+def normalizer(t: Movement, op: Op) -> Outputs:
+    """X[N, C] -> X divided by the largest, the sum or the norm of its row."""
+    x = op.x(0)
+    return t.stop(root_mean_square(t, t.stop(x), [x.rank - 1]))

@@ -1,0 +1,200 @@
+"""Recurrent layers. A hidden unit owns one row in every gate, one column of the recurrence, its biases and
+peepholes; all move together. Because the state enters through odd functions, its sign is free.
+
+The stacked rows are split into gates, which do not move, and units.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxcanon.tracing.abstract_value import (
+    FIXED,
+    Labelled,
+    State,
+    constant,
+)
+from onnxcanon.tracing.constraints import Ids, System
+from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.rules.registry import (
+    Barrier,
+    Op,
+    Outputs,
+    register,
+)
+
+GATES = {"LSTM": ("i", "o", "f", "c"), "GRU": ("z", "r", "h"), "RNN": ("h",)}
+CANDIDATE = {"LSTM": "c", "GRU": "h", "RNN": "h"}
+DIRECTIONS = "directions of a recurrent layer"
+DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+
+
+@register("GRU", "LSTM", "RNN")
+def recurrent(t: Movement, op: Op) -> Outputs:
+    """X[T, B, I], W[D, G·H, I], R[D, G·H, H], B[D, 2·G·H], lengths, h0[D, B, H], c0, P[D, 3·H]
+    -> Y[T, D, B, H], Y_h[D, B, H], Y_c (layout 0)."""  # fmt: skip
+    if op.attr("layout", 0):
+        raise Barrier("a recurrent layer with layout 1")
+    x, w, r = op.x(0), op.x(1), op.x(2)
+    directions, hidden = r.shape[0], r.shape[2]
+    unit = t.ledger.new_units((directions, hidden))
+    sign = t.ledger.new_degrees((directions, hidden))
+    t.ledger.degree_zero(sign, System.SCALE)
+    given = [a.decode() if isinstance(a, bytes) else a for a in op.attr("activations", ())]
+    if list(given) != DEFAULTS[op.kind] * directions and given:
+        t.ledger.degree_zero(sign)
+    _input(t, x, w)
+    layer = _Layer(t, op.kind, unit, sign)
+    layer.rows(w, 1)
+    layer.rows(r, 1)
+    layer.recurrence(r)
+    if op.has(3):
+        b = op.x(3)
+        width = b.shape[1] // 2
+        t.bind(b, (1,), {1: [0]})
+        t.fix(b, 0, DIRECTIONS)
+        layer.rows(_part(b, 0, width), 1)
+        layer.rows(_part(b, width, 2 * width), 1)
+    for k in (5, 6):
+        if op.has(k):
+            layer.state(op.x(k))
+    if op.has(7):
+        layer.peepholes(op.x(7))
+    return [
+        layer.output(op.out_shapes(k)[0]) if op.node.outputs[k].name else None
+        for k in range(len(op.node.outputs))
+    ]
+
+
+def _input(t: Movement, x: Labelled, w: Labelled) -> None:
+    """The input features meet the columns of W in every direction."""
+    t.bind(x)
+    for k in (0, 1):
+        t.fix(x, k, "time steps and batch of a recurrent layer")
+    features = t.forget(x.ids[2], [0, 1])
+    degree = t.degree_forget(x.degrees[2], [0, 1])
+    t.bind(w, (1, 2), {1: [0]})
+    t.fix(w, 0, DIRECTIONS)
+    columns = t.forget(w.ids[2], [0, 1])
+    t.meet([features, columns], "contracted with a fixed axis")
+    other = t.degree_forget(w.degrees[2], [0, 1])
+    t.cancel([d for d in (degree, other) if d is not None])
+
+
+def _part(v: Labelled, start: int, stop: int) -> Labelled:
+    """Positions start … stop of axis 1."""
+    out = constant((v.shape[0], stop - start))
+    ids, degree = v.ids[1], v.degrees[1]
+    out.ids[1] = ids if isinstance(ids, State) else ids[:, start:stop]
+    out.degrees[1] = None if degree is None else degree[:, start:stop]
+    out.zero = v.zero
+    return out
+
+
+def _grid(array: Ids, gates: int) -> Ids:
+    """[D or 1, G or 1, H, 1, …] as [D or 1, G, H]."""
+    directions, _, hidden = array.shape[:3]
+    return np.broadcast_to(array.reshape(array.shape[:3]), (directions, gates, hidden))
+
+
+class _Layer:
+    """One recurrent layer: its hidden units and their signs, both int64 [D, H]."""
+
+    def __init__(self, t: Movement, kind: str, unit: Ids, sign: Ids) -> None:
+        self.t, self.kind, self.unit, self.sign = t, kind, unit, sign
+
+    def rows(self, v: Labelled, axis: int) -> None:
+        """Axis `axis` of a parameter stacks the gates: [D, G·H]."""
+        self.t.bind(
+            v,
+            None if v.rank == 2 else (axis, axis + 1),
+            {axis: [0], axis + 1: [0]} if v.rank == 3 else {axis: [0]},
+        )
+        self.t.fix(v, 0, DIRECTIONS)
+        gates = GATES[self.kind]
+        ids, degree = self._by_gate(v, len(gates))
+        if ids is FIXED:
+            self.t.pin(self.unit, "a gate's rows are fixed")
+        for g, gate in enumerate(gates):
+            if not isinstance(ids, State):
+                self.t.ledger.equal(ids[:, g], self.unit)
+            self._sign(None if degree is None else degree[:, g], gate, zero=v.zero)
+
+    def _by_gate(self, v: Labelled, gates: int) -> tuple[Ids | State, Ids | None]:
+        """Labels and degrees of a stacked axis 1 [G·H] as arrays [D, G, H]; the gates do not move."""
+        split = self.t.split_axis(v, 1, (gates, self.unit.shape[1]))
+        self.t.fix(split, 1, "gates of a recurrent layer")
+        others = range(3, split.rank)
+        ids, degree = self.t.forget(split.ids[2], others), self.t.degree_forget(split.degrees[2], others)
+        return (
+            ids if isinstance(ids, State) else _grid(ids, gates),
+            None if degree is None else _grid(degree, gates),
+        )
+
+    def _sign(self, degree: Ids | None, gate: str, *, zero: bool) -> None:
+        if gate != CANDIDATE[self.kind]:
+            self.t.ledger.degree_zero(degree)
+        elif degree is not None:
+            self.t.ledger.degree_equal(degree, self.sign)
+        elif not zero:
+            self.t.ledger.degree_zero(self.sign)
+
+    def recurrence(self, r: Labelled) -> None:
+        """R's last axis reads the hidden units."""
+        columns = r.ids[2]
+        if isinstance(columns, State):
+            if columns is FIXED:
+                self.t.pin(self.unit, "the columns of the recurrence are fixed")
+        else:
+            met = self.t.forget(columns, [1])
+            if not isinstance(met, State):
+                self.t.ledger.equal(met.reshape(met.shape[0], -1), self.unit)
+        degree = r.degrees[2]
+        if degree is None:
+            self.t.ledger.degree_zero(self.sign)
+        else:
+            degree = self.t.degree_forget(degree, [1])
+            if degree is not None:
+                self.t.ledger.degree_opposite(degree.reshape(degree.shape[0], -1), self.sign)
+
+    def state(self, v: Labelled) -> None:
+        """An initial state [D, B, H]."""
+        self.t.bind(v, (2,), {2: [0]})
+        for k in (0, 1):
+            self.t.fix(v, k, "directions and batch of a recurrent layer")
+        ids = self.t.forget(v.ids[2], [1])
+        if isinstance(ids, State):
+            if ids is FIXED:
+                self.t.pin(self.unit, "its initial state is fixed")
+        else:
+            self.t.ledger.equal(ids.reshape(ids.shape[0], -1), self.unit)
+        degree = self.t.degree_forget(v.degrees[2], [1])
+        if degree is not None:
+            self.t.ledger.degree_equal(degree.reshape(degree.shape[0], -1), self.sign)
+        elif not v.zero:
+            self.t.ledger.degree_zero(self.sign)
+
+    def peepholes(self, v: Labelled) -> None:
+        """P[D, 3·H] reads the cell state into the gates i, o, f."""
+        self.t.bind(v, (1,), {1: [0]})
+        self.t.fix(v, 0, DIRECTIONS)
+        ids, degree = self._by_gate(v, 3)
+        if ids is FIXED:
+            self.t.pin(self.unit, "peepholes are fixed")
+        for g in range(3):
+            if not isinstance(ids, State):
+                self.t.ledger.equal(ids[:, g], self.unit)
+            if degree is not None:
+                self.t.ledger.degree_opposite(degree[:, g], self.sign)
+            elif not v.zero:
+                self.t.ledger.degree_zero(self.sign)
+
+    def output(self, shape: tuple[int, ...]) -> Labelled:
+        """Y[T, D, B, H] or Y_h[D, B, H]: labels depend on the direction."""
+        out = constant(shape)
+        view = [1] * len(shape)
+        view[-1], view[-3] = self.unit.shape[1], self.unit.shape[0]
+        if shape[-1] > 1:
+            out.ids[-1] = self.unit.reshape(view)
+        out.degrees[-1] = self.sign.reshape(view)
+        return out

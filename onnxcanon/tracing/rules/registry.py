@@ -1,0 +1,192 @@
+"""The rule table: one plain function per operator, found by domain and name.
+
+A rule reads the labelled inputs it handles with `op.x(i)`; every labelled input it did not read is pinned by
+the driver. It returns the labelled outputs (one, or a list; None for an output it leaves fixed), or `None`
+to say that it has no rule for this form of the operator, which then is a local barrier.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxcanon.tracing.abstract_value import Bundle, Labelled
+from onnxcanon.tracing.context import Movement
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnxcanon.shapes import Shapes
+
+Outputs = Labelled | Sequence[Labelled | None] | None
+Rule = Callable[[Movement, "Op"], Outputs]
+Body = Callable[["ir.Graph", Sequence[Labelled | None]], list[Labelled | None]]
+"""Traces a subgraph, given its labelled inputs."""
+
+UNKNOWN_SHAPE = "an input has no known shape"
+
+RULES: dict[tuple[str, str], Rule] = {}
+OPEN: set[tuple[str, str]] = set()
+"""Operators whose rules read no labels: axes that were cut (`labels.Cut`) pass them as they are."""
+
+
+def register(*names: str, domain: str = "", leaves_cuts: bool = False) -> Callable[[Rule], Rule]:
+    """Enter a rule for one or several operators of a domain, `OPEN` ones if it leaves cuts as they are."""
+
+    def enter(rule: Rule) -> Rule:
+        if leaves_cuts:
+            OPEN.update((domain, name) for name in names)
+        for name in names:
+            if (domain, name) in RULES:
+                raise ValueError(f"two rules for {domain or 'ai.onnx'}::{name}")
+            RULES[domain, name] = rule
+        return rule
+
+    return enter
+
+
+class Barrier(Exception):
+    """Raised inside a rule: this form of the operator has no rule, for the reason given."""
+
+
+class Op:
+    """What a rule sees of one node: labelled inputs, static data, shapes under both probes, attributes, and
+    what its subgraphs make of inputs that it labels."""
+
+    def __init__(
+        self,
+        node: ir.Node,
+        inputs: Sequence[Labelled | None],
+        shapes: Shapes,
+        version: int,
+        body: Body | None = None,
+    ) -> None:
+        self.node = node
+        self.inputs = inputs
+        self.version = version
+        self.claimed: set[int] = set()
+        self._shapes = shapes
+        self._body = body
+
+    @property
+    def kind(self) -> str:
+        """Operator name."""
+        return self.node.op_type
+
+    @property
+    def domain(self) -> str:
+        """The operator's domain; that of the standard is empty."""
+        return "" if self.node.domain == "ai.onnx" else self.node.domain
+
+    def has(self, i: int) -> bool:
+        """Whether input i is given."""
+        return i < len(self.node.inputs) and self.node.inputs[i] is not None
+
+    def used(self, i: int) -> bool:
+        """Whether output i exists and something reads it, the caller included."""
+        outputs = self.node.outputs
+        return i < len(outputs) and (bool(outputs[i].uses()) or outputs[i].is_graph_output())
+
+    def x(self, i: int) -> Labelled:
+        """Labelled input i, which the rule thereby handles."""
+        value = self.inputs[i] if i < len(self.inputs) else None
+        if value is None:
+            raise Barrier(UNKNOWN_SHAPE)
+        if isinstance(value, Bundle):
+            raise Barrier("a sequence where a tensor was expected")
+        self.claimed.add(i)
+        return value
+
+    def bundle(self, i: int) -> list[Labelled]:
+        """The tensors of sequence input i, which the rule thereby handles."""
+        value = self.inputs[i] if i < len(self.inputs) else None
+        if not isinstance(value, Bundle):
+            raise Barrier("a sequence of unknown content")
+        self.claimed.add(i)
+        return value.members
+
+    def optional(self, i: int) -> Labelled | None:
+        """Labelled input i if it is given."""
+        return self.x(i) if self.has(i) else None
+
+    def xs(self) -> list[Labelled]:
+        """All labelled inputs."""
+        return [self.x(i) for i in range(len(self.node.inputs)) if self.has(i)]
+
+    def data(self, i: int) -> np.ndarray[Any, Any] | None:
+        """The value of input i where it is known and the same under both probes."""
+        value = self.node.inputs[i] if self.has(i) else None
+        return None if value is None else self._shapes.data(value)
+
+    def data_pair(self, i: int) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
+        """The value of input i under each probe, where known."""
+        value = self.node.inputs[i] if self.has(i) else None
+        return (None, None) if value is None else self._shapes.data_pair(value)
+
+    def held_pair(self, i: int) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
+        """As `data_pair`, of small float constants too; only for inputs that the rule leaves to be pinned."""
+        value = self.node.inputs[i] if self.has(i) else None
+        return (None, None) if value is None else self._shapes.held_pair(value)
+
+    def in_shapes(self, i: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape of input i under both probes; they differ where it is dynamic."""
+        value = self.node.inputs[i] if self.has(i) else None
+        a, b = (None, None) if value is None else self._shapes.contrast(value)
+        if a is None or b is None:
+            raise Barrier(UNKNOWN_SHAPE)
+        return a, b
+
+    def out_shapes(self, i: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Shape of output i under both probes; they differ where it is dynamic."""
+        a, b = self._shapes.contrast(self.node.outputs[i])
+        if a is None or b is None:
+            raise Barrier("the output has no known shape")
+        return a, b
+
+    def shape_of(self, value: ir.Value) -> tuple[int, ...] | None:
+        """Shape of any value under the first probe, where it is known under both."""
+        a, b = self._shapes.shapes(value)
+        return None if b is None else a
+
+    def condition(self) -> bool | None:
+        """Which branch an `If` takes, where that is known."""
+        return self._shapes.condition(self.node)
+
+    def graph(self, name: str) -> ir.Graph:
+        """A subgraph."""
+        attribute = self.node.attributes.get(name)
+        if attribute is None:
+            raise Barrier(f"it has no graph '{name}'")
+        return attribute.as_graph()
+
+    def body(self, name: str, inputs: Sequence[Labelled | None]) -> list[Labelled | None]:
+        """The labelled outputs of a subgraph, given its labelled inputs."""
+        if self._body is None:
+            raise Barrier("its graphs are not traced")
+        return self._body(self.graph(name), inputs)
+
+    def attr(self, name: str, default: Any = None) -> Any:
+        """An attribute's value, or the default."""
+        attribute = self.node.attributes.get(name)
+        if attribute is None:
+            return default
+        return attribute.value
+
+    def axis(self, default: int, rank: int, name: str = "axis") -> int:
+        """The axis attribute, counted from 0."""
+        axis = int(self.attr(name, default))
+        return axis + rank if axis < 0 else axis
+
+    def axes(self, i: int, rank: int) -> list[int] | None:
+        """Axes from attribute `axes` or static input i; None where not given; Barrier where dynamic."""
+        given = self.attr("axes")
+        if given is None and self.has(i):
+            static = self.data(i)
+            if static is None:
+                raise Barrier("its axes are computed at run time")
+            given = static.ravel().tolist()
+        if given is None:
+            return None
+        return [int(a) + rank if a < 0 else int(a) for a in given]

@@ -1,0 +1,206 @@
+"""Intermediate values that say more than outputs: before a saturating operator, and before dice are thrown.
+
+*Saturation.* A softmax over confident scores is 0 and 1 in single precision whatever the weights do, and a
+class label is less still. Where an output comes straight from such an operator, the operator's input is
+compared as well, up to what the operator forgets: softmax a shift, ArgMax a shift and a scale. The two models
+are matched by the output's name, so values may be named as they like.
+
+*Randomness.* What follows a sampling operator cannot be compared by value. Everything that meets a random
+value for the first time, a mean, a deviation, the scores of a draw, is compared instead. These values are
+matched by name, so the two graphs must be one graph, node by node.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcanon.graph.traversal import subgraphs
+
+SOFTMAX, ARGMAX, PLAIN = "softmax", "argmax", "plain"
+
+_SATURATING = {
+    "Softmax": SOFTMAX, "Sigmoid": PLAIN, "Tanh": PLAIN, "ArgMax": ARGMAX, "ArgMin": ARGMAX,
+}  # fmt: skip
+# Every entry of the inputs, at another place, in another type or on another scale.
+_KEEPS = frozenset(
+    ["Cast", "Concat", "Flatten", "Identity", "Log", "Reshape", "Squeeze", "Transpose", "Unsqueeze"]
+)
+_RANDOM = frozenset(
+    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
+)
+_DROPOUT = frozenset(["Dropout", "BiasDropout", "BitmaskDropout"])
+# Scores this far below the best, and this many times farther than the usual one, are masked out: exp(-104) is
+# below the smallest number of single precision. They would hide the others, being the largest.
+_INVISIBLE, _UNUSUAL = 104.0, 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """An intermediate value to compare.
+
+    Attributes:
+        value: its name.
+        op_type: the operator it goes into.
+        form: what that operator forgets: `softmax`, `argmax`, or `plain` (nothing).
+        axis: the axis along which it forgets.
+        to_end: whether all axes after that one belong to it.
+        path: the operators between it and the output: another path may be another layout of the same values.
+    """
+
+    value: str
+    op_type: str
+    form: str = PLAIN
+    axis: int = -1
+    to_end: bool = False
+    path: tuple[str, ...] = ()
+
+    def matches(self, other: Tap) -> bool:
+        """Whether both go into the same operator along the same axes, by the same path."""
+        return replace(self, value=other.value) == other
+
+    def normal(self, array: np.ndarray) -> np.ndarray:
+        """`array` with what the operator forgets taken away."""
+        if self.form == PLAIN or array.ndim == 0 or array.size == 0:
+            return array
+        axis = self.axis % array.ndim
+        axes = tuple(range(axis, array.ndim)) if self.to_end else (axis,)
+        values = array.astype(np.float64)
+        if self.form == SOFTMAX:
+            below = values.max(axes, keepdims=True) - values
+            usual = float(np.median(below[below > 0])) if (below > 0).any() else 0.0
+            return np.asarray(np.minimum(below, max(_INVISIBLE, _UNUSUAL * usual)))
+        if not np.isfinite(values).all():
+            return values
+        spread = values.std(axes, keepdims=True)
+        return np.asarray((values - values.mean(axes, keepdims=True)) / np.where(spread > 0, spread, 1))
+
+
+def saturating_taps(model: ir.Model, name: str) -> list[Tap]:
+    """The values before the saturating operators that a value shows, from it backwards.
+
+    Operators that keep every entry are passed; so is a saturating one behind another (ArgMax of Softmax).
+    """
+    made = {value.name: node for node in model.graph for value in node.outputs}
+    opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
+    taps = []
+    waiting: list[tuple[str | None, tuple[str, ...]]] = [(name, ())]
+    while waiting:
+        value, path = waiting.pop(0)
+        node = made.get(value)
+        if node is None or node.domain not in ("", "ai.onnx"):
+            continue
+        sources = [value.name for value in node.inputs if value is not None]
+        if node.op_type in _KEEPS:
+            kept = sources if node.op_type == "Concat" else sources[:1]
+            waiting += [(source, (*path, node.op_type)) for source in kept]
+        elif node.op_type in _SATURATING and sources[0] in made:
+            taps.append(replace(_tap(node, sources[0] or "", opset), path=path))
+            waiting.append((sources[0], (*path, node.op_type)))
+    return taps
+
+
+def _tap(node: ir.Node, value: str, opset: int) -> Tap:
+    form = _SATURATING[node.op_type]
+    # Before opset 13 softmax joined all axes from `axis` on, which was 1 unless said; ArgMax takes one.
+    to_end = opset < 13 and node.op_type == "Softmax"
+    default = 0 if node.op_type.startswith("Arg") else 1 if to_end else -1
+    attribute = node.attributes.get("axis")
+    return Tap(value, node.op_type, form, default if attribute is None else attribute.as_int(), to_end)
+
+
+@dataclass(frozen=True, slots=True)
+class Randomness:
+    """What chance decides in a graph.
+
+    Attributes:
+        outputs: graph outputs downstream of a sampling node, each with that node's operator.
+        frontier: values free of chance that meet a random one or are sampled from, with the operator there.
+    """
+
+    outputs: dict[str, str]
+    frontier: dict[str, str]
+
+
+def randomness(model: ir.Model) -> Randomness:
+    """Finds the outputs that differ from run to run, and the last values before them that do not."""
+    cause: dict[ir.Value, str] = {}  # values that depend on chance -> the sampling operator
+    reached = []
+    for node in _in_order(model.graph):
+        source = _samples(node, model) or next((cause[v] for v in _sources(node) if v in cause), None)
+        if source is not None:
+            reached.append(node)
+            cause.update(dict.fromkeys(node.outputs, source))
+    frontier: dict[str, str] = {}
+    for node in reached:
+        for value in _sources(node):
+            maker = value.producer()
+            made_here = maker is not None and maker.graph is model.graph and maker.op_type != "Constant"
+            if made_here and value not in cause:
+                frontier.setdefault(value.name or "", node.op_type)
+    outputs = {value.name or "": cause[value] for value in model.graph.outputs if value in cause}
+    return Randomness(outputs, frontier if outputs else {})
+
+
+def _in_order(graph: ir.Graph) -> list[ir.Node]:
+    """The nodes, each after those it reads from: files with unsorted nodes are about, and they run."""
+    known: set[ir.Value] = set()
+    order: list[ir.Node] = []
+    waiting = list(graph)
+    while waiting:
+        late = []
+        for node in waiting:
+            makers = [(value, value.producer()) for value in _sources(node)]
+            if any(maker is not None and maker.graph is graph and v not in known for v, maker in makers):
+                late.append(node)
+            else:
+                order.append(node)
+                known.update(node.outputs)
+        if len(late) == len(waiting):  # a cycle: no runtime takes it
+            return order + late
+        waiting = late
+    return order
+
+
+def same_graph(a: ir.Model, b: ir.Model) -> bool:
+    """Whether the main graphs agree in every node, and in the names of what it reads and writes."""
+
+    def rows(model: ir.Model) -> Iterator[tuple[object, ...]]:
+        for node in model.graph:
+            names = [None if value is None else value.name for value in (*node.inputs, *node.outputs)]
+            yield node.op_identifier(), len(node.inputs), tuple(names)
+
+    return len(a.graph) == len(b.graph) and all(x == y for x, y in zip(rows(a), rows(b), strict=True))
+
+
+def _sources(node: ir.Node) -> Iterator[ir.Value]:
+    """What a node reads: its inputs, and what its bodies capture."""
+    yield from (value for value in node.inputs if value is not None)
+    for body in subgraphs(node):
+        for inner in body:
+            yield from _sources(inner)
+
+
+def _samples(node: ir.Node, model: ir.Model, depth: int = 0) -> str | None:
+    """The sampling operator that `node` is or contains."""
+    if node.op_type in _RANDOM or (node.op_type == "Sampling" and node.domain == "com.microsoft"):
+        return node.op_type
+    if node.op_type in _DROPOUT and _trains(node):
+        return node.op_type
+    bodies: list[ir.Graph | ir.Function] = list(subgraphs(node))
+    function = model.functions.get(node.op_identifier())
+    if function is not None and depth < 32:  # functions may not recurse; a damaged file may
+        bodies.append(function)
+    return next((op for body in bodies for inner in body if (op := _samples(inner, model, depth + 1))), None)
+
+
+def _trains(node: ir.Node) -> bool:
+    """Whether a dropout node may drop: its training switch is there and is not the constant false."""
+    switch = node.inputs[-1] if len(node.inputs) > (3 if node.op_type == "BiasDropout" else 2) else None
+    if switch is None:
+        return False
+    tensor = ir.convenience.get_const_tensor(switch)
+    return tensor is None or bool(tensor.numpy().any())

@@ -1,0 +1,1 @@
+"""Quantized models without their rounding: smooth functions that equal models share."""
