@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Ids
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.solving.blocks import Blocks
@@ -25,12 +26,7 @@ from onnxcanon.solving.rescaling import (
 )
 from onnxcanon.solving.solve import solve
 from onnxcanon.tracing.branches import Branches
-from onnxcanon.tracing.constraints import (
-    NOWHERE,
-    Ids,
-    Place,
-    System,
-)
+from onnxcanon.tracing.constraints import NOWHERE, Place, System
 from onnxcanon.tracing.trace import Trace, trace
 from onnxcanon.transform import (
     Action,

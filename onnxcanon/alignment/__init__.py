@@ -22,9 +22,9 @@ from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.method import Found, Given
 from onnxcanon.alignment.metrics import root_mean_square
 from onnxcanon.comparison.correspondence import Pair
-from onnxcanon.comparison.mismatch import AVERAGED
 from onnxcanon.comparison.verdict import common_sizes
 from onnxcanon.errors import OnnxcanonError, check_choice
+from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model
 from onnxcanon.normalform import normal_form
 from onnxcanon.symmetry import Symmetry

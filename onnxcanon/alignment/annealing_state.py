@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Branch
 from onnxcanon.alignment.weight_matching import Matching
-from onnxcanon.comparison.mismatch import AVERAGED
-from onnxcanon.runtime.sessions import Arrays, Session
+from onnxcanon.arrays import Arrays, Ids
+from onnxcanon.graph.element_types import AVERAGED
+from onnxcanon.runtime.sessions import Session
 from onnxcanon.runtime.weights.as_inputs import feedable, open_fed
 from onnxcanon.solving.group import Orbit
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.transform import Transform
 
 

@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.incidence import Branch, Rows
-from onnxcanon.tracing.constraints import Ids
+from onnxcanon.arrays import Floats, Ids
 
-Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 MANY = 1 << 26
 """Pairs of nested components that are weighed at a time."""

@@ -23,17 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.by_weights import by_weights
-from onnxcanon.alignment.capture import Covariance, Floats, watched
+from onnxcanon.alignment.capture import Covariance, watched
 from onnxcanon.alignment.flow import Flow, in_main_graph
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Rows, axis_groups
 from onnxcanon.alignment.method import Found, Given
 from onnxcanon.alignment.weight_matching import Matching
+from onnxcanon.arrays import Floats, Ids
 from onnxcanon.solving.blocks import Blocks
 from onnxcanon.solving.rescaling import unite_degrees
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import Parameter, State
-from onnxcanon.tracing.constraints import Ids
 
 STILL = 1e-6
 """A unit that deviates by less than this part of its size is constant but for rounding."""

@@ -30,10 +30,10 @@ from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.capture import watched
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.method import Found, Given
+from onnxcanon.arrays import Arrays, Ids
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.runtime.evaluation import LABELS, Judge, labels_of
-from onnxcanon.runtime.sessions import Arrays, Port, Session
-from onnxcanon.tracing.constraints import Ids
+from onnxcanon.runtime.sessions import Port, Session
 
 STEPS = 1000
 """Exchanges that are tried."""

@@ -20,14 +20,15 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.assignment import Singles
-from onnxcanon.alignment.capture import Floats, watched
+from onnxcanon.alignment.capture import watched
 from onnxcanon.alignment.flow import Flow, in_main_graph
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Branch, Rows
 from onnxcanon.alignment.layers import Features, in_order
 from onnxcanon.alignment.method import Found, Given
+from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.normalform.engine import attribute
+from onnxcanon.graph.nodes import attribute
 from onnxcanon.symmetry import Symmetry
 
 DAMPING = 1e-3

@@ -8,12 +8,11 @@ from contextlib import ExitStack
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Arrays, Floats
 from onnxcanon.model import Model
 from onnxcanon.runtime.batches import batches
 from onnxcanon.runtime.inputs import input_specs
-from onnxcanon.runtime.sessions import Arrays, Session, open_session
-
-Floats = NDArray[np.float64]
+from onnxcanon.runtime.sessions import Session, open_session
 
 
 def watched(

@@ -13,11 +13,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.arrays import Ids
 from onnxcanon.graph.traversal import subgraphs
 from onnxcanon.solving.group import Orbit
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import Bundle, Labelled, State
-from onnxcanon.tracing.constraints import Ids
 
 Levels = frozenset[tuple[int, int]]
 """Parts of the tree of orbits: which tree, and which orbit in it."""

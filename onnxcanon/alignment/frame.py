@@ -12,14 +12,16 @@ from functools import cached_property, partial
 
 import numpy as np
 
-from onnxcanon.alignment.assignment import Floats, Singles
+from onnxcanon.alignment.assignment import Singles
 from onnxcanon.alignment.nearest_scales import nearest_scale
 from onnxcanon.alignment.weight_matching import Matching
+from onnxcanon.arrays import Floats
 from onnxcanon.canonical.choose_scales import choose_scale
 from onnxcanon.comparison.correspondence import Pair, correspondence
 from onnxcanon.comparison.maps import renamed, same_symmetry, snapped
-from onnxcanon.comparison.mismatch import AVERAGED, difference
+from onnxcanon.comparison.mismatch import difference
 from onnxcanon.errors import OnnxcanonError
+from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.transform import Transform

@@ -13,14 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from onnxcanon.alignment.assignment import (
-    Choice,
-    Floats,
-    Singles,
-    assigned,
-    weighed,
-)
+from onnxcanon.alignment.assignment import Choice, Singles, assigned, weighed
 from onnxcanon.alignment.incidence import Branch
+from onnxcanon.arrays import Floats
 from onnxcanon.transform import Action
 
 

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from onnxcanon.arrays import Ids
 from onnxcanon.solving.group import Orbit
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 
 NONE, SEVERAL = -1, -2
 """A unit of no component; a composite of units of several components."""

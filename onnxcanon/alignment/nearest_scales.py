@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxcanon.alignment.assignment import Floats, Singles
+from onnxcanon.alignment.assignment import Singles
+from onnxcanon.arrays import Floats
 from onnxcanon.canonical.scaled_axes import Site, sites_of
 from onnxcanon.symmetry import Symmetry
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_matrix, csr_matrix
 
-from onnxcanon.alignment.assignment import Floats, Singles
+from onnxcanon.alignment.assignment import Singles
+from onnxcanon.arrays import Floats, Ids
 from onnxcanon.canonical.scaled_axes import sites_of
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 
 PASSES = 20
 

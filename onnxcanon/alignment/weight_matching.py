@@ -32,8 +32,8 @@ from onnxcanon.alignment.gains import Gains
 from onnxcanon.alignment.incidence import Branch, Rows, Survey
 from onnxcanon.alignment.nearest_signs import nearest_signs
 from onnxcanon.alignment.row_signature import length, signature
+from onnxcanon.arrays import Ids
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.transform import Action, Transform
 
 SWEEPS = 100

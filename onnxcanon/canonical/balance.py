@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, vstack
 from scipy.sparse.linalg import LinearOperator, cg
 
-from onnxcanon.canonical.scaled_axes import Floats, Site, sites_of
+from onnxcanon.arrays import Floats, Ids
+from onnxcanon.canonical.scaled_axes import Site, sites_of
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 
 WARM_UP = 8
 """Rounds of coordinate-wise balance that bring any start near the minimum."""

@@ -19,8 +19,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Floats
 from onnxcanon.canonical.choose_signs import Signs
-from onnxcanon.canonical.scaled_axes import Floats, undecided
+from onnxcanon.canonical.scaled_axes import undecided
 from onnxcanon.canonical.sequential_scaling import Measure, Walk, powers
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry

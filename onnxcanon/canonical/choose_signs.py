@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Ids
 from onnxcanon.canonical.scaled_axes import Site, sites_of
 from onnxcanon.model import Model
 from onnxcanon.solving.hashing import mix
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.transform import rows_of
 
 Whole = NDArray[np.signedinteger[Any]]

@@ -18,17 +18,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Ids, Words
 from onnxcanon.model import Model
 from onnxcanon.solving.group import Orbit
-from onnxcanon.solving.hashing import (
-    GOLDEN,
-    Words,
-    add_at,
-    mix,
-    salt,
-)
+from onnxcanon.solving.hashing import GOLDEN, add_at, mix, salt
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.transform import Action, Transform
 
 TRIALS = 4096

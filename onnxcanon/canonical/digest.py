@@ -18,9 +18,9 @@ import onnx_ir as ir
 from blake3 import blake3
 
 from onnxcanon.canonical.parallel import for_each
+from onnxcanon.graph.element_types import INDEX_TYPES
 from onnxcanon.graph.traversal import inlined, live
 from onnxcanon.model import LARGE_TENSOR, Model
-from onnxcanon.tracing.trace import INDEX_TYPES
 
 Word = bytes
 """32 bytes of BLAKE3."""

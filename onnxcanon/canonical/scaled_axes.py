@@ -10,10 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
+from onnxcanon.arrays import Floats, Ids
 from onnxcanon.solving.rescaling import Freedom
-from onnxcanon.tracing.constraints import Ids
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True)

@@ -15,16 +15,11 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Floats, Ids
 from onnxcanon.canonical.parallel import for_each
-from onnxcanon.canonical.scaled_axes import (
-    Floats,
-    Site,
-    sites_of,
-    undecided,
-)
+from onnxcanon.canonical.scaled_axes import Site, sites_of, undecided
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.transform import rows_of, spread
 
 UNEVEN = (40, 20, 10, -1)

@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Ids
 from onnxcanon.canonical.choose_scales import choose_scale
 from onnxcanon.canonical.digest import roles
 from onnxcanon.canonical.fingerprint import fingerprint
 from onnxcanon.errors import OnnxcanonError
+from onnxcanon.graph.element_types import INDEX_TYPES
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry, symmetry
-from onnxcanon.tracing.constraints import Ids
-from onnxcanon.tracing.trace import INDEX_TYPES
 
 FORMAT = "onnxcanon-sketch-1"
 

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Ids
 from onnxcanon.canonical.colours import Keys, sort_siblings
 from onnxcanon.model import Model
 from onnxcanon.solving.group import Orbit
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.transform import move
 
 

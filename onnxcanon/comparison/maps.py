@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Floats
 from onnxcanon.canonical.choose_scales import scaling
 from onnxcanon.canonical.fingerprint import hash_form
 from onnxcanon.comparison.correspondence import Pair
@@ -21,7 +22,6 @@ from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.transform import Transform
 
-Floats = NDArray[np.float64]
 Noise = tuple[Model, Model]
 
 ROUNDING = 2.0**-20

@@ -8,17 +8,10 @@ from itertools import zip_longest
 import onnx_ir as ir
 from onnx_ir import DataType
 
+from onnxcanon.graph.element_types import AVERAGED
+from onnxcanon.graph.nodes import node_name
 from onnxcanon.graph.traversal import inlined, live
 from onnxcanon.model import Model
-from onnxcanon.tracing.trace import node_name
-
-AVERAGED = frozenset(
-    {
-        DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16, DataType.BFLOAT16,
-        DataType.COMPLEX64, DataType.COMPLEX128,
-    }
-)  # fmt: skip
-"""Types whose entries have a mean. All others have to be equal in all models."""
 
 NORMALIZE = "; --normalize brings exports of one architecture to one graph first"
 """What may help."""

@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Floats, Ids
 from onnxcanon.solving.group import Orbit
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 
-Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
 Read = Callable[[str], NDArray[Any]]
 """The entries of a parameter, by its name in the symmetry."""

@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix, hstack
 
+from onnxcanon.arrays import Ids
 from onnxcanon.solving.hashing import distinct
 from onnxcanon.solving.rescaling import Freedom
 from onnxcanon.solving.tables import connected
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 
 Mask = NDArray[np.bool_]
 Entries = tuple[Ids, Ids, Ids]  # rows, columns and values of a sparse matrix

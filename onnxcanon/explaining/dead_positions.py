@@ -13,11 +13,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Ids
 from onnxcanon.graph.traversal import captured, ordered
 from onnxcanon.solving.hashing import distinct
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import Labelled, State
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.tracing.trace import NEVER_READ
 
 SELECTING = frozenset({"Gather", "Slice", "Split"})

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
+from onnxcanon.arrays import Ids
 from onnxcanon.explaining.counting import Freedoms
 from onnxcanon.solving.group import Orbit, Solution
 from onnxcanon.solving.hashing import distinct
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import Labelled, State
-from onnxcanon.tracing.constraints import Ids
 
 Mask = NDArray[np.bool_]
 SAMPLE = 64

@@ -15,8 +15,9 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Ids
 from onnxcanon.solving.hashing import distinct
-from onnxcanon.tracing.constraints import Ids, Ledger
+from onnxcanon.tracing.constraints import Ledger
 
 ROUND = 1 << 40
 """Added to the distance from round to round."""

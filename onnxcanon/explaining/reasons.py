@@ -16,9 +16,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxcanon.explaining.provenance import Chains
+from onnxcanon.graph.nodes import node_name
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import FIXED
-from onnxcanon.tracing.trace import node_name
 
 FIXED_AXIS = "a fixed axis"
 OWN_MEANING = "its positions have a meaning"

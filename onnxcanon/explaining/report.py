@@ -357,7 +357,7 @@ def weights(model: Model) -> int:
 
 def weight_names(model: Model) -> list[str]:
     """The constants whose entries count as weights."""
-    from onnxcanon.tracing.trace import INDEX_TYPES
+    from onnxcanon.graph.element_types import INDEX_TYPES
 
     values = model.ir.graph.initializers
     found = []
@@ -373,7 +373,7 @@ def weight_names(model: Model) -> list[str]:
 
 def _shared(symmetry: Symmetry) -> tuple[Shared, ...]:
     """The labelled parameters that more than one node reads."""
-    from onnxcanon.tracing.trace import node_name
+    from onnxcanon.graph.nodes import node_name
 
     names = symmetry.trace.names
     readers: dict[str, dict[str, None]] = {}

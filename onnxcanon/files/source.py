@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxcanon.arrays import Shape
 from onnxcanon.files import wire
 from onnxcanon.files.storage import (
     DataFolder,
@@ -35,8 +36,6 @@ from onnxcanon.files.wire import Field, Path, Piece
 
 # Smaller tensors stay in the skeleton: shape arithmetic reads them anyway, and a view would cost more.
 SMALLEST_CUT = 1024
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

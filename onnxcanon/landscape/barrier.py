@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from onnxcanon.alignment import METHODS, align
-from onnxcanon.canonical.scaled_axes import Floats
+from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.landscape.paths import (
     LINEAR,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from onnxcanon.comparison.mismatch import AVERAGED
 from onnxcanon.explaining.report import weight_names
+from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 

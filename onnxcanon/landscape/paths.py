@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.metrics import wide
-from onnxcanon.canonical.scaled_axes import Floats
+from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.spheres import (
     Spheres,

@@ -19,11 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.metrics import wide
-from onnxcanon.canonical.scaled_axes import Floats
+from onnxcanon.arrays import Floats, Ids
 from onnxcanon.canonical.sequential_scaling import Measure, Walk
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.transform import Transform
 
 LONE = -1

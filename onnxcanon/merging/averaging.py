@@ -15,13 +15,9 @@ from numpy.typing import NDArray
 
 from onnxcanon.alignment.metrics import root_mean_square, wide
 from onnxcanon.comparison.correspondence import correspondence
-from onnxcanon.comparison.mismatch import (
-    AVERAGED,
-    difference,
-    equal,
-    no_mean,
-)
+from onnxcanon.comparison.mismatch import difference, equal, no_mean
 from onnxcanon.errors import OnnxcanonError
+from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model
 from onnxcanon.text import counted
 

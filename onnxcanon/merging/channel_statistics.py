@@ -13,14 +13,13 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model, load
 from onnxcanon.runtime.batches import batches
 from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import INLINE_LIMIT, open_session
 from onnxcanon.verifying.smooth.rewriter import bodies, inside
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True)

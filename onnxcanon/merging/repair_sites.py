@@ -16,16 +16,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
-from numpy.typing import NDArray
 
-from onnxcanon.comparison.mismatch import AVERAGED
+from onnxcanon.arrays import Floats
+from onnxcanon.graph.element_types import AVERAGED
+from onnxcanon.graph.nodes import attribute, given, node_name
 from onnxcanon.graph.traversal import live, subgraphs
 from onnxcanon.model import Model
-from onnxcanon.normalform.engine import attribute, given
-from onnxcanon.tracing.trace import node_name
-
-Array = NDArray[np.float64]
-
 
 Rule = Callable[["_Graph", ir.Node], "Site | Norm | None"]
 """What a node offers to repair: None if it is no layer, or one that another node stands for."""
@@ -46,7 +42,7 @@ class Fold:
     groups: int = 1
     unit: float = 1.0
 
-    def spread(self, channels: Array, shape: tuple[int, ...]) -> Array:
+    def spread(self, channels: Floats, shape: tuple[int, ...]) -> Floats:
         """Numbers [channels] so that they broadcast against the constant of the given shape."""
         if self.groups == 1:
             return channels.reshape([-1 if k == self.axis else 1 for k in range(len(shape))])

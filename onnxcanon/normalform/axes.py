@@ -17,13 +17,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import (
-    Rewriting,
-    Size,
-    Sizes,
-    attribute,
-    made_by,
-)
+from onnxcanon.graph.nodes import attribute, made_by
+from onnxcanon.normalform.engine import Rewriting, Size, Sizes
 
 MOVEMENTS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
 

@@ -19,9 +19,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
+from onnxcanon.arrays import Array
+from onnxcanon.graph.element_types import FLOATS
 from onnxcanon.graph.traversal import remove, subgraphs
 from onnxcanon.normalform.dead_nodes import is_read
 from onnxcanon.normalform.element_types import result_types
@@ -34,13 +35,11 @@ TARGET = 21
 MOST_REWRITES = 64
 """Rewrites for each node of the graph, on average, after which a normal form is given up."""
 
-Array = npt.NDArray[Any]
 Size = tuple[int, ...]
 Sizes = tuple[Size, ...]
 Outputs = ir.Value | Sequence[ir.Value | None] | None
 Rule = Callable[["Rewriting", ir.Node], Outputs]
 
-FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 _SMALL = 16  # elements up to which constants of equal content are one constant
 
 
@@ -325,25 +324,6 @@ class Rewriting:
 def static(size: Size) -> int | None:
     """A size that is the same in all walks."""
     return size[0] if all(one == size[0] for one in size) else None
-
-
-def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
-    """The value of an attribute, or the default."""
-    found = node.attributes.get(name)
-    return default if found is None or found.is_ref() else found.value
-
-
-def given(node: ir.Node, index: int) -> ir.Value | None:
-    """An input, None where it is left out."""
-    return node.inputs[index] if index < len(node.inputs) else None
-
-
-def made_by(value: ir.Value | None, *op_types: str) -> ir.Node | None:
-    """The node of one of these operators that computes a value."""
-    node = None if value is None else value.producer()
-    if node is None or node.domain not in ("", "ai.onnx") or node.op_type not in op_types:
-        return None
-    return node
 
 
 def _allowance(sources: Mapping[ir.Value, tuple[str, ...]]) -> int:

@@ -22,17 +22,13 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
 )
 
+from onnxcanon.arrays import Array
 from onnxcanon.errors import ModelError
 from onnxcanon.graph.traversal import inlined, ordered
 from onnxcanon.model import Model, load
 from onnxcanon.normalform.dead_nodes import remove_dead
 from onnxcanon.normalform.element_types import constant_tensor, infer_types
-from onnxcanon.normalform.engine import (
-    TARGET,
-    Array,
-    Endless,
-    Rewriting,
-)
+from onnxcanon.normalform.engine import TARGET, Endless, Rewriting
 from onnxcanon.normalform.names import Names
 from onnxcanon.normalform.rules import RULES, UPGRADES
 from onnxcanon.normalform.structure import order_operands

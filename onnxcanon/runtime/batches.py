@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from onnxcanon.arrays import Arrays
 from onnxcanon.runtime.inputs import InputSpec, given_inputs
-from onnxcanon.runtime.sessions import Arrays
 
 BATCH = 128
 """Examples that run at a time at most, where the model takes any number."""

@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from onnxcanon.arrays import Arrays, Floats
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.runtime.inputs import (
@@ -23,7 +23,7 @@ from onnxcanon.runtime.inputs import (
     fitted,
     input_specs,
 )
-from onnxcanon.runtime.sessions import Arrays, Port, open_session
+from onnxcanon.runtime.sessions import Port, open_session
 from onnxcanon.runtime.weights.external import Swap
 
 LABELS = "y"
@@ -32,8 +32,6 @@ LABELS = "y"
 CROSS_ENTROPY, SQUARED_ERROR = "cross-entropy", "mean squared error"
 TINY = 1e-300
 """The least probability that has a logarithm here."""
-
-Floats = NDArray[np.float64]
 
 
 class Runs(Protocol):

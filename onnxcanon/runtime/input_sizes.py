@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from onnxcanon.arrays import Shape
 from onnxcanon.errors import RuntimeUnavailableError
 
-Shape = tuple[int, ...]
 Sizes = dict[str, int]
 
 # Placeholders that exporters write where they know no name; equal ones need not be equal sizes.

@@ -15,16 +15,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.arrays import Arrays, Shape
 from onnxcanon.errors import OnnxcanonError, RuntimeUnavailableError
-from onnxcanon.runtime.input_sizes import (
-    Dynamic,
-    Shape,
-    candidate_sizes,
-    dynamic_shape,
-    override,
-)
+from onnxcanon.runtime.input_sizes import Dynamic, candidate_sizes, dynamic_shape, override
 from onnxcanon.runtime.integer_ranges import IntegerRange, integer_ranges
-from onnxcanon.runtime.sessions import Arrays
 from onnxcanon.text import counted
 
 KINDS = ("normal", "smooth", "mixed", "sparse", "bytes", "uniform", "ones", "zeros")

@@ -19,8 +19,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
-from onnx_ir import DataType
 
+from onnxcanon.arrays import Arrays
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.runtime.devices import (
     CPU_PROVIDER,
@@ -36,14 +36,11 @@ if TYPE_CHECKING:
     from onnxcanon.model import Model
 
 Level = Literal["none", "basic", "extended", "all"]
-Arrays = dict[str, np.ndarray]
 
 # protobuf ends at 2 GiB, and the serialized copy, the parsed copy and onnxruntime's own copy are alive at
 # once.
 INLINE_LIMIT = 1_500_000_000
 
-GIVEN_TYPES = frozenset({DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16})
-"""Types of weights that onnxruntime takes as NumPy arrays."""
 
 _LEVELS: dict[Level, str] = {
     "none": "ORT_DISABLE_ALL",

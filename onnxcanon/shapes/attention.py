@@ -5,12 +5,8 @@ B batch, S queries, L keys, P past keys, H heads, G key/value heads, d head size
 
 from __future__ import annotations
 
-from onnxcanon.shapes.known import (
-    Op,
-    Shape,
-    Shapes,
-    rule,
-)
+from onnxcanon.arrays import Shape
+from onnxcanon.shapes.known import Op, Shapes, rule
 
 
 @rule("Attention")

@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-from onnxcanon.shapes.known import (
-    Contradiction,
-    Op,
-    Shape,
-    Shapes,
-    broadcast,
-    norm_axis,
-    rule,
-)
+from onnxcanon.arrays import Shape
+from onnxcanon.shapes.known import Contradiction, Op, Shapes, broadcast, norm_axis, rule
 
 
 def product(left: Shape, right: Shape) -> Shape:

@@ -12,15 +12,8 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.shapes.known import (
-    UNKNOWN,
-    Known,
-    KnownSequence,
-    Op,
-    Shape,
-    norm_axis,
-    same,
-)
+from onnxcanon.arrays import Shape
+from onnxcanon.shapes.known import UNKNOWN, Known, KnownSequence, Op, norm_axis, same
 
 
 class Walker(Protocol):

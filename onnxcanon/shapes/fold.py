@@ -15,14 +15,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.shapes.known import (
-    Array,
-    Contradiction,
-    Op,
-    Unresolved,
-    find_rule,
-    size_of,
-)
+from onnxcanon.arrays import Array
+from onnxcanon.shapes.known import Contradiction, Op, Unresolved, find_rule, size_of
 from onnxcanon.shapes.rearrangement import slices, split_bounds, split_sizes
 from onnxcanon.shapes.reduction import reduced_axes
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import onnx_ir as ir
 
-Shape = tuple[int, ...]
-Array = npt.NDArray[Any]
+from onnxcanon.arrays import Array, Shape
 
 CONTRIB = "com.microsoft"
 CLASSICAL = "ai.onnx.ml"

@@ -13,6 +13,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.arrays import Array, Shape
 from onnxcanon.graph.traversal import ordered
 from onnxcanon.shapes import (
     attention,
@@ -24,12 +25,7 @@ from onnxcanon.shapes import (
     reduction,
     spatial,
 )
-from onnxcanon.shapes.known import (
-    Array,
-    Known,
-    Shape,
-    same,
-)
+from onnxcanon.shapes.known import Known, same
 from onnxcanon.shapes.propagation import TensorReader, Walk
 from onnxcanon.shapes.sizes import Sizes, Symbols, plans
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.arrays import Array
+from onnxcanon.graph.element_types import FLOATS
 from onnxcanon.graph.traversal import ordered, reads
 from onnxcanon.shapes.control import CONTROL
 from onnxcanon.shapes.fold import fold
 from onnxcanon.shapes.known import (
     UNKNOWN,
-    Array,
     Contradiction,
     Known,
     KnownSequence,
@@ -38,7 +39,6 @@ _INTEGERS = frozenset(
         ir.DataType.UINT64,
     }
 )
-_FLOATS = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
 TensorReader = Callable[[ir.Value], Array]
 Constants = dict[ir.Value, Known]
@@ -188,9 +188,9 @@ def constant(tensor: ir.TensorProtocol, read: Callable[[], Array]) -> Known:
     """What is known of a constant tensor; its value is read only where that helps."""
     shape = tuple(int(dim) for dim in tensor.shape.numpy())
     size, dtype = size_of(shape), tensor.dtype
-    if (dtype in _INTEGERS and size <= CONSTANT_LIMIT) or (dtype in _FLOATS and size == 1):
+    if (dtype in _INTEGERS and size <= CONSTANT_LIMIT) or (dtype in FLOATS and size == 1):
         return Known(shape, read())
-    if dtype in _FLOATS and len(shape) == 1 and size <= PRIVATE_LIMIT:
+    if dtype in FLOATS and len(shape) == 1 and size <= PRIVATE_LIMIT:
         return Known(shape, read(), private=True)
     return Known(shape)
 

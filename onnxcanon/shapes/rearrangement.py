@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import accumulate
 
-from onnxcanon.shapes.known import (
-    Contradiction,
-    Op,
-    Shape,
-    Shapes,
-    Unresolved,
-    broadcast,
-    norm_axis,
-    rule,
-    size_of,
-)
+from onnxcanon.arrays import Shape
+from onnxcanon.shapes.known import Contradiction, Op, Shapes, Unresolved, broadcast, norm_axis, rule, size_of
 
 
 @rule("Reshape")

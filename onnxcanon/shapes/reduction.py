@@ -4,14 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxcanon.shapes.known import (
-    Contradiction,
-    Op,
-    Shape,
-    Shapes,
-    norm_axis,
-    rule,
-)
+from onnxcanon.arrays import Shape
+from onnxcanon.shapes.known import Contradiction, Op, Shapes, norm_axis, rule
 
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 

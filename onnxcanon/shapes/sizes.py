@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from onnxcanon.shapes.known import Shape
+from onnxcanon.arrays import Shape
 
 Sizes = dict[str, int]
 

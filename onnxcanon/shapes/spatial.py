@@ -6,15 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnxcanon.shapes.known import (
-    Contradiction,
-    Op,
-    Shape,
-    Shapes,
-    Unresolved,
-    norm_axis,
-    rule,
-)
+from onnxcanon.arrays import Shape
+from onnxcanon.shapes.known import Contradiction, Op, Shapes, Unresolved, norm_axis, rule
 
 
 @rule("Conv", "ConvInteger")

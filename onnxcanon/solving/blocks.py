@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxcanon.tracing.constraints import Ids
+from onnxcanon.arrays import Ids
 
 Pair = tuple[Ids, Ids, int]
 """Two arrays of ids that are equal entry by entry, up to a sign: a = s·b."""

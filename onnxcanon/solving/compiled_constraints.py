@@ -14,12 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.solving.hashing import (
-    Words,
-    add_at,
-    mix,
-    salt,
-)
+from onnxcanon.arrays import Ids, Words
+from onnxcanon.solving.hashing import add_at, mix, salt
 from onnxcanon.solving.tables import (
     Table,
     occurrence_code,
@@ -27,12 +23,7 @@ from onnxcanon.solving.tables import (
     unique_rows,
     unite,
 )
-from onnxcanon.tracing.constraints import (
-    NOWHERE,
-    Ids,
-    Ledger,
-    Place,
-)
+from onnxcanon.tracing.constraints import NOWHERE, Ledger, Place
 
 Home = tuple[int, int]
 """For a place inside a branch: a number that it shares with the matched places of other branches, and the

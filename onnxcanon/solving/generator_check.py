@@ -12,11 +12,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.compiled_constraints import Facts
 from onnxcanon.solving.group import Derived, Orbit, Solution
-from onnxcanon.solving.hashing import Words, add_at, distinct
+from onnxcanon.solving.hashing import add_at, distinct
 from onnxcanon.solving.tables import Index, Table
-from onnxcanon.tracing.constraints import Ids
 
 Pairs = tuple[Ids, Ids]
 """A partial motion: classes and what they become."""

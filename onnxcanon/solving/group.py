@@ -9,7 +9,7 @@ from math import lgamma, log
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.tracing.constraints import Ids
+from onnxcanon.arrays import Ids
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Words = NDArray[np.uint64]
+from onnxcanon.arrays import Words
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 

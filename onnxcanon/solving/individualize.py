@@ -14,10 +14,10 @@ from itertools import combinations, takewhile
 
 import numpy as np
 
+from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.generator_check import Certificate, generators
 from onnxcanon.solving.group import Orbit
-from onnxcanon.solving.hashing import Words, mix, salt
-from onnxcanon.tracing.constraints import Ids
+from onnxcanon.solving.hashing import mix, salt
 
 LARGEST = 8
 """How many alike units are tried; of more, only what moves with each alone is found."""

@@ -15,14 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_matrix, csr_matrix, identity, vstack
 
+from onnxcanon.arrays import Ids
 from onnxcanon.solving.blocks import Blocks, unite_blocks
 from onnxcanon.solving.tables import connected, row_numbers
-from onnxcanon.tracing.constraints import (
-    ZERO,
-    Ids,
-    Ledger,
-    System,
-)
+from onnxcanon.tracing.constraints import ZERO, Ledger, System
 
 CORE_LIMIT = 4096
 """Equations left for row-by-row elimination; a larger rest is set to zero (sound, never seen)."""

@@ -19,15 +19,11 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.compiled_constraints import Facts, Home, gather
 from onnxcanon.solving.generator_check import Certificate, certify
 from onnxcanon.solving.group import Derived, Solution
-from onnxcanon.solving.hashing import (
-    Words,
-    distinct,
-    mix,
-    salt,
-)
+from onnxcanon.solving.hashing import distinct, mix, salt
 from onnxcanon.solving.individualize import exchanges, singled_out
 from onnxcanon.solving.tables import (
     Table,
@@ -36,7 +32,7 @@ from onnxcanon.solving.tables import (
     unique_rows,
 )
 from onnxcanon.solving.tree import Tree
-from onnxcanon.tracing.constraints import Ids, Ledger, Place
+from onnxcanon.tracing.constraints import Ledger, Place
 
 
 def solve(ledger: Ledger, homes: Mapping[Place, Home] | None = None) -> Solution:

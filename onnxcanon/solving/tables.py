@@ -12,15 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.blocks import unite_blocks
-from onnxcanon.solving.hashing import (
-    Words,
-    add_at,
-    distinct,
-    mix,
-    salt,
-)
-from onnxcanon.tracing.constraints import Ids, Ledger, Relation
+from onnxcanon.solving.hashing import add_at, distinct, mix, salt
+from onnxcanon.tracing.constraints import Ledger, Relation
 
 
 @dataclass(slots=True)

@@ -9,15 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.group import Orbit
-from onnxcanon.solving.hashing import (
-    Words,
-    add_at,
-    distinct,
-    mix,
-)
+from onnxcanon.solving.hashing import add_at, distinct, mix
 from onnxcanon.solving.tables import Index, Table, connected
-from onnxcanon.tracing.constraints import Ids
 
 Inside = tuple[Ids, list[tuple[object, ...]], list[Orbit]]
 

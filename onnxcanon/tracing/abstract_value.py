@@ -24,7 +24,8 @@ from typing import Final
 
 import numpy as np
 
-from onnxcanon.tracing.constraints import Cause, Ids, Place
+from onnxcanon.arrays import Ids
+from onnxcanon.tracing.constraints import Cause, Place
 
 
 class State(Enum):

@@ -19,9 +19,8 @@ from dataclasses import dataclass, field
 from enum import IntFlag
 
 import numpy as np
-from numpy.typing import NDArray
 
-Ids = NDArray[np.int64]
+from onnxcanon.arrays import Ids
 
 Place = tuple[int, int]
 """Where in the graph a fact was found: the number of a node (or parameter), and a slot of it or -1."""

@@ -11,6 +11,7 @@ from math import prod
 
 import numpy as np
 
+from onnxcanon.arrays import Ids, Shape
 from onnxcanon.tracing.abstract_value import (
     FIXED,
     UNIFORM,
@@ -20,9 +21,8 @@ from onnxcanon.tracing.abstract_value import (
     View,
     constant,
 )
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.tracing.labels import CONTEXT_LIMIT
-from onnxcanon.tracing.reshaping import Reshaping, Shape
+from onnxcanon.tracing.reshaping import Reshaping
 
 
 class Movement(Reshaping):

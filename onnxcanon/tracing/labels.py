@@ -10,6 +10,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from onnxcanon.arrays import Ids
 from onnxcanon.tracing.abstract_value import (
     FIXED,
     UNIFORM,
@@ -20,13 +21,7 @@ from onnxcanon.tracing.abstract_value import (
     View,
     constant,
 )
-from onnxcanon.tracing.constraints import (
-    ZERO,
-    Cause,
-    Ids,
-    Ledger,
-    System,
-)
+from onnxcanon.tracing.constraints import ZERO, Cause, Ledger, System
 
 CONTEXT_LIMIT = 1 << 16
 """Entries up to which a concatenation keeps separate labels per part; beyond it they are united (sound)."""

@@ -12,6 +12,7 @@ from math import prod
 
 import numpy as np
 
+from onnxcanon.arrays import Ids, Shape
 from onnxcanon.tracing.abstract_value import (
     FIXED,
     UNIFORM,
@@ -22,10 +23,7 @@ from onnxcanon.tracing.abstract_value import (
     View,
     constant,
 )
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.tracing.labels import Labels
-
-Shape = tuple[int, ...]
 
 
 class Reshaping(Labels):

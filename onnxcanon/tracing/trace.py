@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.arrays import Ids
+from onnxcanon.graph.element_types import INDEX_TYPES, SCALABLE
+from onnxcanon.graph.nodes import node_name
 from onnxcanon.graph.traversal import (
     captured,
     inlined,
@@ -42,12 +45,7 @@ from onnxcanon.tracing.branches import (
     find_branches,
     step,
 )
-from onnxcanon.tracing.constraints import (
-    Cause,
-    Ids,
-    Ledger,
-    Place,
-)
+from onnxcanon.tracing.constraints import Cause, Ledger, Place
 from onnxcanon.tracing.context import Movement
 from onnxcanon.tracing.data_constants import data_kind
 from onnxcanon.tracing.rules import (
@@ -57,14 +55,6 @@ from onnxcanon.tracing.rules import (
     Barrier,
     Op,
 )
-
-SCALABLE = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
-"""Types whose entries can be rescaled: half precision has no room for it (range and rounding)."""
-
-INDEX_TYPES = frozenset(
-    {ir.DataType.INT64, ir.DataType.BOOL, ir.DataType.STRING, ir.DataType.UINT64, ir.DataType.INT16}
-)
-"""Types of constants that are indices, shapes or masks, never weights."""
 
 NEVER_READ = "never read"
 """Why positions of a parameter are held that no node takes."""
@@ -107,11 +97,6 @@ class Trace:
             self.stacks[made.name] = names
             items = [(made.name, made) if n == names[0] else (n, p) for n, p in self.parameters.items()]
             self.parameters = {n: p for n, p in items if n not in names[1:]}
-
-
-def node_name(node: ir.Node) -> str:
-    """The node's name, or one made of its operator and first output."""
-    return node.name or f"{node.op_type}({node.outputs[0].name if node.outputs else ''})"
 
 
 class Tracer:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxcanon.runtime.sessions import Arrays
+from onnxcanon.arrays import Arrays
 from onnxcanon.verifying.noise import unit
 from onnxcanon.verifying.probes import Tap
 

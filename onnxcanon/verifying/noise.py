@@ -19,8 +19,8 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.arrays import Arrays
 from onnxcanon.model import Model
-from onnxcanon.runtime.sessions import Arrays
 
 # Bits of the significand that are stored: one unit in the last place of 1.0 is 2^-bits.
 _STORED_BITS = {"float64": 52, "float32": 23, "float16": 10, "bfloat16": 7}

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from onnxcanon.arrays import Arrays
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
 from onnxcanon.runtime.inputs import (
@@ -30,12 +31,7 @@ from onnxcanon.runtime.inputs import (
     plan_inputs,
 )
 from onnxcanon.runtime.interface import agreed_specs, signature_mismatch
-from onnxcanon.runtime.sessions import (
-    Arrays,
-    Level,
-    Session,
-    open_session,
-)
+from onnxcanon.runtime.sessions import Level, Session, open_session
 from onnxcanon.verifying.differences import (
     Channel,
     OutputDifference,

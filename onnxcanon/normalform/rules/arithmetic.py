@@ -13,13 +13,9 @@ from collections.abc import Callable
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import (
-    Array,
-    Outputs,
-    Rewriting,
-    given,
-    made_by,
-)
+from onnxcanon.arrays import Array
+from onnxcanon.graph.nodes import given, made_by
+from onnxcanon.normalform.engine import Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 COMMUTATIVE = ("Add", "Mul", "Max", "Min")

@@ -5,12 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import (
-    FLOATS,
-    Outputs,
-    Rewriting,
-    static,
-)
+from onnxcanon.graph.element_types import FLOATS
+from onnxcanon.normalform.engine import Outputs, Rewriting, static
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.shapes.fold import LIMIT, fold
 from onnxcanon.shapes.known import (

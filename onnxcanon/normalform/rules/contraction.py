@@ -14,16 +14,10 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.arrays import Array
+from onnxcanon.graph.nodes import attribute, given, made_by
 from onnxcanon.normalform.axes import Chain, chain_of
-from onnxcanon.normalform.engine import (
-    Array,
-    Outputs,
-    Rewriting,
-    attribute,
-    given,
-    made_by,
-    static,
-)
+from onnxcanon.normalform.engine import Outputs, Rewriting, static
 from onnxcanon.normalform.rules.arithmetic import computed
 from onnxcanon.normalform.rules.rearrangement import rebuilt
 from onnxcanon.normalform.rules.registry import RULES as rule

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import Outputs, Rewriting, attribute
+from onnxcanon.graph.nodes import attribute
+from onnxcanon.normalform.engine import Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 

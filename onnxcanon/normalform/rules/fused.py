@@ -6,12 +6,8 @@ import math
 
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import (
-    Outputs,
-    Rewriting,
-    attribute,
-    given,
-)
+from onnxcanon.graph.nodes import attribute, given
+from onnxcanon.normalform.engine import Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
 

@@ -12,13 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import (
-    Outputs,
-    Rewriting,
-    attribute,
-    given,
-    made_by,
-)
+from onnxcanon.graph.nodes import attribute, given, made_by
+from onnxcanon.normalform.engine import Outputs, Rewriting
 from onnxcanon.normalform.rules.contraction import CONVOLUTIONS, scaled_convolution
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector

@@ -12,7 +12,8 @@ from itertools import pairwise
 
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import Outputs, Rewriting, made_by
+from onnxcanon.graph.nodes import made_by
+from onnxcanon.normalform.engine import Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.slicing import one_cut, part
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from onnxcanon.graph.nodes import attribute, made_by
 from onnxcanon.normalform.axes import (
     MOVEMENTS,
     Chain,
@@ -14,14 +15,7 @@ from onnxcanon.normalform.axes import (
     divided,
     times,
 )
-from onnxcanon.normalform.engine import (
-    Outputs,
-    Rewriting,
-    Sizes,
-    attribute,
-    made_by,
-    static,
-)
+from onnxcanon.normalform.engine import Outputs, Rewriting, Sizes, static
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
 

@@ -4,13 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import (
-    Outputs,
-    Rewriting,
-    attribute,
-    given,
-    made_by,
-)
+from onnxcanon.graph.nodes import attribute, given, made_by
+from onnxcanon.normalform.engine import Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 _ACTIVATIONS = {

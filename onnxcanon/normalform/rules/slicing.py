@@ -13,15 +13,9 @@ from typing import TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.graph.nodes import attribute, given, made_by
 from onnxcanon.normalform.axes import Chain, Factor, chain_of
-from onnxcanon.normalform.engine import (
-    Outputs,
-    Rewriting,
-    attribute,
-    given,
-    made_by,
-    static,
-)
+from onnxcanon.normalform.engine import Outputs, Rewriting, static
 from onnxcanon.normalform.rules.rearrangement import rebuilt
 from onnxcanon.normalform.rules.registry import RULES as rule
 

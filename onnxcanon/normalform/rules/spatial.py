@@ -8,14 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import (
-    Outputs,
-    Rewriting,
-    Size,
-    attribute,
-    given,
-    made_by,
-)
+from onnxcanon.graph.nodes import attribute, given, made_by
+from onnxcanon.normalform.engine import Outputs, Rewriting, Size
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 

@@ -5,13 +5,8 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.normalform.engine import (
-    TARGET,
-    Outputs,
-    Rewriting,
-    attribute,
-    given,
-)
+from onnxcanon.graph.nodes import attribute, given
+from onnxcanon.normalform.engine import TARGET, Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import UPGRADES as upgrade
 
 REDUCTIONS = (

@@ -12,19 +12,14 @@ from typing import TYPE_CHECKING
 from onnx_ir import DataType
 
 from onnxcanon.files import wire
+from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
-from onnxcanon.runtime.sessions import (
-    GIVEN_TYPES,
-    Level,
-    Session,
-    session_options,
-    start,
-)
+from onnxcanon.runtime.sessions import Level, Session, session_options, start
 
 if TYPE_CHECKING:
     import onnx
 
-FED_TYPES = GIVEN_TYPES | {DataType.BFLOAT16}
+FED_TYPES = NUMPY_TYPES | {DataType.BFLOAT16}
 """Types of weights that a session takes as inputs."""
 
 

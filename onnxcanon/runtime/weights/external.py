@@ -20,17 +20,10 @@ from typing import Any
 import numpy as np
 
 from onnxcanon.errors import RuntimeUnavailableError
+from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
 from onnxcanon.runtime.devices import onnxruntime
-from onnxcanon.runtime.sessions import (
-    GIVEN_TYPES,
-    INLINE_LIMIT,
-    Level,
-    Session,
-    open_session,
-    session_options,
-    start,
-)
+from onnxcanon.runtime.sessions import INLINE_LIMIT, Level, Session, open_session, session_options, start
 
 SMALLEST_GIVEN = 1024
 """Smaller tensors, in bytes, cost less inside the message."""
@@ -96,6 +89,6 @@ def given_initializers(model: Model) -> list[str]:
         if name is None or name != value.name or name in callers:
             continue
         _, dtype = model.tensor_info(name)
-        if dtype in GIVEN_TYPES and model.tensor_size(name) >= SMALLEST_GIVEN:
+        if dtype in NUMPY_TYPES and model.tensor_size(name) >= SMALLEST_GIVEN:
             found.append(name)
     return found

@@ -18,19 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx_ir import DataType
 
+from onnxcanon.arrays import Arrays
+from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
 from onnxcanon.runtime.devices import providers_for
-from onnxcanon.runtime.sessions import (
-    GIVEN_TYPES,
-    INLINE_LIMIT,
-    Arrays,
-    Closing,
-    Level,
-    Port,
-    Session,
-    session_options,
-    start,
-)
+from onnxcanon.runtime.sessions import INLINE_LIMIT, Closing, Level, Port, Session, session_options, start
 from onnxcanon.runtime.weights.as_inputs import feedable, open_fed
 
 if TYPE_CHECKING:
@@ -115,7 +107,7 @@ def mixes_well(a: Model, b: Model, device: str) -> bool:
     rest = a.serialized_size() - sum(map(a.tensor_size, names))
     if rest >= INLINE_LIMIT:
         return False
-    return feedable(a).issuperset(names) and all(a.tensor_info(n)[1] in GIVEN_TYPES for n in names)
+    return feedable(a).issuperset(names) and all(a.tensor_info(n)[1] in NUMPY_TYPES for n in names)
 
 
 def _mixer(model: Model, names: Sequence[str], device: str) -> Session:

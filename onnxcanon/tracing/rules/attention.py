@@ -11,12 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnxcanon.arrays import Shape
 from onnxcanon.tracing.abstract_value import Labelled
 from onnxcanon.tracing.context import Movement
 from onnxcanon.tracing.rules.rearrangement import resized_unknown
 from onnxcanon.tracing.rules.registry import Op, Outputs, register
-
-Shape = tuple[int, ...]
 
 SAMPLES, QUERIES, KEYS = 0, 3, 4
 """Axes of the scores [B, groups, each, S, T]."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnxcanon.arrays import Ids
 from onnxcanon.tracing.abstract_value import (
     UNIFORM,
     Labelled,
     State,
     constant,
 )
-from onnxcanon.tracing.constraints import Ids
 from onnxcanon.tracing.context import Movement
 from onnxcanon.tracing.rules.registry import (
     Barrier,

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxcanon.arrays import Shape
 from onnxcanon.tracing.abstract_value import Labelled
 from onnxcanon.tracing.context import Movement
 from onnxcanon.tracing.rules.attention import (
     KEYS,
     QUERIES,
     SAMPLES,
-    Shape,
     appended,
     attend,
     grouped,

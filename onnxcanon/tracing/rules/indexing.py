@@ -7,10 +7,10 @@ one axis, writing is a concatenation in another order, and everything passes.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
+from onnxcanon.arrays import Array
 from onnxcanon.tracing.abstract_value import Labelled, constant
 from onnxcanon.tracing.context import Movement
 from onnxcanon.tracing.rules.registry import (
@@ -19,8 +19,6 @@ from onnxcanon.tracing.rules.registry import (
     Outputs,
     register,
 )
-
-Array = np.ndarray[Any, Any]
 
 CONTRIB = "com.microsoft"
 INDEXED = "its positions are named by indices"

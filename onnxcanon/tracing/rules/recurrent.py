@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxcanon.arrays import Ids
 from onnxcanon.tracing.abstract_value import (
     FIXED,
     Labelled,
     State,
     constant,
 )
-from onnxcanon.tracing.constraints import Ids, System
+from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Movement
 from onnxcanon.tracing.rules.registry import (
     Barrier,

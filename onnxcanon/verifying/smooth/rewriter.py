@@ -10,11 +10,11 @@ import onnx
 import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
+from onnxcanon.arrays import Array
 from onnxcanon.model import Model
 from onnxcanon.shapes import Shapes, probe
 from onnxcanon.verifying.noise import rounds
 
-Array = np.ndarray[Any, Any]
 Rule = Callable[["Rewriter", onnx.NodeProto], None]
 
 RULES: dict[str, Rule] = {}
