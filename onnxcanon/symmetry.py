@@ -17,13 +17,8 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.solving.blocks import Blocks
 from onnxcanon.solving.compiled_constraints import Home
-from onnxcanon.solving.group import Orbit, Solution
-from onnxcanon.solving.rescaling import (
-    Freedom,
-    solve_degrees,
-    unite_degrees,
-    used,
-)
+from onnxcanon.solving.group import Solution, WreathNode
+from onnxcanon.solving.rescaling import RescalingGenerator, solve_degrees, unite_degrees, used
 from onnxcanon.solving.solve import solve
 from onnxcanon.tracing.branches import Branches
 from onnxcanon.tracing.constraints import NOWHERE, Place, System
@@ -51,8 +46,8 @@ class Symmetry:
     model: str
     trace: Trace
     solution: Solution
-    scale: Freedom
-    sign: Freedom
+    scale: RescalingGenerator
+    sign: RescalingGenerator
     classes: dict[str, dict[int, Ids]] = field(default_factory=dict)
     degrees: dict[str, dict[int, Ids]] = field(default_factory=dict)
 
@@ -150,7 +145,7 @@ class Symmetry:
         flips = rng.integers(0, 2, self.sign.count)
         return self.action(motion, exponents if scale else None, flips if sign else None)
 
-    def by_storage(self, freedom: Freedom) -> bool:
+    def by_storage(self, freedom: RescalingGenerator) -> bool:
         """Whether one of several units that may change places was chosen to keep its scale or sign, since
         those of all cancel against others: the choice depends on the order in which they are stored."""
         for name, axes in self.degrees.items() if len(freedom.still) else ():
@@ -189,7 +184,7 @@ class Symmetry:
         return not self.solution.orbits and not scales.any() and not signs.any()
 
 
-def _touching(solution: Solution, classes: dict[str, dict[int, Ids]]) -> list[Orbit]:
+def _touching(solution: Solution, classes: dict[str, dict[int, Ids]]) -> list[WreathNode]:
     """The orbits that move some parameter: those of padding, say, are of no use to anyone."""
     seen = np.zeros(solution.count, bool)
     for axes in classes.values():
@@ -198,11 +193,11 @@ def _touching(solution: Solution, classes: dict[str, dict[int, Ids]]) -> list[Or
     for derived in reversed(solution.derived):
         seen[derived.parts] |= seen[derived.composites][:, None]
 
-    def kept(orbit: Orbit, members: Ids) -> Orbit | None:
+    def kept(orbit: WreathNode, members: Ids) -> WreathNode | None:
         if not seen[members].any():
             return None
         inner = [(c, members[:, c.members].reshape(-1, c.members.shape[1])) for c in orbit.children]
-        return Orbit(orbit.members, [k for c, m in inner if (k := kept(c, m)) is not None])
+        return WreathNode(orbit.members, [k for c, m in inner if (k := kept(c, m)) is not None])
 
     return [k for orbit in solution.orbits if (k := kept(orbit, orbit.members)) is not None]
 
@@ -257,17 +252,17 @@ def _uncollected() -> Iterator[None]:
 
 def _solved(name: str, facts: Trace) -> Symmetry:
     """Solve a trace, with the parameters of branches that change places stacked."""
-    units = [facts.ledger.new_units((group.count,)) for group in facts.branches]
-    solution = solve(facts.ledger, _homes(facts, units))
+    units = [facts.constraints.new_units((group.count,)) for group in facts.branches]
+    solution = solve(facts.constraints, _homes(facts, units))
     moving = solution.moving
     stacked = replace(facts, parameters=dict(facts.parameters), stacks={})
     for group, unit in zip(facts.branches, units, strict=True):
         if moving[solution.classes[unit]].any():
             stacked.stack(group, unit)
-    degrees = _degrees(stacked, blocks := unite_degrees(facts.ledger))
+    degrees = _degrees(stacked, blocks := unite_degrees(facts.constraints))
     columns = [list(axes.values()) for axes in degrees.values()]
     scale, sign = (
-        solve_degrees(facts.ledger, blocks, system, columns) for system in (System.SCALE, System.SIGN)
+        solve_degrees(facts.constraints, blocks, system, columns) for system in (System.SCALE, System.SIGN)
     )
     return Symmetry(name, stacked, solution, scale, sign, degrees=degrees)
 
@@ -308,8 +303,8 @@ def _homes(facts: Trace, units: Sequence[Ids]) -> dict[Place, Home]:
     homes: dict[Place, Home] = {}
     start = 0
     for group, unit in zip(facts.branches, units, strict=True):
-        facts.ledger.place = NOWHERE
-        facts.ledger.column(unit)
+        facts.constraints.place = NOWHERE
+        facts.constraints.column(unit)
         for place, (number, branch) in group.places.items():
             homes[place] = (start + number, int(unit[branch]))
         start += 1 + max(number for number, _ in group.places.values())

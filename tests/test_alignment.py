@@ -13,7 +13,7 @@ from onnxcanon.alignment import NEAREST, NORMS, align
 from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Survey, axis_groups
-from onnxcanon.alignment.method import Given
+from onnxcanon.alignment.method import MethodContext
 from onnxcanon.alignment.nearest_scales import nearest_scale
 from onnxcanon.alignment.nearest_signs import nearest_signs
 from onnxcanon.canonical.random_element import random_twin
@@ -134,7 +134,7 @@ def test_several_starts_find_no_less_than_one(family: str) -> None:
     one, several = frame.matching(), frame.matching()
     one.from_signatures()
     one.run()
-    several.actions = dict(searched(frame.matching(), Given()).actions)
+    several.actions = dict(searched(frame.matching(), MethodContext()).actions)
     several.moved = {
         n: several.actions[n](a) if n in several.actions else a for n, a in several.start.items()
     }

@@ -24,7 +24,7 @@ from onnxcanon.alignment.by_functional import _patches, _root
 from onnxcanon.alignment.capture import Covariance, watched
 from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import Given
+from onnxcanon.alignment.method import MethodContext
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average, spelled_as
 from onnxcanon.model import Model, load
@@ -463,7 +463,7 @@ def test_methods_take_a_frame() -> None:
     a, b, data = pair("tanh")
     frame = Frame.of(a, b)
     lines: list[str] = []
-    found = by_activations(frame, Given(data, device="cpu", say=lines.append))
+    found = by_activations(frame, MethodContext(data, device="cpu", say=lines.append))
     assert lines
     moved = spelled_as(a, frame.element(found.element).apply(b))
     (values,) = watched([a, moved], ["h0"], data, device="cpu")

@@ -14,7 +14,7 @@ from onnxcanon.alignment.assignment import assigned
 from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.gains import Gains
-from onnxcanon.alignment.method import Given
+from onnxcanon.alignment.method import MethodContext
 from onnxcanon.alignment.weight_matching import Matching
 from onnxcanon.symmetry import symmetry
 from onnxcanon.transform import Transform
@@ -82,7 +82,7 @@ def test_planted_permutations_of_a_resnet_are_found(
     for seed in range(TRIALS):
         model, moved, hidden = planted(path, seed)
         frame = Frame.of(model, moved)
-        found = frame.element(searched(frame.matching(), Given(seed=seed)))
+        found = frame.element(searched(frame.matching(), MethodContext(seed=seed)))
         assert hidden.permuted and hidden.then(found).permuted == 0
 
 

@@ -18,8 +18,8 @@ from onnxcanon import (
 from onnxcanon.explaining.report import analyze
 from onnxcanon.model import Model, load
 from onnxcanon.solving.compiled_constraints import gather
-from onnxcanon.solving.generator_check import Certificate, certify, generators
-from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.generator_check import GeneratorCheck, check_generators, generators
+from onnxcanon.solving.group import WreathNode
 from onnxcanon.solving.solve import solve
 from onnxcanon.symmetry import symmetry
 from onnxcanon.tracing.trace import trace
@@ -224,26 +224,26 @@ def mlp() -> Case:
 
 
 def test_generators_of_a_nested_orbit() -> None:
-    inner = Orbit(np.array([[0], [1], [2]]))
-    outer = Orbit(np.arange(6).reshape(2, 3), [inner])
+    inner = WreathNode(np.array([[0], [1], [2]]))
+    outer = WreathNode(np.arange(6).reshape(2, 3), [inner])
     found = [(s.tolist(), t.tolist()) for s, t in generators(outer)]
     assert found == [([0, 1, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2]), ([0, 1], [1, 0]), ([0, 1, 2], [2, 0, 1])]
 
 
 def test_an_orbit_that_breaks_a_fact_is_held_and_reported() -> None:
-    facts = gather(trace(load(mlp().proto)).ledger, {})
-    solution = solve(trace(load(mlp().proto)).ledger)
+    facts = gather(trace(load(mlp().proto)).constraints, {})
+    solution = solve(trace(load(mlp().proto)).constraints)
     assert not solution.defects
     first, second = solution.orbits
-    wrong = Orbit(np.stack([first.members[0], second.members[0]]))
+    wrong = WreathNode(np.stack([first.members[0], second.members[0]]))
     solution.orbits = [first, wrong]
-    certify(solution, facts)
+    check_generators(solution, facts)
     assert solution.orbits == [first]
     assert len(solution.defects) == 1
 
 
 def test_a_pinned_class_that_moves_breaks_a_fact() -> None:
-    facts = gather(trace(load(mlp().proto)).ledger, {})
-    check_ = Certificate(facts, [], facts.count)
+    facts = gather(trace(load(mlp().proto)).constraints, {})
+    check_ = GeneratorCheck(facts, [], facts.count)
     pinned = np.flatnonzero(facts.pinned)[:2]
     assert not check_.holds(pinned, pinned[::-1])

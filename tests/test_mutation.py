@@ -14,8 +14,8 @@ from onnxcanon import symmetry as analysis
 from onnxcanon.solving import solve
 from onnxcanon.solving.rescaling import solve_degrees, unite_degrees
 from onnxcanon.tracing.abstract_value import constant
-from onnxcanon.tracing.constraints import Ledger, System
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.constraints import Constraints, System
+from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.labels import Labels
 from onnxcanon.tracing.rules import RULES
 from onnxcanon.tracing.rules import convolution as conv_rules
@@ -57,9 +57,9 @@ def rule(name: str, wrong: Rule) -> Callable[[Patch], None]:
     return lambda patch: patch.setitem(RULES, ("", name), wrong)
 
 
-def passing(t: Movement, op: Any) -> Any:
+def passing(ctx: Context, op: Any) -> Any:
     """Everything passes: any function taken for the identity."""
-    return t.copy(t.bind(op.x(0)))
+    return ctx.copy(ctx.bind(op.x(0)))
 
 
 def unclaimed_pins(name: str, claims: int) -> Callable[[Patch], None]:
@@ -68,8 +68,8 @@ def unclaimed_pins(name: str, claims: int) -> Callable[[Patch], None]:
     def apply(patch: Patch) -> None:
         right = RULES["", name]
 
-        def wrong(t: Movement, op: Any) -> Any:
-            out = right(t, op)
+        def wrong(ctx: Context, op: Any) -> Any:
+            out = right(ctx, op)
             op.claimed.add(claims)
             return out
 
@@ -82,10 +82,10 @@ def ignoring(name: str, unread: int) -> Callable[[Patch], None]:
     """The rule handles only its first inputs, and claims the rest."""
 
     def apply(patch: Patch) -> None:
-        def wrong(t: Movement, op: Any) -> Any:
+        def wrong(ctx: Context, op: Any) -> Any:
             for k in range(unread, len(op.node.inputs)):
-                t.bind(op.x(k))
-            return t.copy(t.bind(op.x(0)))
+                ctx.bind(op.x(k))
+            return ctx.copy(ctx.bind(op.x(0)))
 
         patch.setitem(RULES, ("", name), wrong)
 
@@ -96,48 +96,48 @@ def method(owner: Any, name: str, wrong: Rule) -> Callable[[Patch], None]:
     return lambda patch: patch.setattr(owner, name, wrong)
 
 
-def mirrored_transpose(t: Movement, op: Any) -> Any:
+def mirrored_transpose(ctx: Context, op: Any) -> Any:
     x = op.x(0)
-    return t.transpose(x, np.argsort(op.attr("perm")).tolist())
+    return ctx.transpose(x, np.argsort(op.attr("perm")).tolist())
 
 
 RIGHT = {
-    name: getattr(Movement, name)
+    name: getattr(Context, name)
     for name in ("concat", "contract", "elementwise", "merge_axes", "split_axis", "take", "reduce")
 }
 
 
-def taken_one_off(self: Movement, v: Any, axis: int, index: Any) -> Any:
+def taken_one_off(self: Context, v: Any, axis: int, index: Any) -> Any:
     return RIGHT["take"](self, v, axis, (np.asarray(index) + 1) % v.shape[axis])
 
 
-def joined_backwards(self: Movement, values: Any, axis: int) -> Any:
+def joined_backwards(self: Context, values: Any, axis: int) -> Any:
     return RIGHT["concat"](self, list(values)[::-1], axis)
 
 
-def column_dropped(self: Movement, values: Any, axis: int) -> Any:
+def column_dropped(self: Context, values: Any, axis: int) -> Any:
     """The last part's labels replaced by the first's, where they fit."""
     return RIGHT["concat"](self, [values[0]] * len(values), axis)
 
 
-def sum_as_product(self: Movement, values: Any, *, product: bool = False) -> Any:
+def sum_as_product(self: Context, values: Any, *, product: bool = False) -> Any:
     return RIGHT["elementwise"](self, values, product=True)
 
 
-def product_as_sum_of_none(self: Movement, values: Any, *, product: bool = False) -> Any:
+def product_as_sum_of_none(self: Context, values: Any, *, product: bool = False) -> Any:
     return self.copy(self.bind(values[0]))
 
 
-def dense_grouped(t: Movement, x: Any, w: Any, out: Any, groups: int, *, transposed: bool) -> None:
+def dense_grouped(ctx: Context, x: Any, w: Any, out: Any, groups: int, *, transposed: bool) -> None:
     """Every output channel may change places with every other; inputs too."""
     conv_rules._put(out, w.ids[0], w.degrees[0])
 
 
-def halves_alike(t: Movement, op: Any) -> Any:
+def halves_alike(ctx: Context, op: Any) -> Any:
     """Split gives its first part each time."""
     x = op.x(0)
     n = op.out_shapes(0)[0][op.axis(0, x.rank)]
-    return [t.take(x, op.axis(0, x.rank), np.arange(n)) for _ in op.node.outputs]
+    return [ctx.take(x, op.axis(0, x.rank), np.arange(n)) for _ in op.node.outputs]
 
 
 def attention() -> Case:
@@ -202,17 +202,19 @@ def still_output(operator: str) -> Case:
     return case(text, {"w1": weights(4, 6)})
 
 
-def index_of(t: Movement, op: Any) -> Any:
-    t.stop(op.x(0))
+def index_of(ctx: Context, op: Any) -> Any:
+    ctx.stop(op.x(0))
     return [constant(op.out_shapes()[0])]
 
 
 def without_equations(patch: Patch) -> None:
-    def empty(ledger: Ledger) -> Ledger:
-        return Ledger(degrees=ledger.degrees, degree_blocks=ledger.degree_blocks)
+    def empty(constraints: Constraints) -> Constraints:
+        return Constraints(degrees=constraints.degrees, degree_blocks=constraints.degree_blocks)
 
-    patch.setattr(analysis, "unite_degrees", lambda ledger: unite_degrees(empty(ledger)))
-    patch.setattr(analysis, "solve_degrees", lambda ledger, *rest: solve_degrees(empty(ledger), *rest))
+    patch.setattr(analysis, "unite_degrees", lambda constraints: unite_degrees(empty(constraints)))
+    patch.setattr(
+        analysis, "solve_degrees", lambda constraints, *rest: solve_degrees(empty(constraints), *rest)
+    )
 
 
 def free_signs(patch: Patch) -> None:
@@ -248,13 +250,13 @@ MUTANTS = [
             "h = Clip(a, l, u)", {"l": np.array(-0.2, np.float32), "u": np.array(0.5, np.float32)}
         ),
     ),
-    Mutant("Concat backwards", method(Movement, "concat", joined_backwards), lambda: hidden(JOIN, JOINED)),
+    Mutant("Concat backwards", method(Context, "concat", joined_backwards), lambda: hidden(JOIN, JOINED)),
     Mutant(
         "Concat repeats its first part",
-        method(Movement, "concat", column_dropped),
+        method(Context, "concat", column_dropped),
         lambda: hidden(CUT.replace("2", "3"), {**ENDS, "from": np.array([3])}),
     ),
-    Mutant("take is off by one", method(Movement, "take", taken_one_off), lambda: hidden(CUT, ENDS)),
+    Mutant("take is off by one", method(Context, "take", taken_one_off), lambda: hidden(CUT, ENDS)),
     Mutant(
         "Split repeats its first part",
         rule("Split", halves_alike),
@@ -327,15 +329,15 @@ MUTANTS = [
     Mutant(
         "contraction equates no labels",
         lambda p: (
-            p.setattr(Movement, "meet", lambda t, states, *_, **__: states[0] if states else None),
+            p.setattr(Context, "meet", lambda t, states, *_, **__: states[0] if states else None),
             None,
         )[1],
     ),
-    Mutant("contraction cancels no degrees", method(Movement, "cancel", NOTHING)),
-    Mutant("outputs are not pinned", method(Movement, "fix_all", NOTHING)),
-    Mutant("no label is ever pinned", method(Ledger, "pin", NOTHING), lambda: layer("Tanh")),
-    Mutant("equal units are not united", method(Ledger, "equal", NOTHING)),
-    Mutant("no relations", method(Ledger, "relate", NOTHING), reshaped),
+    Mutant("contraction cancels no degrees", method(Context, "cancel", NOTHING)),
+    Mutant("outputs are not pinned", method(Context, "fix_all", NOTHING)),
+    Mutant("no label is ever pinned", method(Constraints, "pin", NOTHING), lambda: layer("Tanh")),
+    Mutant("equal units are not united", method(Constraints, "equal", NOTHING)),
+    Mutant("no relations", method(Constraints, "relate", NOTHING), reshaped),
     Mutant("no gauge equations", without_equations),
     Mutant("functions stop no signs", free_signs),
     Mutant("functions stop no scales", free_scales, lambda: layer("Tanh")),
@@ -344,7 +346,7 @@ MUTANTS = [
     ),  # small graphs are cut apart by columns
     Mutant(
         "a reduction keeps its degrees apart",
-        method(Movement, "degree_forget", lambda t, d, axes, system=0: d),
+        method(Context, "degree_forget", lambda t, d, axes, system=0: d),
         lambda: hidden(
             "r = ReduceMean<keepdims = 1>(a, one)\n        h = Sub(a, r)", {"one": np.array([1])}, 18
         ),

@@ -12,7 +12,7 @@ from onnxcanon.alignment import by_annealing
 from onnxcanon.alignment.annealing_state import Average, Mover, inverse
 from onnxcanon.alignment.by_annealing import Fed
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import Given
+from onnxcanon.alignment.method import MethodContext
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average
 from onnxcanon.merging.joint_annealing import Rescaling, together
@@ -116,7 +116,7 @@ def test_data_is_asked_for_before_any_work() -> None:
 def test_models_that_contribute_nothing_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_annealing, "STEPS", 40)
     models, data = three("plain")
-    found = together(models, [0.5, 0.5, 0.0], Given(data, device="cpu"), rescaled=True)
+    found = together(models, [0.5, 0.5, 0.0], MethodContext(data, device="cpu"), rescaled=True)
     assert [bool(transform.changes) for transform in found] == [False, True, False]
-    found = together(models, [1.0, 0.0, 0.0], Given(data, device="cpu"))
+    found = together(models, [1.0, 0.0, 0.0], MethodContext(data, device="cpu"))
     assert not any(transform.changes for transform in found)

@@ -19,7 +19,7 @@ from onnxcanon.alignment.by_cosine import by_cosine
 from onnxcanon.alignment.by_functional import by_functional
 from onnxcanon.alignment.by_weights import by_weights
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import Found, Given
+from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.alignment.metrics import root_mean_square
 from onnxcanon.comparison.correspondence import Pair
 from onnxcanon.comparison.verdict import common_sizes
@@ -30,7 +30,7 @@ from onnxcanon.normalform import normal_form
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
 
-_METHODS: Mapping[str, Callable[[Frame, Given], Found]] = {
+_METHODS: Mapping[str, Callable[[Frame, MethodContext], MethodResult]] = {
     "weights": by_weights,
     "activations": by_activations,
     "cosine": by_cosine,
@@ -129,7 +129,7 @@ def align(
         reference, model = normalized([reference, model], sizes)
     say("analyzing")
     frame = Frame.of(reference, model, sizes, versions=not normalize)
-    found = _METHODS[method](frame, Given(data, seed, device, say))
+    found = _METHODS[method](frame, MethodContext(data, seed, device, say))
     transform = frame.element(found.element, nearest=scale == NEAREST)
     moved = transform.apply(model)
     weights = [pair for pair in frame.pairs if reference.tensor_info(pair[0])[1] in AVERAGED]

@@ -22,7 +22,7 @@ from onnxcanon.arrays import Arrays, Ids
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.runtime.sessions import Session
 from onnxcanon.runtime.weights.as_inputs import feedable, open_fed
-from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.group import WreathNode
 from onnxcanon.transform import Transform
 
 
@@ -229,7 +229,7 @@ def _cut(branch: Branch) -> Iterator[Piece]:
         yield Piece(piece.orbit.size, classes, rows)
 
 
-def _members(orbit: Orbit, members: Ids) -> Iterator[Ids]:
+def _members(orbit: WreathNode, members: Ids) -> Iterator[Ids]:
     """The unit classes of an orbit's components, [components of all blocks, columns], and of those inside."""
     yield members
     for child in orbit.children:

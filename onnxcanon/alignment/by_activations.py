@@ -27,7 +27,7 @@ from onnxcanon.alignment.capture import Covariance, watched
 from onnxcanon.alignment.flow import Flow, in_main_graph
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Rows, axis_groups
-from onnxcanon.alignment.method import Found, Given
+from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.alignment.weight_matching import Matching
 from onnxcanon.arrays import Floats, Ids
 from onnxcanon.solving.blocks import Blocks
@@ -67,7 +67,7 @@ class View:
         )
 
 
-def by_activations(frame: Frame, given: Given) -> Found:
+def by_activations(frame: Frame, given: MethodContext) -> MethodResult:
     """The element under which units correlate most with those of the reference, on data.
 
     Raises:
@@ -102,13 +102,15 @@ def by_activations(frame: Frame, given: Given) -> Found:
     matching.from_signatures(set(range(len(matching.branches))) - hidden)
     matching.run(say)
     found = matching.transform
-    return Found(replace(found, actions={n: a for n, a in found.actions.items() if n in frame.ours.classes}))
+    return MethodResult(
+        replace(found, actions={n: a for n, a in found.actions.items() if n in frame.ours.classes})
+    )
 
 
 def _views(frame: Frame) -> list[View]:
     """The values that show units, each of which one group of axes labels."""
     symmetry = frame.ours
-    flow, blocks = Flow(symmetry), unite_degrees(symmetry.trace.ledger)
+    flow, blocks = Flow(symmetry), unite_degrees(symmetry.trace.constraints)
     numbers = np.random.default_rng(0).integers(1 << 62, size=symmetry.sign.count)
     flips = symmetry.sign.forms @ numbers  # equal for variables that change sign together
     values = dict.fromkeys(v for k in flow.order for v in flow.read(k))

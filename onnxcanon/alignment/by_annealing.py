@@ -29,7 +29,7 @@ from onnxcanon.alignment.annealing_state import (
 from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.capture import watched
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import Found, Given
+from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.arrays import Arrays, Ids
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.runtime.evaluation import LABELS, Judge, labels_of
@@ -53,7 +53,7 @@ EXAMPLES = 256
 NOTHING_MOVES = "no exchange of units can be tried one by one: they were matched by weights alone"
 
 
-def by_annealing(frame: Frame, given: Given) -> Found:
+def by_annealing(frame: Frame, given: MethodContext) -> MethodResult:
     """The element of the lowest loss of the average of both models that was seen, from weight matching on.
 
     Raises:
@@ -65,7 +65,9 @@ def by_annealing(frame: Frame, given: Given) -> Found:
     return annealed([Mover(frame, matching, searched(matching, given), 0.5)], given)[0]
 
 
-def annealed(movers: Sequence[Mover], given: Given, repair: Repair | None = None) -> list[Found]:
+def annealed(
+    movers: Sequence[Mover], given: MethodContext, repair: Repair | None = None
+) -> list[MethodResult]:
     """The elements of the lowest loss that was seen of the average of a reference and all that move.
 
     Args:
@@ -82,7 +84,7 @@ def annealed(movers: Sequence[Mover], given: Given, repair: Repair | None = None
     average = Average(movers, () if repair is None else repair.riders)
     begun = [mover.begun for mover in movers]
     if not average.pieces:
-        return [Found(element, (NOTHING_MOVES,)) for element in begun]
+        return [MethodResult(element, (NOTHING_MOVES,)) for element in begun]
     some = _some(_labelled(movers, data, given.device), EXAMPLES * len(movers), rng)
     with closing(average.session(given.device, repair)) as session:
         judge = Judge(frame.reference, Fed(session, average.inputs), some, batch=len(labels_of(some)))
@@ -92,10 +94,12 @@ def annealed(movers: Sequence[Mover], given: Given, repair: Repair | None = None
         average.put(found)
         if judge().loss > first:  # an exchange of rows was not what the group makes of it
             found = begun
-    return [Found(element) for element in found]
+    return [MethodResult(element) for element in found]
 
 
-def _images(average: Average, judge: Judge, loss: float, rng: np.random.Generator, given: Given) -> list[Ids]:
+def _images(
+    average: Average, judge: Judge, loss: float, rng: np.random.Generator, given: MethodContext
+) -> list[Ids]:
     """The image of every unit class of each model in the best state."""
     changes = []
     for _ in range(PROBES):

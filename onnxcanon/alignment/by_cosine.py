@@ -17,10 +17,10 @@ from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Branch, Rows
 from onnxcanon.alignment.layers import Features, in_order
-from onnxcanon.alignment.method import Found, Given
+from onnxcanon.alignment.method import MethodContext, MethodResult
 
 
-def by_cosine(frame: Frame, given: Given) -> Found:
+def by_cosine(frame: Frame, given: MethodContext) -> MethodResult:
     """The element that brings the incoming weights of all units nearest in direction, layer by layer."""
     matching = replace(frame, scale="unit").matching()
     flow = Flow(frame.ours)
@@ -30,7 +30,7 @@ def by_cosine(frame: Frame, given: Given) -> Found:
         return Features(_directions(branch, matching.ours), _directions(branch, matching.moved))
 
     notes = in_order(matching, flow, features)
-    return Found(matching.transform, notes)
+    return MethodResult(matching.transform, notes)
 
 
 def _directions(branch: Branch, parameters: Mapping[str, Singles]) -> dict[Rows, Singles]:

@@ -25,7 +25,7 @@ from onnxcanon.alignment.flow import Flow, in_main_graph
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Branch, Rows
 from onnxcanon.alignment.layers import Features, in_order
-from onnxcanon.alignment.method import Found, Given
+from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.nodes import attribute
@@ -82,7 +82,7 @@ class Layer:
         return np.concatenate([weight, bias], 1).reshape(self.groups, -1, self.width + 1)
 
 
-def by_functional(frame: Frame, given: Given) -> Found:
+def by_functional(frame: Frame, given: MethodContext) -> MethodResult:
     """The element under which units differ least on the data, layer by layer.
 
     Raises:
@@ -109,7 +109,7 @@ def by_functional(frame: Frame, given: Given) -> Found:
         return out
 
     notes = in_order(matching, flow, features)
-    return Found(matching.transform, notes)
+    return MethodResult(matching.transform, notes)
 
 
 def _layers(frame: Frame, flow: Flow, k: int, branch: Branch) -> list[Layer]:

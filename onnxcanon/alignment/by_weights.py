@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import Found, Given
+from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.alignment.weight_matching import Matching
 from onnxcanon.transform import Transform
 
@@ -24,14 +24,14 @@ ALIKE = 0.1
 """The part of the objective signatures lead to from which on large models are also matched as they come."""
 
 
-def by_weights(frame: Frame, given: Given) -> Found:
+def by_weights(frame: Frame, given: MethodContext) -> MethodResult:
     """The element of the largest objective found. Large models are matched from the more promising of two
     starts: the one signatures lead to, and none. Small ones are from both, and then again and again from the
     best with one orbit shuffled (iterated local search, Lourenço et al. 2003)."""
-    return Found(searched(frame.matching(), given))
+    return MethodResult(searched(frame.matching(), given))
 
 
-def searched(matching: Matching, given: Given) -> Transform:
+def searched(matching: Matching, given: MethodContext) -> Transform:
     """The element found by weight matching."""
 
     def say(told: str) -> None:

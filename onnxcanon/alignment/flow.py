@@ -15,9 +15,9 @@ import onnx_ir as ir
 
 from onnxcanon.arrays import Ids
 from onnxcanon.graph.traversal import subgraphs
-from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.group import WreathNode
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.abstract_value import Bundle, Labelled, State
+from onnxcanon.tracing.abstract_value import AbstractValue, State, ValueSequence
 
 Levels = frozenset[tuple[int, int]]
 """Parts of the tree of orbits: which tree, and which orbit in it."""
@@ -45,7 +45,7 @@ class Flow:
         met = [k for node in self.trace.nodes for k in sorted(self._labelling(node))]
         self.order = list(dict.fromkeys([*met, *range(len(symmetry.solution.orbits))]))
 
-    def _enter(self, k: int, orbit: Orbit, members: Ids) -> None:
+    def _enter(self, k: int, orbit: WreathNode, members: Ids) -> None:
         """Number an orbit, members int64 [components of all blocks, columns], and those inside."""
         self._level[members] = len(self._levels)
         self._levels.append((k, len(self._levels)))
@@ -53,10 +53,10 @@ class Flow:
         for child in orbit.children:
             self._enter(k, child, members[:, child.members].reshape(-1, child.members.shape[1]))
 
-    def _levels_of(self, value: Labelled) -> Levels:
+    def _levels_of(self, value: AbstractValue) -> Levels:
         """The orbits of which every component labels an axis."""
         rows = [self.symmetry.solution.classes[i].ravel() for i in value.ids if not isinstance(i, State)]
-        if not rows or value.cuts or isinstance(value, Bundle):
+        if not rows or value.cuts or isinstance(value, ValueSequence):
             return frozenset()
         level = self._level[np.unique(np.concatenate(rows))]
         count = np.bincount(level[level >= 0], minlength=len(self._levels))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from onnxcanon.arrays import Ids
-from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.group import WreathNode
 from onnxcanon.symmetry import Symmetry
 
 NONE, SEVERAL = -1, -2
@@ -103,7 +103,7 @@ class Branch:
         signs: int64 [blocks · components], the sign freedom of each component alone; empty if none.
     """
 
-    orbit: Orbit
+    orbit: WreathNode
     contacts: tuple[Contact, ...]
     children: tuple[Branch, ...] = ()
     signs: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -150,7 +150,7 @@ class Survey:
             if any(moving[classes[a]].any() for a in axes if a in classes)
         ]
 
-    def branch(self, orbit: Orbit) -> tuple[Branch, bool]:
+    def branch(self, orbit: WreathNode) -> tuple[Branch, bool]:
         """The contacts of an orbit at the top of the tree, and whether some parameter meets it twice, so
         that what it changes there is not linear in one exchange."""
         component, image = _projection(self.symmetry, orbit.members)
@@ -164,7 +164,7 @@ class Survey:
         names = [rows.name for rows, _ in contacts]
         return self._built(orbit, orbit.members[None], contacts), twice or len(set(names)) < len(names)
 
-    def _built(self, orbit: Orbit, members: Ids, contacts: Sequence[tuple[Rows, Ids]]) -> Branch:
+    def _built(self, orbit: WreathNode, members: Ids, contacts: Sequence[tuple[Rows, Ids]]) -> Branch:
         """The branch of an orbit inside blocks that are alike: its members are classes [blocks, k, s], the
         slots of its contacts rows [blocks · k, slots]."""
         first = members[0, 0]
@@ -188,7 +188,7 @@ class Survey:
         )
         return Branch(orbit, made, tuple(children), signs)
 
-    def _nested(self, child: Orbit, inner: Ids, found: Sequence[tuple[Rows, Ids, Ids]]) -> Branch:
+    def _nested(self, child: WreathNode, inner: Ids, found: Sequence[tuple[Rows, Ids, Ids]]) -> Branch:
         """A nested branch: built from rows, its slots then said of the outer component's."""
         whole = [(rows, outer[:, inside].reshape(-1, inside.shape[1])) for rows, inside, outer in found]
         branch = self._built(child, inner, whole)

@@ -12,7 +12,7 @@ from onnxcanon.transform import Transform
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class MethodContext:
     """What a method may use.
 
     Attributes:
@@ -42,7 +42,7 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class MethodResult:
     """What a method found.
 
     Attributes:

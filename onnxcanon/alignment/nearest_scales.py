@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxcanon.alignment.assignment import Singles
 from onnxcanon.arrays import Floats
-from onnxcanon.canonical.scaled_axes import Site, sites_of
+from onnxcanon.canonical.scaled_axes import ScaledAxis, sites_of
 from onnxcanon.symmetry import Symmetry
 
 FARTHEST = 4.0
@@ -29,7 +29,7 @@ class _Table:
 
     products: Floats
     squares: Floats
-    sites: list[Site]
+    sites: list[ScaledAxis]
 
     def cost(self, t: Floats, slope: Floats) -> float:
         """The squared difference, less what does not depend on t; its gradient is added to `slope`."""

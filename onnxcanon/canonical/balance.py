@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix, vstack
 from scipy.sparse.linalg import LinearOperator, cg
 
 from onnxcanon.arrays import Floats, Ids
-from onnxcanon.canonical.scaled_axes import Site, sites_of
+from onnxcanon.canonical.scaled_axes import ScaledAxis, sites_of
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 
@@ -42,7 +42,7 @@ class Table:
     """Terms squares[p] · Π over sites of factor[p] of one parameter; a freedom acts by one site."""
 
     squares: Floats
-    sites: tuple[Site, ...]
+    sites: tuple[ScaledAxis, ...]
 
     def sums(self, factors: Sequence[Floats]) -> list[Floats]:
         """For each site the squares summed over all else, times the factors of the other sites, flat."""
@@ -151,7 +151,7 @@ def _table(model: Model, symmetry: Symmetry, name: str) -> Table | None:
     return _by_terms(grouped, sites)
 
 
-def _by_terms(grouped: Floats, sites: Sequence[Site]) -> Table:
+def _by_terms(grouped: Floats, sites: Sequence[ScaledAxis]) -> Table:
     """Where a freedom acts along two axes, as in recurrent weights: every term has a form of its own."""
     total: csr_matrix | None = None
     for site in sites:
@@ -160,7 +160,7 @@ def _by_terms(grouped: Floats, sites: Sequence[Site]) -> Table:
         total = picked if total is None else total + picked
     assert total is not None
     total.eliminate_zeros()
-    return Table(grouped.ravel(), (Site(0, (grouped.size,), total),))
+    return Table(grouped.ravel(), (ScaledAxis(0, (grouped.size,), total),))
 
 
 def _minimize(tables: list[Table], count: int) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids
-from onnxcanon.canonical.scaled_axes import Site, sites_of
+from onnxcanon.canonical.scaled_axes import ScaledAxis, sites_of
 from onnxcanon.model import Model
 from onnxcanon.solving.hashing import mix
 from onnxcanon.symmetry import Symmetry
@@ -69,8 +69,8 @@ class Signs:
     def _solve(
         self,
         name: str,
-        site: Site,
-        others: Iterable[tuple[Site, NDArray[np.bool_]]],
+        site: ScaledAxis,
+        others: Iterable[tuple[ScaledAxis, NDArray[np.bool_]]],
         positions: Ids,
         freedoms: Ids,
     ) -> bool:
@@ -103,7 +103,7 @@ class Signs:
         return lambda: kept
 
     @staticmethod
-    def _sign(site: Site, flips: Ids) -> NDArray[np.int32]:
+    def _sign(site: ScaledAxis, flips: Ids) -> NDArray[np.int32]:
         """The sign at each position of a site."""
         return (1 - 2 * (site.exponents(flips.astype(np.float64)) % 2)).astype(np.int32)
 
@@ -138,7 +138,7 @@ def _unit(blocks: Iterable[NDArray[Any]]) -> float | None:
 
 
 def _sums(
-    blocks: Iterable[Block], site: Site, unit: float, signs: Sequence[NDArray[np.int32]], odd: Odd
+    blocks: Iterable[Block], site: ScaledAxis, unit: float, signs: Sequence[NDArray[np.int32]], odd: Odd
 ) -> Ids:
     """The sum of an odd function of the entries at each position of a site."""
     total = np.zeros(site.shape, np.int64)

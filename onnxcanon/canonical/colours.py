@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids, Words
 from onnxcanon.model import Model
-from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.group import WreathNode
 from onnxcanon.solving.hashing import GOLDEN, add_at, mix, salt
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Action, Transform
@@ -28,7 +28,7 @@ from onnxcanon.transform import Action, Transform
 TRIALS = 4096
 """Cap on trials to tell siblings apart; beyond it they stay as stored, and a note says so."""
 
-Keys = Callable[[Orbit, Ids], NDArray[Any]]
+Keys = Callable[[WreathNode, Ids], NDArray[Any]]
 """Keys of the components [k, s] of an orbit, to sort them by."""
 
 
@@ -246,7 +246,7 @@ class Colours:
                 whole = mix(whole + self.colour[parts[:, j]])
             self.colour[composites] = whole
 
-    def _gather(self, orbit: Orbit, members: Ids, number: int) -> Words:
+    def _gather(self, orbit: WreathNode, members: Ids, number: int) -> Words:
         """Colour of each component [b, k] of an orbit, given its units [b, k, s]; the units take it in."""
         loose = np.ones(orbit.members.shape[1], bool)
         inner = []
@@ -274,7 +274,7 @@ class Colours:
                 return found
         return None
 
-    def _tied_in(self, orbit: Orbit, members: Ids) -> Ids | None:
+    def _tied_in(self, orbit: WreathNode, members: Ids) -> Ids | None:
         for block in members:
             key = self._keys(orbit, block)
             order = np.argsort(key, kind="stable")
@@ -291,7 +291,7 @@ class Colours:
                     return found
         return None
 
-    def _keys(self, orbit: Orbit, block: Ids) -> Words:
+    def _keys(self, orbit: WreathNode, block: Ids) -> Words:
         """One word per component of an orbit: its units' colours, nested ones as sets."""
         nested = np.zeros(block.shape[1], bool)
         for child in orbit.children:
@@ -301,7 +301,7 @@ class Colours:
         keys: Words = mix(self.colour[block] + mix(columns + salt(21))).sum(1, dtype=np.uint64)
         return keys
 
-    def _twins(self, group: Ids, orbit: Orbit) -> bool:
+    def _twins(self, group: Ids, orbit: WreathNode) -> bool:
         """Whether exchanging any two of the components [k, s] changes no entry."""
         whole = None if orbit.children else self._with_composites(group)
         if whole is None:
@@ -354,7 +354,7 @@ class Colours:
         return self.solution.extend(motion)
 
 
-def _start(colour: Words, orbit: Orbit, members: Ids) -> None:
+def _start(colour: Words, orbit: WreathNode, members: Ids) -> None:
     """First colours inside an orbit: the column, shared by the siblings of nested orbits."""
     columns = np.arange(members.shape[-1]).astype(np.uint64)
     for number, child in enumerate(orbit.children):
@@ -364,7 +364,7 @@ def _start(colour: Words, orbit: Orbit, members: Ids) -> None:
         _start(colour, child, members[..., child.members].reshape(-1, *child.members.shape))
 
 
-def sort_siblings(orbit: Orbit, members: Ids, keys: Keys) -> tuple[Ids, Ids]:
+def sort_siblings(orbit: WreathNode, members: Ids, keys: Keys) -> tuple[Ids, Ids]:
     """The motion (from, to) that sorts the components `members` [k, s] of an orbit, inner ones first."""
     rank = np.empty(len(members), np.int64)
     rank[np.argsort(keys(orbit, members), kind="stable")] = np.arange(len(members))

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from onnxcanon.arrays import Floats, Ids
-from onnxcanon.solving.rescaling import Freedom
+from onnxcanon.solving.rescaling import RescalingGenerator
 
 
 @dataclass(slots=True)
-class Site:
+class ScaledAxis:
     """One scaled axis of a parameter: the form (free degrees and coefficients) at each position.
 
     `rows` are the positions of the entries that `forms` stores.
@@ -53,7 +53,7 @@ class Site:
 
 def undecided(
     known: NDArray[np.bool_],
-    sites: Mapping[str, Sequence[Site]],
+    sites: Mapping[str, Sequence[ScaledAxis]],
     read: Callable[[str], NDArray[Any]],
     what: str,
 ) -> list[str]:
@@ -73,6 +73,6 @@ def undecided(
     return [f"{count} {what} act only on each other's entries and stay as stored"] if count else []
 
 
-def sites_of(freedom: Freedom, degrees: Mapping[int, Ids]) -> list[Site]:
+def sites_of(freedom: RescalingGenerator, degrees: Mapping[int, Ids]) -> list[ScaledAxis]:
     """The axes of one parameter on which some freedom acts."""
-    return [Site(a, d.shape, freedom.forms[d.ravel()]) for a, d in degrees.items() if freedom.act(d)]
+    return [ScaledAxis(a, d.shape, freedom.forms[d.ravel()]) for a, d in degrees.items() if freedom.act(d)]

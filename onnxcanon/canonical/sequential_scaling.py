@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.arrays import Floats, Ids
 from onnxcanon.canonical.parallel import for_each
-from onnxcanon.canonical.scaled_axes import Site, sites_of, undecided
+from onnxcanon.canonical.scaled_axes import ScaledAxis, sites_of, undecided
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import rows_of, spread
@@ -151,7 +151,7 @@ class Home:
     """
 
     name: str
-    site: Site
+    site: ScaledAxis
     positions: Ids
     freedoms: Ids
     sign: int
@@ -279,8 +279,8 @@ class Walk:
     def _solve(
         self,
         name: str,
-        site: Site,
-        others: list[Site],
+        site: ScaledAxis,
+        others: list[ScaledAxis],
         hidden: list[NDArray[np.bool_]],
         positions: Ids,
         freedoms: Ids,
@@ -306,7 +306,7 @@ class Walk:
         self.known[names[solved]] = True
         return bool(solved.any())
 
-    def _levels(self, name: str, site: Site, factors: list[Floats]) -> Floats:
+    def _levels(self, name: str, site: ScaledAxis, factors: list[Floats]) -> Floats:
         """The size of the entries times factors at each position of a site."""
         if not self.measure.exact:
             values = np.abs(self.symmetry.read(self.model, name).astype(np.float64))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from onnxcanon.arrays import Ids
 from onnxcanon.canonical.colours import Keys, sort_siblings
 from onnxcanon.model import Model
-from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.group import WreathNode
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import move
 
@@ -44,7 +44,9 @@ def present(
         array = move(symmetry.read(model, name), symmetry.indices(name, motion))
         rows, slices = _rows(symmetry.classes[name][axis], array.astype(np.float64))
 
-        def keys(_: Orbit, members: Ids, rows: _Lookup = rows, slices: NDArray[Any] = slices) -> NDArray[Any]:
+        def keys(
+            _: WreathNode, members: Ids, rows: _Lookup = rows, slices: NDArray[Any] = slices
+        ) -> NDArray[Any]:
             picked = [rows[u] for u in members.ravel().tolist()]
             width = max((len(p) for p in picked), default=0)
             if width == 0:
@@ -132,7 +134,7 @@ def by_norm(model: Model, symmetry: Symmetry, motion: Ids, *, outgoing: bool) ->
         rows = [sums[site] for site in [*first, *(s for s in sums if s not in first)]]
         touched = [r for r in rows if r[:, orbit.members].any()]
 
-        def keys(_: Orbit, members: Ids, touched: list[NDArray[Any]] = touched) -> NDArray[Any]:
+        def keys(_: WreathNode, members: Ids, touched: list[NDArray[Any]] = touched) -> NDArray[Any]:
             table = [row[power, members].sum(-1) for power in (0, 1) for row in touched]
             return _near_ranks(table) if table else np.arange(len(members))
 

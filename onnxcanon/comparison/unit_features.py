@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Floats, Ids
-from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.group import WreathNode
 from onnxcanon.symmetry import Symmetry
 
 Singles = NDArray[np.float32]
@@ -95,7 +95,7 @@ class Features:
         away = (total - mean[self.group]) / np.where(spread > 0, spread, 1)[self.group]
         return np.nan_to_num(np.tanh(away / 2))
 
-    def _gather(self, orbit: Orbit, members: Ids) -> Floats:
+    def _gather(self, orbit: WreathNode, members: Ids) -> Floats:
         """Units take in the mean of their component, inner ones first; members int64 [b, k, s]."""
         for child in orbit.children:
             self._gather(child, members[..., child.members].reshape(-1, *child.members.shape))
@@ -106,7 +106,7 @@ class Features:
         return mean
 
 
-def component_vectors(orbit: Orbit, members: Ids, vectors: Floats) -> Floats:
+def component_vectors(orbit: WreathNode, members: Ids, vectors: Floats) -> Floats:
     """A vector for every component [..., s] of an orbit: its units' vectors added up, loose columns told
     apart, the components of nested orbits not."""
     rng = np.random.default_rng(30)
@@ -131,7 +131,7 @@ def matched(symmetry: Symmetry, ours: Floats, theirs: Floats) -> Ids:
     return symmetry.solution.extend(motion)
 
 
-def _match(orbit: Orbit, one: Ids, other: Ids, vectors: tuple[Floats, Floats], motion: Ids) -> None:
+def _match(orbit: WreathNode, one: Ids, other: Ids, vectors: tuple[Floats, Floats], motion: Ids) -> None:
     """Match components [k, s] of one model with those of another, then what is inside them."""
     pairs = assigned(component_vectors(orbit, one, vectors[0]), component_vectors(orbit, other, vectors[1]))
     motion[one] = other[pairs]
@@ -206,7 +206,7 @@ def _groups(symmetry: Symmetry) -> Ids:
     group = np.zeros(symmetry.solution.count, np.int64)
     count = 1
 
-    def enter(orbit: Orbit, members: Ids) -> None:
+    def enter(orbit: WreathNode, members: Ids) -> None:
         nonlocal count
         columns = count + np.arange(orbit.members.shape[1])
         count += orbit.members.shape[1]

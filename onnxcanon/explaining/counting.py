@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix, hstack
 
 from onnxcanon.arrays import Ids
 from onnxcanon.solving.hashing import distinct
-from onnxcanon.solving.rescaling import Freedom
+from onnxcanon.solving.rescaling import RescalingGenerator
 from onnxcanon.solving.tables import connected
 from onnxcanon.symmetry import Symmetry
 
@@ -99,7 +99,7 @@ def _hashes(words: NDArray[np.uint64], forms: csr_matrix) -> NDArray[np.uint64]:
     return np.bitwise_xor.reduceat(odd, columns.indptr[:-1]) if len(odd) else odd
 
 
-def _changed(freedom: Freedom, action: csr_matrix) -> Mask:
+def _changed(freedom: RescalingGenerator, action: csr_matrix) -> Mask:
     """The degree variables that depend on a freedom whose action is not zero."""
     live = np.zeros(freedom.count, bool)
     live[action.indices[action.data != 0]] = True
@@ -110,7 +110,7 @@ def _changed(freedom: Freedom, action: csr_matrix) -> Mask:
     return out
 
 
-def _free(freedom: Freedom) -> Mask:
+def _free(freedom: RescalingGenerator) -> Mask:
     """Which degree variables need not be zero, bool [variables]."""
     free: Mask = np.diff(freedom.forms.indptr) > 0
     return free

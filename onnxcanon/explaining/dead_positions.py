@@ -17,7 +17,7 @@ from onnxcanon.arrays import Ids
 from onnxcanon.graph.traversal import captured, ordered
 from onnxcanon.solving.hashing import distinct
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.abstract_value import Labelled, State
+from onnxcanon.tracing.abstract_value import AbstractValue, State
 from onnxcanon.tracing.trace import NEVER_READ
 
 SELECTING = frozenset({"Gather", "Slice", "Split"})
@@ -60,12 +60,12 @@ class _Walk:
         """The classes that reach no output, bool [classes]."""
         mask = self._dropped()
         classes = self.symmetry.solution.classes
-        for ids, _, _ in self.symmetry.trace.ledger.pins:  # a pinned unit is read there
+        for ids, _, _ in self.symmetry.trace.constraints.pins:  # a pinned unit is read there
             mask[classes[ids]] = False
         for node in self.nodes:
             if mask.any():
                 self._take_in(node, mask)
-        for ids, cause, _ in self.symmetry.trace.ledger.pins:
+        for ids, cause, _ in self.symmetry.trace.constraints.pins:
             if cause.reason == NEVER_READ:
                 mask[classes[ids]] = True
         return mask
@@ -101,7 +101,7 @@ class _Walk:
             name = self.stack.get(name, name)
             if name in self.symmetry.classes:
                 arrays = [rows.ravel() for rows in self.symmetry.classes[name].values()]
-            elif isinstance(labelled, Labelled):
+            elif isinstance(labelled, AbstractValue):
                 units = [ids.ravel() for ids in labelled.ids if not isinstance(ids, State)]
                 arrays = [self.symmetry.solution.classes[ids] for ids in units]
             self.known[name] = distinct(np.concatenate(arrays)) if arrays else np.zeros(0, np.int64)

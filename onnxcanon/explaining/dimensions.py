@@ -19,10 +19,10 @@ from scipy.sparse.csgraph import connected_components
 
 from onnxcanon.arrays import Ids
 from onnxcanon.explaining.counting import Freedoms
-from onnxcanon.solving.group import Orbit, Solution
+from onnxcanon.solving.group import Solution, WreathNode
 from onnxcanon.solving.hashing import distinct
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.tracing.abstract_value import Labelled, State
+from onnxcanon.tracing.abstract_value import AbstractValue, State
 
 Mask = NDArray[np.bool_]
 SAMPLE = 64
@@ -95,7 +95,7 @@ class Membership:
             self._derive(derived.composites, derived.parts)
 
     def _enter(
-        self, orbit: Orbit, members: Ids, outer: Found | None, around: frozenset[int], copies: int
+        self, orbit: WreathNode, members: Ids, outer: Found | None, around: frozenset[int], copies: int
     ) -> None:
         """Label the classes of an orbit, int64 [components, columns], then those of the orbits inside."""
         found = Found(orbit.size, True, outer, copies)
@@ -252,7 +252,7 @@ def _held_dimensions(symmetry: Symmetry, entries: _Entries) -> list[tuple[Found,
 # -- names and order --------------------------------------------------------------------------------
 
 
-def activations(symmetry: Symmetry) -> Iterable[tuple[str, Labelled]]:
+def activations(symmetry: Symmetry) -> Iterable[tuple[str, AbstractValue]]:
     """The labelled values that nodes compute, in the order of the graph."""
     known = symmetry.trace
     constants = known.parameters.keys() | known.held.keys() | known.data.keys()

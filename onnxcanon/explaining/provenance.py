@@ -1,6 +1,6 @@
 """Chains: the shortest way from a unit that does not move to what holds it, told as the nodes on the way.
 
-Facts of the ledger are edges between units, and each names the node that stated it. One breadth-first search
+Facts of the constraints are edges between units, and each names the node that stated it. One breadth-first search
 from all pinned units at once reaches every unit that does not move, in three rounds: over equalities from the
 pins that name a node, over equalities from those that do not, then over relations as well. What an earlier
 round reaches is nearer, for "it is pinned there" explains more than "it moves only together with what is".
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids
 from onnxcanon.solving.hashing import distinct
-from onnxcanon.tracing.constraints import Ledger
+from onnxcanon.tracing.constraints import Constraints
 
 ROUND = 1 << 40
 """Added to the distance from round to round."""
@@ -52,19 +52,19 @@ class _Edges:
 
 
 class Chains:
-    """The ways to the pins of one ledger; `moving` bool [classes] have none and are left out."""
+    """The ways to the pins of one constraints; `moving` bool [classes] have none and are left out."""
 
-    def __init__(self, ledger: Ledger, classes: Ids, moving: NDArray[np.bool_]) -> None:
+    def __init__(self, constraints: Constraints, classes: Ids, moving: NDArray[np.bool_]) -> None:
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
         self._still = still = ~moving[classes]
         self._place = place = np.cumsum(still) - 1  # among the units that do not move
         equal = [
             (place[a[still[a]]], place[b[still[a]]], self._number(node))
-            for (a, b), node in zip(ledger.equals, ledger.equal_nodes, strict=True)
+            for (a, b), node in zip(constraints.equals, constraints.equal_nodes, strict=True)
         ]
         related = []
-        for relation in ledger.relations:
+        for relation in constraints.relations:
             number = self._number(relation.node)
             whole = relation.rows[:, 0]
             for part in relation.rows[:, 1:].T:
@@ -76,9 +76,11 @@ class Chains:
         self._parent = np.full(count, -1, np.int64)
         self._via = np.full(count, -1, np.int64)
         edges = _Edges.of(count, equal)
-        named = [bool(cause.node) for _, cause, _ in ledger.pins]
+        named = [bool(cause.node) for _, cause, _ in constraints.pins]
         for number, wanted in enumerate((True, False)):
-            seeds = self._seed(ledger, (k for k, has in enumerate(named) if has == wanted), number * ROUND)
+            seeds = self._seed(
+                constraints, (k for k, has in enumerate(named) if has == wanted), number * ROUND
+            )
             self._spread(edges, seeds, number * ROUND)
         self._spread(_Edges.of(count, equal + related), np.flatnonzero(self.pin >= 0), 2 * ROUND)
 
@@ -102,10 +104,10 @@ class Chains:
             self._names.append(name)
         return self._numbers[name]
 
-    def _seed(self, ledger: Ledger, pins: Iterable[int], distance: int) -> Ids:
+    def _seed(self, constraints: Constraints, pins: Iterable[int], distance: int) -> Ids:
         seeds = [np.zeros(0, np.int64)]
         for number in pins:
-            ids = self._place[ledger.pins[number][0]]
+            ids = self._place[constraints.pins[number][0]]
             fresh = ids[self.pin[ids] < 0]
             self.pin[fresh] = number
             self.distance[fresh] = distance

@@ -1,4 +1,4 @@
-"""Why an axis of a parameter is not free, in words: from the pins of the ledger, else from the structure.
+"""Why an axis of a parameter is not free, in words: from the pins of the constraints, else from the structure.
 
 "Meets a fixed axis" is no answer to a person: the axis that was met is followed up the graph to where it
 became fixed, a graph input, a constant or a node that the analyzer does not see through.
@@ -43,7 +43,7 @@ class Reasons:
 
     def __init__(self, symmetry: Symmetry) -> None:
         self.symmetry = symmetry
-        self.ledger = symmetry.trace.ledger
+        self.constraints = symmetry.trace.constraints
         self.parameters = symmetry.trace.parameters
         self._ends: dict[tuple[int, int], str] = {}
 
@@ -61,7 +61,7 @@ class Reasons:
         way = self._chains.of(ids.ravel())
         pinned = bool(self._pinned[classes].any())
         if pinned and way is not None:
-            if self.ledger.pins[way[0]][1].reason.startswith(OWN_MEANING):
+            if self.constraints.pins[way[0]][1].reason.startswith(OWN_MEANING):
                 return self._unread(name, axis)
             return self._along(name, axis, *way)
         if np.isin(classes, self.symmetry.solution.rigid).any():
@@ -76,20 +76,20 @@ class Reasons:
     @cached_property
     def _chains(self) -> Chains:
         moving = self.symmetry.moving & ~self.symmetry.carried
-        return Chains(self.ledger, self.symmetry.solution.classes, moving)
+        return Chains(self.constraints, self.symmetry.solution.classes, moving)
 
     @cached_property
     def _pinned(self) -> NDArray[np.bool_]:
         """Which classes hold a pinned unit, bool [classes]."""
         mask = np.zeros(self.symmetry.solution.count, bool)
-        for ids, _, _ in self.ledger.pins:
+        for ids, _, _ in self.constraints.pins:
             mask[self.symmetry.solution.classes[ids]] = True
         return mask
 
     def _along(self, name: str, axis: int, pin: int, nodes: list[str]) -> Reason:
         """The reason of a pin at the end of a way over nodes."""
         parameter = self.parameters[name]
-        cause = self.ledger.pins[pin][1]
+        cause = self.constraints.pins[pin][1]
         end = self._end(pin, parameter.shape[axis])
         readers = self._readers.get(name, ())
         if not nodes or nodes[0] not in readers:
@@ -110,7 +110,7 @@ class Reasons:
 
     def _told_end(self, number: int, size: int) -> str:
         """The reason of a pin without its node."""
-        cause = self.ledger.pins[number][1]
+        cause = self.constraints.pins[number][1]
         reason = cause.reason.removeprefix(f"{cause.node}: ") if cause.node else cause.reason
         if reason == "a position":
             return f"{OWN_MEANING} of their own"

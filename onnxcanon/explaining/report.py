@@ -32,7 +32,7 @@ LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatM
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class DimensionUse:
     """An axis of a parameter where a dimension appears, and at how many of its positions; without an axis the
     parameter as a whole, which changes places with others of its shape."""
 
@@ -69,7 +69,7 @@ class Dimension:
     sign: bool
     within: str | None
     copies: int
-    sites: tuple[Site, ...]
+    sites: tuple[DimensionUse, ...]
     values: tuple[str, ...]
 
 
@@ -156,7 +156,7 @@ class Analysis:
     half: tuple[str, ...]
     quantized: tuple[str, ...]
     dead: tuple[str, ...]
-    dead_positions: tuple[Site, ...]
+    dead_positions: tuple[DimensionUse, ...]
     defects: tuple[str, ...]
 
     @property
@@ -336,16 +336,18 @@ def _dimension(found: Found, names: Mapping[int, str], stacks: Mapping[str, tupl
     )
 
 
-def _sites(found: Mapping[tuple[str, int], int], stacks: Mapping[str, tuple[str, ...]]) -> tuple[Site, ...]:
+def _sites(
+    found: Mapping[tuple[str, int], int], stacks: Mapping[str, tuple[str, ...]]
+) -> tuple[DimensionUse, ...]:
     """Where something appears; an axis of stacked parameters is one of each, their common one none."""
-    out: list[Site] = []
+    out: list[DimensionUse] = []
     for (name, axis), n in found.items():
         if name not in stacks:
-            out.append(Site(name, axis, n))
+            out.append(DimensionUse(name, axis, n))
         elif axis == 0:
-            out += [Site(member, None, 1) for member in stacks[name]]
+            out += [DimensionUse(member, None, 1) for member in stacks[name]]
         elif (name, 0) not in found:  # what moves with a branch needs no telling
-            out += [Site(member, axis - 1, n) for member in stacks[name]]
+            out += [DimensionUse(member, axis - 1, n) for member in stacks[name]]
     return tuple(out)
 
 

@@ -24,13 +24,7 @@ from onnxcanon.files.storage import (
     check_location,
     one_line,
 )
-from onnxcanon.files.tensors import (
-    Finder,
-    Found,
-    Graphs,
-    Scattered,
-    keys,
-)
+from onnxcanon.files.tensors import Finder, Graphs, Scattered, TensorLocation, keys
 from onnxcanon.files.validation import admit, check_size, claim
 from onnxcanon.files.wire import Field, Path, Piece
 
@@ -227,14 +221,14 @@ def _restored(tensor: ir.TensorProtocol, slots: list[Slot]) -> ir.TensorProtocol
 
 
 def _constants(
-    found: Sequence[Found], main: onnx.GraphProto, model: ir.Model, slots: Mapping[Path, Slot]
+    found: Sequence[TensorLocation], main: onnx.GraphProto, model: ir.Model, slots: Mapping[Path, Slot]
 ) -> tuple[dict[str, Tensor], dict[int, str]]:
     """Initializers and outputs of Constant nodes that hold numbers (or a tensor of strings), by key.
 
     An initializer without a name, which nothing can refer to, is only kept in the bytes.
     """
     graphs = Graphs(model)
-    named: dict[tuple[object, ...], tuple[Found, Tensor, int]] = {}
+    named: dict[tuple[object, ...], tuple[TensorLocation, Tensor, int]] = {}
     for one in found:
         slot = slots.get(one.path)
         if one.initializer:

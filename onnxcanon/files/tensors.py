@@ -24,7 +24,7 @@ class Scattered(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class TensorLocation:
     """A tensor, or an attribute of numbers, on its way from bytes to graph.
 
     Attributes:
@@ -93,23 +93,27 @@ class Finder:
 
     # -- beside the parsed messages -----------------------------------------------------------------
 
-    def find(self, model: onnx.ModelProto) -> Iterator[Found]:
+    def find(self, model: onnx.ModelProto) -> Iterator[TensorLocation]:
         """All tensors and attributes of Constant nodes, those of the main graph first."""
         (graph,) = _tagged(self.top, wire.MODEL_GRAPH)
-        yield from self._in_block(Found((graph,), onnx.TensorProto()), model.graph)
+        yield from self._in_block(TensorLocation((graph,), onnx.TensorProto()), model.graph)
         for part, function in zip(_tagged(self.top, wire.MODEL_FUNCTION), model.functions, strict=True):
             overload = f":{function.overload}" if function.overload else ""
             identifier = (function.domain, function.name, function.overload)
             scope = (f"{function.domain}::{function.name}{overload}",)
-            yield from self._in_block(Found((part,), onnx.TensorProto(), identifier, scope=scope), function)
+            yield from self._in_block(
+                TensorLocation((part,), onnx.TensorProto(), identifier, scope=scope), function
+            )
 
-    def _in_block(self, at: Found, block: onnx.GraphProto | onnx.FunctionProto) -> Iterator[Found]:
+    def _in_block(
+        self, at: TensorLocation, block: onnx.GraphProto | onnx.FunctionProto
+    ) -> Iterator[TensorLocation]:
         parts = self._parts(at.path[-1])
         if isinstance(block, onnx.GraphProto):
             for part, proto in zip(_tagged(parts, wire.GRAPH_INITIALIZER), block.initializer, strict=True):
                 yield replace(at, path=(*at.path, part), proto=proto, name=proto.name, initializer=True)
         tag = wire.GRAPH_NODE if isinstance(block, onnx.GraphProto) else wire.FUNCTION_NODE
-        nested: list[tuple[Found, onnx.GraphProto]] = []
+        nested: list[tuple[TensorLocation, onnx.GraphProto]] = []
         for index, (part, node) in enumerate(zip(_tagged(parts, tag), block.node, strict=True)):
             attributes = _tagged(self._parts(part), wire.NODE_ATTRIBUTE)
             is_constant = node.op_type == "Constant" and node.domain in ("", "ai.onnx")
@@ -123,12 +127,12 @@ class Finder:
 
     def _in_attribute(
         self,
-        at: Found,
+        at: TensorLocation,
         attribute: onnx.AttributeProto,
         index: int,
         label: str,
-        nested: list[tuple[Found, onnx.GraphProto]],
-    ) -> Iterator[Found]:
+        nested: list[tuple[TensorLocation, onnx.GraphProto]],
+    ) -> Iterator[TensorLocation]:
         """What the attribute holds; graphs are left in `nested`."""
         parts = self._parts(at.path[-1])
         step = (index, attribute.name, 0)
@@ -164,13 +168,13 @@ class Graphs:
         self._model = model
         self._nodes: dict[tuple[object, ...], list[ir.Node]] = {}
 
-    def initializer(self, found: Found) -> ir.TensorProtocol | None:
+    def initializer(self, found: TensorLocation) -> ir.TensorProtocol | None:
         """The tensor of an initializer; None where onnx-ir has dropped it."""
         graph = self._graph(found.function, found.steps)
         value = graph.initializers.get(found.name) if isinstance(graph, ir.Graph) else None
         return None if value is None else value.const_value
 
-    def attribute(self, found: Found) -> ir.Attr | None:
+    def attribute(self, found: TensorLocation) -> ir.Attr | None:
         """The attribute that the last step leads to; None where onnx-ir has dropped it."""
         *steps, (index, name, _) = found.steps
         nodes = self._listed(found.function, tuple(steps))
@@ -200,7 +204,7 @@ class Graphs:
         return self._nodes[mark]
 
 
-def keys(found: Sequence[Found], taken: set[str]) -> list[str]:
+def keys(found: Sequence[TensorLocation], taken: set[str]) -> list[str]:
     """What each is called in the file as a whole: its own name in the main graph, or where no other and no
     value of the main graph (`taken`) has it; else with the way to it before."""
     count = Counter(one.name for one in found)

@@ -27,7 +27,7 @@ from functools import partial
 import numpy as np
 
 from onnxcanon.alignment import METHODS, Alignment, align
-from onnxcanon.alignment.method import Given
+from onnxcanon.alignment.method import MethodContext
 from onnxcanon.canonical import canonicalize
 from onnxcanon.comparison.maps import same_symmetry
 from onnxcanon.errors import OnnxcanonError
@@ -122,7 +122,7 @@ def gather(
         maps = _at_home([form.transform for form in forms])
     else:
         jointly = method == ANNEALING and to != REFERENCE
-        first, given = START if jointly else method, Given(data, seed, device, say)
+        first, given = START if jointly else method, MethodContext(data, seed, device, say)
         if jointly:
             given.inputs(method)  # before the work that needs none
         one = partial(align, method=first, data=data, sizes=sizes, seed=seed, device=device)

@@ -23,10 +23,10 @@ from onnx import helper, numpy_helper
 from onnxcanon.alignment.annealing_state import Mover, Rider
 from onnxcanon.alignment.by_annealing import annealed
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import Given
+from onnxcanon.alignment.method import MethodContext
 from onnxcanon.merging import repair_sites as places
 from onnxcanon.merging.channel_statistics import Moments, measure
-from onnxcanon.merging.repair_sites import Site
+from onnxcanon.merging.repair_sites import RepairSite
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
@@ -41,7 +41,7 @@ BROADCASTS = 8
 def together(
     models: Sequence[Model],
     weights: Sequence[float],
-    given: Given,
+    given: MethodContext,
     *,
     sizes: dict[str, int] | None = None,
     rescaled: bool = False,
@@ -82,7 +82,7 @@ def together(
 class Layer:
     """A value that is rescaled: its site, its rank, and the mean and deviation that it is to have."""
 
-    site: Site
+    site: RepairSite
     rank: int
     mean: Rider
     deviation: Rider
@@ -124,7 +124,7 @@ class Rescaling:
             proto.graph.node.extend([node, *after])
 
 
-def _layer(site: Site, rank: int, reference: Model, each: Sequence[Mapping[str, Moments]]) -> Layer:
+def _layer(site: RepairSite, rank: int, reference: Model, each: Sequence[Mapping[str, Moments]]) -> Layer:
     """A site with the targets; these have the type of its bias and broadcast against its value."""
     kind = reference.tensor_info(site.bias.name)[1].numpy()
     shape = (-1, *[1] * (rank - 1 - site.axis % rank))

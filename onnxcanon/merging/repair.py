@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging import repair_sites as places
 from onnxcanon.merging.channel_statistics import Moments, measure
-from onnxcanon.merging.repair_sites import Fold, Site
+from onnxcanon.merging.repair_sites import Fold, RepairSite
 from onnxcanon.model import Model
 from onnxcanon.text import some
 
@@ -140,7 +140,7 @@ class Rescale:
 
 
 def _moved(
-    model: Model, site: Site, now: Moments, mean: NDArray[np.float64], deviation: NDArray[np.float64]
+    model: Model, site: RepairSite, now: Moments, mean: NDArray[np.float64], deviation: NDArray[np.float64]
 ) -> Model:
     """The model with the channels of a site brought to the given means and deviations [channels]."""
     size = np.abs(now.mean) + now.deviation

@@ -23,7 +23,7 @@ from onnxcanon.graph.nodes import attribute, given, node_name
 from onnxcanon.graph.traversal import live, subgraphs
 from onnxcanon.model import Model
 
-Rule = Callable[["_Graph", ir.Node], "Site | Norm | None"]
+Rule = Callable[["_Graph", ir.Node], "RepairSite | Norm | None"]
 """What a node offers to repair: None if it is no layer, or one that another node stands for."""
 
 
@@ -51,7 +51,7 @@ class Fold:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class RepairSite:
     """A value of the main graph that can be scaled and shifted channel by channel.
 
     Attributes:
@@ -77,26 +77,26 @@ class Norm:
 
 
 @dataclass(slots=True)
-class Found:
+class RepairSites:
     """What can be repaired, in the order in which the graph runs, and what cannot, with the reason."""
 
-    sites: list[Site] = field(default_factory=list)
+    sites: list[RepairSite] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
 
 
-def norms(model: Model) -> Found:
+def norms(model: Model) -> RepairSites:
     """The BatchNormalizations of a model whose statistics can be measured anew."""
     return _found(model, {"BatchNormalization": _Graph.norm})
 
 
-def sites(model: Model) -> Found:
+def sites(model: Model) -> RepairSites:
     """The layers of a model that can be repaired."""
     return _found(model, _RULES)
 
 
-def _found(model: Model, rules: Mapping[str, Rule]) -> Found:
-    graph, found = _Graph(model), Found()
+def _found(model: Model, rules: Mapping[str, Rule]) -> RepairSites:
+    graph, found = _Graph(model), RepairSites()
     for node in live(model.ir.graph):
         for inner in (node, *(n for body in subgraphs(node) for n in body.all_nodes())):
             rule = rules.get(inner.op_type) if inner.domain in ("", "ai.onnx") else None
@@ -107,7 +107,7 @@ def _found(model: Model, rules: Mapping[str, Rule]) -> Found:
             except Unrepairable as reason:
                 found.left[node_name(inner)] = str(reason)
                 continue
-            if isinstance(place, Site):
+            if isinstance(place, RepairSite):
                 found.sites.append(place)
             elif place is not None:
                 found.norms.append(place)
@@ -186,7 +186,9 @@ class _Graph:
         reader = sole_reader(value)
         return reader is not None and _is(reader, "BatchNormalization") and reader.inputs[0] is value
 
-    def layer(self, node: ir.Node, weight: Fold, bias: Fold | None, rank: int, axis: int) -> Site | None:
+    def layer(
+        self, node: ir.Node, weight: Fold, bias: Fold | None, rank: int, axis: int
+    ) -> RepairSite | None:
         """A linear layer whose channels lie on `axis` of its `rank` axes, with what follows it."""
         value = node.outputs[0]
         if bias is None and (added := self.added(value, self.channels(weight), rank, axis)) is not None:
@@ -195,7 +197,7 @@ class _Graph:
             return None
         if bias is None:
             raise Unrepairable("it has no bias")
-        return Site(_name(value), axis, weight, bias)
+        return RepairSite(_name(value), axis, weight, bias)
 
     def channels(self, weight: Fold) -> int:
         """How many channels a weight makes."""
@@ -218,17 +220,17 @@ class _Graph:
         return Fold(name, place), reader.outputs[0]
 
 
-def convolution(graph: _Graph, node: ir.Node) -> Site | None:
+def convolution(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], W[M, C/g, *K], B[M] -> Y[N, M, *S]."""
     return _convolution(graph, node, axis=0)
 
 
-def transposed_convolution(graph: _Graph, node: ir.Node) -> Site | None:
+def transposed_convolution(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], W[C, M/g, *K], B[M] -> Y[N, M, *S]."""
     return _convolution(graph, node, axis=1, groups=attribute(node, "group", 1))
 
 
-def _convolution(graph: _Graph, node: ir.Node, axis: int, groups: int = 1) -> Site | None:
+def _convolution(graph: _Graph, node: ir.Node, axis: int, groups: int = 1) -> RepairSite | None:
     weight = graph.weight(node.inputs[1], axis)
     if weight is None:
         raise Unrepairable("its weight is computed")
@@ -242,7 +244,7 @@ def _convolution(graph: _Graph, node: ir.Node, axis: int, groups: int = 1) -> Si
     return graph.layer(node, Fold(weight.name, weight.axis, groups), fold, rank, 1)
 
 
-def gemm(graph: _Graph, node: ir.Node) -> Site | None:
+def gemm(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """A[M, K], B[K, N], C[N] -> α A B + β C, [M, N]."""
     weight = graph.weight(node.inputs[1], 0 if attribute(node, "transB", 0) else 1)
     if weight is None:
@@ -258,7 +260,7 @@ def gemm(graph: _Graph, node: ir.Node) -> Site | None:
     return graph.layer(node, weight, fold, 2, 1)
 
 
-def matmul(graph: _Graph, node: ir.Node) -> Site | None:
+def matmul(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """X[…, K] @ W[K, N] -> […, N]; what multiplies two computed values is no layer."""
     x, w = node.inputs
     if x is not None and graph.model.key(x) is not None:
@@ -271,14 +273,14 @@ def matmul(graph: _Graph, node: ir.Node) -> Site | None:
     return graph.layer(node, weight, None, 2, -1)
 
 
-def batch_normalization(graph: _Graph, node: ir.Node) -> Site | None:
+def batch_normalization(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], scale[C], bias[C], mean[C], variance[C] -> Y[N, C, *S]."""
     if not graph.infers(node):
         raise Unrepairable("it is in training mode, or normalizes each position by itself")
     scale, bias = graph.own(node.inputs[1], "scale"), graph.own(node.inputs[2], "bias")
     if scale is None or bias is None:
         raise Unrepairable("its scale or bias is computed")
-    return Site(_name(node.outputs[0]), 1, Fold(scale, 0), Fold(bias, 0))
+    return RepairSite(_name(node.outputs[0]), 1, Fold(scale, 0), Fold(bias, 0))
 
 
 _RULES: Mapping[str, Rule] = {

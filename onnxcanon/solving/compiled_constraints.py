@@ -1,4 +1,4 @@
-"""Facts over classes: what the ledger says once equal units are one class.
+"""Facts over classes: what the constraints says once equal units are one class.
 
 Columns and tables are numbered; the matched facts of interchangeable branches share a number, and
 *membership* tables tie what a fact of a branch speaks of to the unit of that branch, so that it moves with
@@ -23,7 +23,7 @@ from onnxcanon.solving.tables import (
     unique_rows,
     unite,
 )
-from onnxcanon.tracing.constraints import NOWHERE, Ledger, Place
+from onnxcanon.tracing.constraints import NOWHERE, Constraints, Place
 
 Home = tuple[int, int]
 """For a place inside a branch: a number that it shares with the matched places of other branches, and the
@@ -31,7 +31,7 @@ unit of its own branch."""
 
 
 @dataclass(slots=True)
-class Facts:
+class CompiledConstraints:
     """All that a motion of classes has to respect.
 
     Attributes:
@@ -57,9 +57,9 @@ class Facts:
         return colours
 
 
-def gather(ledger: Ledger, homes: Mapping[Place, Home]) -> Facts:
-    """The facts of a ledger; `homes` holds the places that lie in interchangeable branches."""
-    return _Gatherer(ledger, homes).run()
+def gather(constraints: Constraints, homes: Mapping[Place, Home]) -> CompiledConstraints:
+    """The facts of a constraints; `homes` holds the places that lie in interchangeable branches."""
+    return _Gatherer(constraints, homes).run()
 
 
 class _Numbers:
@@ -83,19 +83,19 @@ class _Numbers:
 
 
 class _Gatherer:
-    def __init__(self, ledger: Ledger, homes: Mapping[Place, Home]) -> None:
-        self.ledger = ledger
+    def __init__(self, constraints: Constraints, homes: Mapping[Place, Home]) -> None:
+        self.constraints = constraints
         self.numbers = _Numbers(homes)
-        self.classes, self.count = unite(ledger)
+        self.classes, self.count = unite(constraints)
         self.pinned = np.zeros(self.count, bool)
         self.held: list[Ids] = []
         self.memberships: dict[int, list[tuple[Ids, Ids]]] = {}
 
-    def run(self) -> Facts:
+    def run(self) -> CompiledConstraints:
         columns = self._columns()
         tables = self._tables()
         self._pin_shared(tables)
-        return Facts(self.classes, self.count, self.pinned, columns, tables)
+        return CompiledConstraints(self.classes, self.count, self.pinned, columns, tables)
 
     def _columns(self) -> tuple[Ids, Words]:
         """All column facts as (class, word) pairs; the word names the column and position code."""
@@ -107,15 +107,15 @@ class _Gatherer:
             if branch is not None and len(cls):
                 self._belong(cls, word.view(np.int64), number, branch)
 
-        for ids, codes, place in self.ledger.columns:
+        for ids, codes, place in self.constraints.columns:
             number, branch = self.numbers.number("column", place)
             word = mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number))
             enter(self.classes[ids], np.broadcast_to(word, ids.shape), number, branch)
-        for before, after, taken, place in self.ledger.movements:
+        for before, after, taken, place in self.constraints.movements:
             number, branch = self.numbers.number("movement", place)
             cls, word = self._reordered(self.classes[before], self.classes[after], taken, number)
             enter(cls, word, number, branch)
-        for ids, _, place in self.ledger.pins:
+        for ids, _, place in self.constraints.pins:
             number, branch = self.numbers.number("pin", place)
             if branch is None:
                 self.pinned[self.classes[ids]] = True
@@ -155,7 +155,7 @@ class _Gatherer:
     def _tables(self) -> list[Table]:
         tables: dict[int, Table] = {}
         seen: set[bytes] = set()
-        for relation in self.ledger.relations:
+        for relation in self.constraints.relations:
             number, branch = self.numbers.number("relation", relation.place)
             rows = self.classes[relation.rows]
             code = occurrence_code(rows, relation)

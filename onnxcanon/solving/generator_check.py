@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from onnxcanon.arrays import Ids, Words
-from onnxcanon.solving.compiled_constraints import Facts
-from onnxcanon.solving.group import Derived, Orbit, Solution
+from onnxcanon.solving.compiled_constraints import CompiledConstraints
+from onnxcanon.solving.group import DependentUnits, Solution, WreathNode
 from onnxcanon.solving.hashing import add_at, distinct
 from onnxcanon.solving.tables import Index, Table
 
@@ -22,9 +22,9 @@ Pairs = tuple[Ids, Ids]
 """A partial motion: classes and what they become."""
 
 
-def certify(solution: Solution, facts: Facts) -> None:
+def check_generators(solution: Solution, facts: CompiledConstraints) -> None:
     """Check the generators of every orbit; hold the orbits that fail."""
-    check = Certificate(facts, solution.derived, solution.count)
+    check = GeneratorCheck(facts, solution.derived, solution.count)
     good = []
     for orbit in solution.orbits:
         failed = sum(not check.holds(*pair) for pair in generators(orbit))
@@ -37,7 +37,7 @@ def certify(solution: Solution, facts: Facts) -> None:
     solution.orbits = good
 
 
-def generators(orbit: Orbit, columns: Ids | None = None) -> Iterator[Pairs]:
+def generators(orbit: WreathNode, columns: Ids | None = None) -> Iterator[Pairs]:
     """Generators of an orbit's group; `columns` holds the classes of the component it is nested in."""
     members = orbit.members if columns is None else columns[orbit.members]
     if len(members) > 1:
@@ -48,10 +48,10 @@ def generators(orbit: Orbit, columns: Ids | None = None) -> Iterator[Pairs]:
         yield from generators(child, members[0])
 
 
-class Certificate:
+class GeneratorCheck:
     """The facts, indexed by class."""
 
-    def __init__(self, facts: Facts, derived: Sequence[Derived], count: int) -> None:
+    def __init__(self, facts: CompiledConstraints, derived: Sequence[DependentUnits], count: int) -> None:
         self.pinned = np.concatenate([facts.pinned, np.zeros(count - facts.count, bool)])
         self.tables: list[Table] = facts.tables
         self.derived = derived

@@ -13,7 +13,7 @@ from onnxcanon.arrays import Ids
 
 
 @dataclass(slots=True)
-class Orbit:
+class WreathNode:
     """k interchangeable components of s units each, aligned column by column.
 
     `members` int64 [k, s] holds unit classes for an orbit at the top of the tree, and positions in the parent
@@ -21,7 +21,7 @@ class Orbit:
     """
 
     members: Ids
-    children: list[Orbit] = field(default_factory=list)
+    children: list[WreathNode] = field(default_factory=list)
 
     @property
     def size(self) -> int:
@@ -38,7 +38,7 @@ class Orbit:
         return (self.members.shape, tuple(c.shape() for c in self.children))
 
 
-def random_motion(orbits: Sequence[Orbit], width: int, rng: np.random.Generator) -> tuple[Ids, Ids]:
+def random_motion(orbits: Sequence[WreathNode], width: int, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """A uniformly random element of the product of orbits: (positions, images), both int64."""
     source, target = [], []
     for orbit in orbits:
@@ -61,7 +61,7 @@ def random_motion(orbits: Sequence[Orbit], width: int, rng: np.random.Generator)
 
 
 @dataclass(frozen=True, slots=True)
-class Derived:
+class DependentUnits:
     """Composites [n] that follow their parts [n, p]; `code` [n] numbers the composites of equal parts."""
 
     composites: Ids
@@ -76,8 +76,8 @@ class Solution:
 
     classes: Ids
     count: int
-    orbits: list[Orbit]
-    derived: list[Derived]
+    orbits: list[WreathNode]
+    derived: list[DependentUnits]
     rigid: Ids  # classes held because their structure is irregular
     defects: list[str]
 

@@ -15,8 +15,8 @@ from itertools import combinations, takewhile
 import numpy as np
 
 from onnxcanon.arrays import Ids, Words
-from onnxcanon.solving.generator_check import Certificate, generators
-from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.generator_check import GeneratorCheck, generators
+from onnxcanon.solving.group import WreathNode
 from onnxcanon.solving.hashing import mix, salt
 
 LARGEST = 8
@@ -63,11 +63,11 @@ class Extensions:
 
 def exchanges(
     held: Sequence[tuple[Ids, Words]],
-    orbits: list[Orbit],
+    orbits: list[WreathNode],
     refine: Refine,
     still: Ids,
-    check: Certificate,
-) -> list[Orbit]:
+    check: GeneratorCheck,
+) -> list[WreathNode]:
     """The orbits with exchanges of held units taken in, as far as they pass the certificate.
 
     Args:
@@ -120,7 +120,7 @@ def _matchings(points: list[int]) -> Iterator[list[tuple[int, int]]]:
     yield from _matchings(rest)
 
 
-def _joined(orbits: list[Orbit], motions: Sequence[Ids]) -> tuple[Orbit, list[Orbit]] | None:
+def _joined(orbits: list[WreathNode], motions: Sequence[Ids]) -> tuple[WreathNode, list[WreathNode]] | None:
     """The orbit that the motions generate, and the orbits that remain beside it; None if they do not fit."""
     moved = np.logical_and.reduce([m != np.arange(len(m)) for m in motions])
     first = motions[0]
@@ -148,6 +148,6 @@ def _joined(orbits: list[Orbit], motions: Sequence[Ids]) -> tuple[Orbit, list[Or
     children = []
     for k in own:
         shape = orbits[k].members.shape
-        children.append(Orbit(start + np.arange(shape[0] * shape[1]).reshape(shape), orbits[k].children))
+        children.append(WreathNode(start + np.arange(shape[0] * shape[1]).reshape(shape), orbits[k].children))
         start += shape[0] * shape[1]
-    return Orbit(members, children), [orbit for k, orbit in enumerate(orbits) if k not in gone]
+    return WreathNode(members, children), [orbit for k, orbit in enumerate(orbits) if k not in gone]

@@ -1,4 +1,4 @@
-"""Scale and sign freedoms: the solutions of the ledger's equations about degrees.
+"""Scale and sign freedoms: the solutions of the constraints's equations about degrees.
 
 Scale exponents solve the equations over the integers, signs over GF(2). Nearly all equations say that two
 degrees agree or are opposite: a signed union-find (here: connected components of the doubled graph v, -v).
@@ -18,14 +18,14 @@ from scipy.sparse import coo_matrix, csr_matrix, identity, vstack
 from onnxcanon.arrays import Ids
 from onnxcanon.solving.blocks import Blocks, unite_blocks
 from onnxcanon.solving.tables import connected, row_numbers
-from onnxcanon.tracing.constraints import ZERO, Ledger, System
+from onnxcanon.tracing.constraints import ZERO, Constraints, System
 
 CORE_LIMIT = 4096
 """Equations left for row-by-row elimination; a larger rest is set to zero (sound, never seen)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Freedom:
+class RescalingGenerator:
     """A basis of the solutions: `forms` [variables, count] gives every degree as a sum of free ones; `still`
     are variables that were set to zero because a solution changes no parameter."""
 
@@ -50,30 +50,30 @@ class _Equations:
     modulo2: bool
 
 
-def unite_degrees(ledger: Ledger) -> Blocks:
+def unite_degrees(constraints: Constraints) -> Blocks:
     """What both systems say about whole blocks of degrees."""
-    both = ((a, b, s) for a, b, s, where in ledger.degree_pairs if where == System.BOTH)
-    return unite_blocks(ledger.degree_blocks, ledger.degrees, both, zero=True)
+    both = ((a, b, s) for a, b, s, where in constraints.degree_pairs if where == System.BOTH)
+    return unite_blocks(constraints.degree_blocks, constraints.degrees, both, zero=True)
 
 
 def solve_degrees(
-    ledger: Ledger, blocks: Blocks, system: System, parameters: Sequence[Sequence[Ids]] = ()
-) -> Freedom:
+    constraints: Constraints, blocks: Blocks, system: System, parameters: Sequence[Sequence[Ids]] = ()
+) -> RescalingGenerator:
     """Solve the degree equations of one system, for the variables that `blocks.variables` numbers.
 
     `parameters` lists the degree columns of each parameter, axis by axis. Solutions that change no parameter
     (they act on values alone, or their actions on two axes of a parameter cancel) are divided out.
     """
     modulo2 = system == System.SIGN
-    united = _unite(_equations(ledger, blocks, system))
+    united = _unite(_equations(constraints, blocks, system))
     whole = _solve(united, blocks, modulo2=modulo2)
     idle = _solve(_idle(united, parameters, modulo2=modulo2), blocks, modulo2=modulo2)
     return _quotient(whole, idle, parameters, modulo2=modulo2)
 
 
-def _equations(ledger: Ledger, blocks: Blocks, system: System) -> _Equations:
-    alone = [(a, b, s) for a, b, s, where in ledger.degree_pairs if where == system]
-    sums = [(t, a, b) for t, a, b, where in ledger.degree_sums if where & system]
+def _equations(constraints: Constraints, blocks: Blocks, system: System) -> _Equations:
+    alone = [(a, b, s) for a, b, s, where in constraints.degree_pairs if where == system]
+    sums = [(t, a, b) for t, a, b, where in constraints.degree_sums if where & system]
     zero = np.zeros(0, np.int64)
     joined = [blocks.signed(np.concatenate([zero, *(s[k] for s in sums)])) for k in range(3)]
     terms, signs = (np.stack(columns, 1) for columns in zip(*joined, strict=True))
@@ -81,7 +81,7 @@ def _equations(ledger: Ledger, blocks: Blocks, system: System) -> _Equations:
     return _Equations(blocks.count, pairs, terms, signs, system == System.SIGN)
 
 
-def _solve(united: _United, blocks: Blocks, *, modulo2: bool) -> Freedom:
+def _solve(united: _United, blocks: Blocks, *, modulo2: bool) -> RescalingGenerator:
     """The solutions, of the variables and of their opposites where there are any."""
     forms, free = _eliminate(
         _normal_sums(united, modulo2=modulo2), united.count, united.zeros, modulo2=modulo2
@@ -93,7 +93,7 @@ def _solve(united: _United, blocks: Blocks, *, modulo2: bool) -> Freedom:
     if modulo2:
         total.data %= 2
     total.eliminate_zeros()
-    return Freedom(total, free)
+    return RescalingGenerator(total, free)
 
 
 def _idle(united: _United, parameters: Sequence[Sequence[Ids]], *, modulo2: bool) -> _United:
@@ -130,8 +130,8 @@ def _idle(united: _United, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
 
 
 def _quotient(
-    whole: Freedom, idle: Freedom, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
-) -> Freedom:
+    whole: RescalingGenerator, idle: RescalingGenerator, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
+) -> RescalingGenerator:
     """Set one free degree to zero for each idle solution: the one that acts on the most positions, so that
     alike units are treated alike."""
     if not idle.count:
@@ -149,7 +149,7 @@ def _quotient(
         [dict(zip(r, d, strict=True)) for r, d in zip(rows.rows, rows.data, strict=True)], weight, modulo2
     )
     keep = np.setdiff1d(np.arange(whole.count), dropped)
-    return Freedom(whole.forms[:, keep].tocsr(), len(keep), single[first][dropped])
+    return RescalingGenerator(whole.forms[:, keep].tocsr(), len(keep), single[first][dropped])
 
 
 def _pivots(rows: list[dict[int, int]], weight: NDArray[np.float64], modulo2: bool) -> list[int]:
@@ -361,7 +361,7 @@ def _core(terms: Ids, coefficients: Ids, *, modulo2: bool) -> tuple[dict[int, di
     return defined, sorted(dead)
 
 
-def used(freedom: Freedom, variables: Sequence[Ids]) -> NDArray[np.bool_]:
+def used(freedom: RescalingGenerator, variables: Sequence[Ids]) -> NDArray[np.bool_]:
     """Which free degrees act on any of the given variables, bool [count]."""
     mask = np.zeros(freedom.count, bool)
     if variables:

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids, Words
-from onnxcanon.solving.compiled_constraints import Facts, Home, gather
-from onnxcanon.solving.generator_check import Certificate, certify
-from onnxcanon.solving.group import Derived, Solution
+from onnxcanon.solving.compiled_constraints import CompiledConstraints, Home, gather
+from onnxcanon.solving.generator_check import GeneratorCheck, check_generators
+from onnxcanon.solving.group import DependentUnits, Solution
 from onnxcanon.solving.hashing import distinct, mix, salt
 from onnxcanon.solving.individualize import exchanges, singled_out
 from onnxcanon.solving.tables import (
@@ -32,23 +32,23 @@ from onnxcanon.solving.tables import (
     unique_rows,
 )
 from onnxcanon.solving.tree import Tree
-from onnxcanon.tracing.constraints import Ledger, Place
+from onnxcanon.tracing.constraints import Constraints, Place
 
 
-def solve(ledger: Ledger, homes: Mapping[Place, Home] | None = None) -> Solution:
-    """Solve the ledger's facts about units; `homes` holds the places that lie in interchangeable branches."""
-    facts = gather(ledger, homes or {})
+def solve(constraints: Constraints, homes: Mapping[Place, Home] | None = None) -> Solution:
+    """Solve the constraints's facts about units; `homes` holds the places that lie in interchangeable branches."""
+    facts = gather(constraints, homes or {})
     solution = _Solver(facts).run()
-    certify(solution, facts)
+    check_generators(solution, facts)
     return solution
 
 
 class _Solver:
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: CompiledConstraints) -> None:
         self.facts, self.count = facts, facts.count
         self.pinned = facts.pinned
         self.tables: list[Table] = facts.tables
-        self.derived: list[Derived] = []
+        self.derived: list[DependentUnits] = []
         self.held: list[tuple[Ids, Words]] = []
 
     def run(self) -> Solution:
@@ -80,7 +80,7 @@ class _Solver:
         """Take in joint motions of what was held; what then does not move is irregular."""
         follows = np.flatnonzero(self._is_derived())
         held = [(units, self._grown(colours)) for units, colours in self.held]
-        check = Certificate(self.facts, self.derived, self.count)
+        check = GeneratorCheck(self.facts, self.derived, self.count)
         solution.orbits = exchanges(held, solution.orbits, self._refine, follows, check)
         units = np.concatenate([units for units, _ in self.held])
         solution.rigid = units[~solution.moving[units]]
@@ -150,7 +150,7 @@ class _Solver:
             blocks = self._blocks(table, colours, fixed)
             if blocks is not None:
                 found = True
-                self.derived.insert(0, Derived(table.rows[:, 0], table.rows[:, 1:], table.code))
+                self.derived.insert(0, DependentUnits(table.rows[:, 0], table.rows[:, 1:], table.code))
                 uses[distinct(table.rows)] -= 1
                 more = self._memberships(table, blocks)
                 self.tables[n : n + 1] = more

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.blocks import unite_blocks
 from onnxcanon.solving.hashing import add_at, distinct, mix, salt
-from onnxcanon.tracing.constraints import Ledger, Relation
+from onnxcanon.tracing.constraints import Constraints, Relation
 
 
 @dataclass(slots=True)
@@ -90,11 +90,13 @@ class Index:
         return {int(k): distinct(row[owner == k]) for k in distinct(owner)}
 
 
-def unite(ledger: Ledger) -> tuple[Ids, int]:
+def unite(constraints: Constraints) -> tuple[Ids, int]:
     """Classes of equal units, closed under congruence of relations."""
-    blocks = unite_blocks(ledger.unit_blocks, ledger.units, ((a, b, 1) for a, b in ledger.equals))
+    blocks = unite_blocks(
+        constraints.unit_blocks, constraints.units, ((a, b, 1) for a, b in constraints.equals)
+    )
     left, right = [a for a, _, _ in blocks.pairs], [b for _, b, _ in blocks.pairs]
-    keyed = [r for r in ledger.relations if r.key is not None]
+    keyed = [r for r in constraints.relations if r.key is not None]
     while True:
         classes = connected(blocks.count, left, right)[blocks.index]
         known: dict[tuple[object, ...], tuple[Ids, Ids]] = {}

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from onnxcanon.arrays import Ids, Words
-from onnxcanon.solving.group import Orbit
+from onnxcanon.solving.group import WreathNode
 from onnxcanon.solving.hashing import add_at, distinct, mix
 from onnxcanon.solving.tables import Index, Table, connected
 
-Inside = tuple[Ids, list[tuple[object, ...]], list[Orbit]]
+Inside = tuple[Ids, list[tuple[object, ...]], list[WreathNode]]
 
 
 class Tree:
@@ -49,7 +49,7 @@ class Tree:
         self.local[units] = -1
         return connected(len(units), left, right)
 
-    def decompose(self, units: Ids) -> list[Orbit]:
+    def decompose(self, units: Ids) -> list[WreathNode]:
         """Orbits among units whose colours are shared (members as classes)."""
         if not len(units):
             return []
@@ -68,11 +68,11 @@ class Tree:
             orbits.extend(self._orbit(units[rows]))
         return orbits
 
-    def _orbit(self, members: Ids) -> list[Orbit]:
+    def _orbit(self, members: Ids) -> list[WreathNode]:
         """One orbit from aligned components [k, s], each sorted by colour; nested where colours repeat."""
         first = self.colours[members[0]]
         if len(distinct(first)) == members.shape[1]:
-            return [Orbit(members)] if len(members) > 1 else []
+            return [WreathNode(members)] if len(members) > 1 else []
         aligned, inner = self._aligned(members)
         if aligned is None or inner is None:
             self.stuck.append(members)
@@ -80,7 +80,7 @@ class Tree:
         children = self._children(inner)
         if len(members) == 1:
             return [_lift(c, aligned[0]) for c in children]
-        return [Orbit(aligned, children)]
+        return [WreathNode(aligned, children)]
 
     def _aligned(self, members: Ids) -> tuple[Ids, Inside] | tuple[None, None]:
         """Components of one kind, their columns in an order that all share, and the inside of the first."""
@@ -138,18 +138,18 @@ class Tree:
         shapes: list[tuple[object, ...]] = [(len(units[single]), len(loose)), *(o.shape() for o in orbits)]
         return order, shapes, orbits
 
-    def _children(self, inner: Inside) -> list[Orbit]:
+    def _children(self, inner: Inside) -> list[WreathNode]:
         """The orbits inside a component with members as positions in its aligned columns."""
         order, _, orbits = inner
         place = {int(u): k for k, u in enumerate(order)}
         return [_lower(o, place) for o in orbits]
 
 
-def _lower(orbit: Orbit, place: dict[int, int]) -> Orbit:
+def _lower(orbit: WreathNode, place: dict[int, int]) -> WreathNode:
     """Members from classes to positions in a component; children already are positions in theirs."""
-    return Orbit(np.vectorize(place.__getitem__, otypes=[np.int64])(orbit.members), orbit.children)
+    return WreathNode(np.vectorize(place.__getitem__, otypes=[np.int64])(orbit.members), orbit.children)
 
 
-def _lift(orbit: Orbit, columns: Ids) -> Orbit:
+def _lift(orbit: WreathNode, columns: Ids) -> WreathNode:
     """Members from positions in a component to classes."""
-    return Orbit(columns[orbit.members], orbit.children)
+    return WreathNode(columns[orbit.members], orbit.children)

@@ -1,6 +1,6 @@
 """Labelled values: what the analyzer knows of a tensor.
 
-Each axis of a `Labelled` tensor is in one of three states:
+Each axis of a `AbstractValue` tensor is in one of three states:
 
 - ``FIXED``    positions mean something and may not move;
 - ``UNIFORM``  the values do not vary along the axis (every axis of size 1);
@@ -11,7 +11,7 @@ Each axis of a `Labelled` tensor is in one of three states:
 Beside each axis stands its *degree column*, an array of degree variables that broadcasts the same way, or
 None for zero: the tensor's entry at (i, j, …) is multiplied by exp(degree_0[i] + degree_1[j] + …).
 
-Parameters are bound late: `Labelled.view` says which positions of which parameter a not yet labelled
+Parameters are bound late: `AbstractValue.view` says which positions of which parameter a not yet labelled
 tensor shows, and the first rule that really uses it names the axes and their contexts.
 """
 
@@ -78,7 +78,7 @@ def stacked(members: Sequence[Parameter], units: Ids) -> Parameter:
 
 
 @dataclass(frozen=True)
-class View:
+class ParameterView:
     """A not yet labelled tensor: axis k shows `axes[k]` = (parameter axis, positions or None for all), or
     None for an inserted axis of size 1. `taken` maps a dropped parameter axis to the position kept of it."""
 
@@ -93,7 +93,7 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Cut:
+class DeferredSplit:
     """What an axis was cut into, as long as nothing reads the parts: the labels of that axis, `whole` int64
     [sizes of the parts], belong to the parts together; `axes[k]` is where part k lies. A reshape that follows
     then cuts the axis itself, not its parts, and need not line up with the one before."""
@@ -110,21 +110,21 @@ class Cut:
             sizes[axis] = size
         return array.transpose(np.argsort(self.axes)).reshape(sizes)
 
-    def at(self, axes: Iterable[int]) -> Cut:
+    def at(self, axes: Iterable[int]) -> DeferredSplit:
         """The same cut with its parts on other axes."""
         return replace(self, axes=tuple(axes))
 
 
 @dataclass(eq=False)
-class Labelled:
+class AbstractValue:
     """The abstract value of one tensor. `shape` holds the sizes under the first probe."""
 
     shape: tuple[int, ...]
     ids: list[AxisState]
     degrees: list[Ids | None]
-    view: View | None = None
+    view: ParameterView | None = None
     zero: bool = False  # every entry is 0: any degree fits
-    cuts: tuple[Cut, ...] = ()  # `ids` shows the whole on each of their axes
+    cuts: tuple[DeferredSplit, ...] = ()  # `ids` shows the whole on each of their axes
 
     @property
     def rank(self) -> int:
@@ -133,24 +133,26 @@ class Labelled:
 
 
 @dataclass(eq=False)
-class Bundle(Labelled):
+class ValueSequence(AbstractValue):
     """A sequence of tensors; as a value of its own it has no axes."""
 
-    members: list[Labelled] = field(default_factory=list)
+    members: list[AbstractValue] = field(default_factory=list)
 
-    def __init__(self, members: list[Labelled]) -> None:
+    def __init__(self, members: list[AbstractValue]) -> None:
         super().__init__((), [], [])
         self.members = members
 
 
-def constant(shape: Sequence[int], state: State = FIXED, *, zero: bool = False) -> Labelled:
+def constant(shape: Sequence[int], state: State = FIXED, *, zero: bool = False) -> AbstractValue:
     """A tensor without labels; axes of size 1 are uniform."""
     shape = tuple(shape)
-    return Labelled(shape, [UNIFORM if n == 1 else state for n in shape], [None] * len(shape), None, zero)
+    return AbstractValue(
+        shape, [UNIFORM if n == 1 else state for n in shape], [None] * len(shape), None, zero
+    )
 
 
-def parameter_value(parameter: Parameter) -> Labelled:
+def parameter_value(parameter: Parameter) -> AbstractValue:
     """The whole of a parameter, not yet labelled."""
     value = constant(parameter.shape)
-    value.view = View(parameter, tuple((k, None) for k in range(len(parameter.shape))))
+    value.view = ParameterView(parameter, tuple((k, None) for k in range(len(parameter.shape))))
     return value

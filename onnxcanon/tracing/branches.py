@@ -27,7 +27,7 @@ from itertools import count
 
 import onnx_ir as ir
 
-from onnxcanon.tracing.abstract_value import Labelled, State
+from onnxcanon.tracing.abstract_value import AbstractValue, State
 from onnxcanon.tracing.constraints import Place
 
 ASSOCIATIVE = frozenset({"Add", "Max", "Min", "Mul", "Sum"})
@@ -41,7 +41,7 @@ Image = dict[ir.Value, ir.Value]
 
 @dataclass(eq=False, slots=True)
 class Step:
-    """One node as the trace saw it. `number` is its place in the ledger; `loose_inputs` and `loose_outputs`
+    """One node as the trace saw it. `number` is its place in the constraints; `loose_inputs` and `loose_outputs`
     say that the slots are interchangeable, `free` names inputs that choose positions of an axis with
     labels."""
 
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """Interchangeable branches. `places` maps each place of the ledger within them to a number that matched
+    """Interchangeable branches. `places` maps each place of the constraints within them to a number that matched
     places share, and to its branch; `parameters` lists matched parameters, one per branch."""
 
     count: int
@@ -71,7 +71,10 @@ class Branches:
 
 
 def step(
-    number: int, node: ir.Node, inputs: Sequence[Labelled | None], outputs: Sequence[Labelled | None]
+    number: int,
+    node: ir.Node,
+    inputs: Sequence[AbstractValue | None],
+    outputs: Sequence[AbstractValue | None],
 ) -> Step:
     """A traced node, with what its labels leave open."""
     domain = node.domain in ("", "ai.onnx")
@@ -103,7 +106,7 @@ def _axis(node: ir.Node, rank: int, default: int) -> int:
     return axis + rank if axis < 0 else axis
 
 
-def _labelled(value: Labelled, axis: int) -> bool:
+def _labelled(value: AbstractValue, axis: int) -> bool:
     return axis < value.rank and not isinstance(value.ids[axis], State)
 
 

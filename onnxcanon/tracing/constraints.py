@@ -1,4 +1,4 @@
-"""The ledger: what the rules say about units and degrees, before anything is solved.
+"""The constraints: what the rules say about units and degrees, before anything is solved.
 
 A *unit* is one position of one axis of one parameter (or a composite of such positions); a *degree* is
 the unknown exponent by which the entries at one position are scaled. Rules only ever add facts:
@@ -81,7 +81,7 @@ def _narrow(array: Ids, other: Sequence[int]) -> Ids:
 
 
 @dataclass(slots=True)
-class Ledger:
+class Constraints:
     """The growing list of facts; `cause` names the node whose rule is speaking, `equal_nodes[k]` the one that
     stated `equals[k]`. Ids that are handed out together are a block; `unit_blocks` and `degree_blocks` hold
     the first id of each."""

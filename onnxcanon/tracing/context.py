@@ -15,22 +15,22 @@ from onnxcanon.arrays import Ids, Shape
 from onnxcanon.tracing.abstract_value import (
     FIXED,
     UNIFORM,
+    AbstractValue,
     AxisState,
-    Labelled,
+    ParameterView,
     State,
-    View,
     constant,
 )
 from onnxcanon.tracing.labels import CONTEXT_LIMIT
 from onnxcanon.tracing.reshaping import Reshaping
 
 
-class Movement(Reshaping):
+class Context(Reshaping):
     """Helpers for the movement operators; every helper returns a new value and leaves its argument alone."""
 
     # -- taking positions ---------------------------------------------------------------------------
 
-    def take(self, v: Labelled, axis: int, index: Ids) -> Labelled:
+    def take(self, v: AbstractValue, axis: int, index: Ids) -> AbstractValue:
         """X[…, n, …] -> X[…, index, …], index int64 [m] within 0 … n-1, repetitions allowed."""
         index = np.asarray(index, np.int64)
         n = v.shape[axis]
@@ -44,7 +44,7 @@ class Movement(Reshaping):
             if source is not None and len(set(index.tolist())) == len(index):
                 old = source[1]
                 new = (source[0], index if old is None else old[index])
-                out.view = View(
+                out.view = ParameterView(
                     v.view.parameter, (*v.view.axes[:axis], new, *v.view.axes[axis + 1 :]), v.view.taken
                 )
                 return out
@@ -59,11 +59,11 @@ class Movement(Reshaping):
             out.ids[axis] = UNIFORM
         return out
 
-    def _record_take(self, v: Labelled, out: Labelled, axis: int, index: Ids) -> None:
+    def _record_take(self, v: AbstractValue, out: AbstractValue, axis: int, index: Ids) -> None:
         before, after = v.ids[axis], out.ids[axis]
         if not isinstance(before, State) and not isinstance(after, State):
             self.column(out, axis)
-            self.ledger.movement(
+            self.constraints.movement(
                 np.moveaxis(before, axis, -1).reshape(-1, before.shape[axis]),
                 np.moveaxis(after, axis, -1).reshape(-1, after.shape[axis]),
                 index,
@@ -75,7 +75,7 @@ class Movement(Reshaping):
 
     # -- joining ------------------------------------------------------------------------------------
 
-    def concat(self, values: Sequence[Labelled], axis: int) -> Labelled:
+    def concat(self, values: Sequence[AbstractValue], axis: int) -> AbstractValue:
         """X1[…, n1, …], X2[…, n2, …] -> Y[…, n1 + n2, …]."""
         values = [v for v in values if v.shape[axis] > 0]
         if len(values) == 1:
@@ -94,7 +94,7 @@ class Movement(Reshaping):
                 out.degrees[k] = self._joined_degree(values, k, axis)
         return out
 
-    def _joined_axis(self, values: Sequence[Labelled], axis: int) -> AxisState:
+    def _joined_axis(self, values: Sequence[AbstractValue], axis: int) -> AxisState:
         """Labels of the concatenated axis itself."""
         if all(isinstance(v.ids[axis], State) for v in values):
             return FIXED if sum(v.shape[axis] for v in values) > 1 else UNIFORM
@@ -105,14 +105,14 @@ class Movement(Reshaping):
             if isinstance(state, State):
                 shape = [1] * rank
                 shape[axis] = v.shape[axis]
-                state_ids = self.ledger.new_units(shape)
+                state_ids = self.constraints.new_units(shape)
                 alone = v.shape[axis] == 1
                 with self.slot(slot):
                     if state is FIXED or not v.zero:
                         self.pin(
                             state_ids, "a single position" if alone else "concatenated with a fixed axis"
                         )
-                    self.ledger.column(state_ids)
+                    self.constraints.column(state_ids)
                 pieces.append(state_ids)
             else:
                 with self.slot(slot):
@@ -131,10 +131,10 @@ class Movement(Reshaping):
         for slot, (p, end) in enumerate(zip(wide, ends, strict=True)):
             with self.slot(slot):
                 taken = np.arange(end - p.shape[axis], end)
-                self.ledger.movement(rows, rows[:, taken], taken)
+                self.constraints.movement(rows, rows[:, taken], taken)
         return joined
 
-    def _beside(self, values: Sequence[Labelled], k: int, axis: int) -> AxisState:
+    def _beside(self, values: Sequence[AbstractValue], k: int, axis: int) -> AxisState:
         """Labels of another axis: kept apart part by part while that is cheap, united beyond."""
         states = [v.ids[k] for v in values]
         labelled = [s for s in states if not isinstance(s, State)]
@@ -156,7 +156,7 @@ class Movement(Reshaping):
             )
         return np.concatenate(wide, axis)
 
-    def _joined_degree(self, values: Sequence[Labelled], k: int, axis: int) -> Ids | None:
+    def _joined_degree(self, values: Sequence[AbstractValue], k: int, axis: int) -> Ids | None:
         """Degree column of axis `k` after concatenation along `axis`; zero parts take any degree."""
         degrees = [v.degrees[k] for v in values]
         known = [d for d in degrees if d is not None]
@@ -172,11 +172,11 @@ class Movement(Reshaping):
         for v, d in zip(values, degrees, strict=True):
             shape = [v.shape[axis] if j == axis else n for j, n in enumerate(around)]
             if d is None:
-                d = self.ledger.new_degrees(shape) if v.zero else np.zeros(shape, np.int64)
+                d = self.constraints.new_degrees(shape) if v.zero else np.zeros(shape, np.int64)
             wide.append(np.broadcast_to(d, shape))
         return np.concatenate(wide, axis)
 
-    def pad(self, v: Labelled, axis: int, before: int, after: int, *, zero: bool) -> Labelled:
+    def pad(self, v: AbstractValue, axis: int, before: int, after: int, *, zero: bool) -> AbstractValue:
         """Constant padding of one axis: [n] -> [before + n + after]."""
         self.bind(v)
         if isinstance(v.ids[axis], State):
@@ -186,7 +186,7 @@ class Movement(Reshaping):
                     out.ids[k] = self.forget(v.ids[k], [axis])
                     out.degrees[k] = self.degree_forget(v.degrees[k], [axis])
             if v.degrees[axis] is not None:
-                self.ledger.degree_zero(v.degrees[axis])
+                self.constraints.degree_zero(v.degrees[axis])
                 out.degrees[axis] = None
             if not zero:
                 out = self.stop(out)
@@ -195,13 +195,13 @@ class Movement(Reshaping):
             out.zero = v.zero and zero
             return out
 
-        def filler(n: int) -> Labelled:
+        def filler(n: int) -> AbstractValue:
             shape = [*v.shape[:axis], n, *v.shape[axis + 1 :]]
             return constant(shape, UNIFORM, zero=zero)
 
         return self.concat([filler(before), v, filler(after)], axis)
 
-    def expand(self, v: Labelled, shape: Shape) -> Labelled:
+    def expand(self, v: AbstractValue, shape: Shape) -> AbstractValue:
         """Broadcast to a shape: the new positions are uniform."""
         return (
             self.elementwise([v, constant(shape, UNIFORM, zero=True)])
@@ -209,7 +209,7 @@ class Movement(Reshaping):
             else self._expand_view(v, shape)
         )
 
-    def _expand_view(self, v: Labelled, shape: Shape) -> Labelled:
+    def _expand_view(self, v: AbstractValue, shape: Shape) -> AbstractValue:
         full = np.broadcast_shapes(v.shape, shape)
         if full == v.shape:
             return self.copy(v)
@@ -218,7 +218,7 @@ class Movement(Reshaping):
 
     # -- reductions ---------------------------------------------------------------------------------
 
-    def reduce(self, v: Labelled, axes: Sequence[int], *, keepdims: bool) -> Labelled:
+    def reduce(self, v: AbstractValue, axes: Sequence[int], *, keepdims: bool) -> AbstractValue:
         """A symmetric reduction (sum, mean, max, …) over axes; the degree along each must be constant."""
         self.bind(v)
         out = self.copy(v)

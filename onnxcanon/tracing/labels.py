@@ -1,6 +1,6 @@
 """The helpers every rule is written with: labels are bound, meet, are pinned and contracted.
 
-They read and write `Labelled` values and add facts to the ledger; they solve nothing.
+They read and write `AbstractValue` values and add facts to the constraints; they solve nothing.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from onnxcanon.arrays import Ids
 from onnxcanon.tracing.abstract_value import (
     FIXED,
     UNIFORM,
+    AbstractValue,
     AxisState,
-    Bundle,
-    Labelled,
+    ParameterView,
     State,
-    View,
+    ValueSequence,
     constant,
 )
-from onnxcanon.tracing.constraints import ZERO, Cause, Ledger, System
+from onnxcanon.tracing.constraints import ZERO, Cause, Constraints, System
 
 CONTEXT_LIMIT = 1 << 16
 """Entries up to which a concatenation keeps separate labels per part; beyond it they are united (sound)."""
@@ -43,39 +43,39 @@ def without_circles(context: Mapping[int, Sequence[int]]) -> dict[int, list[int]
 
 
 class Labels:
-    """The helpers. They read and write `Labelled` values and add facts to the ledger; they solve nothing."""
+    """The helpers. They read and write `AbstractValue`s and add to the constraints; they solve nothing."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self.ledger = ledger
-        self.shown: list[tuple[View, int]] = []
+    def __init__(self, constraints: Constraints) -> None:
+        self.constraints = constraints
+        self.shown: list[tuple[ParameterView, int]] = []
 
     @property
     def cause(self) -> Cause:
-        """The node whose rule is speaking; the ledger notes it beside every fact."""
-        return self.ledger.cause
+        """The node whose rule is speaking; the constraints notes it beside every fact."""
+        return self.constraints.cause
 
     @cause.setter
     def cause(self, cause: Cause) -> None:
-        self.ledger.cause = cause
+        self.constraints.cause = cause
 
     @contextmanager
     def slot(self, number: int) -> Iterator[None]:
         """Facts found inside are about one input or output of the node."""
-        place = self.ledger.place
-        self.ledger.place = (place[0], number)
+        place = self.constraints.place
+        self.constraints.place = (place[0], number)
         yield
-        self.ledger.place = place
+        self.constraints.place = place
 
     # -- parameters ---------------------------------------------------------------------------------
 
     def bind(
         self,
-        value: Labelled,
+        value: AbstractValue,
         axes: Iterable[int] | None = None,
         context: Mapping[int, Sequence[int]] | None = None,
         carried: Iterable[int] | None = None,
         groups: int = 1,
-    ) -> Labelled:
+    ) -> AbstractValue:
         """Label a parameter's axes at its first real use; a value that is bound already stays as it is.
 
         `context` names for an axis the other axes on which its labels depend (batch-like ones), which they do
@@ -109,7 +109,7 @@ class Labels:
                 degrees = self._as_viewed(view, degrees)
             if axis not in wanted:
                 self.pin(ids, "its positions have a meaning here")
-                self.ledger.degree_zero(degrees)
+                self.constraints.degree_zero(degrees)
                 continue
             value.degrees[axis] = degrees
             if size > 1:
@@ -124,7 +124,7 @@ class Labels:
                     "one position of it is taken",
                 )
                 if parameter.scalable:
-                    self.ledger.degree_zero(
+                    self.constraints.degree_zero(
                         self._bind_axis(view, parameter.degrees, source, (), units=False, zero=True)
                     )
         if view.taken or any(shown is not None and shown[1] is not None for shown in view.axes):
@@ -132,26 +132,26 @@ class Labels:
                 self.column(value, axis)
         return value
 
-    def settle(self, value: Labelled) -> None:
+    def materialize(self, value: AbstractValue) -> None:
         """Label the parts of axes that were cut, each by units of its own: they are going to be read."""
-        ledger = self.ledger
+        constraints = self.constraints
         for cut in value.cuts:
-            place, cause = ledger.place, ledger.cause
-            ledger.place, ledger.cause = cut.place, cut.cause
+            place, cause = constraints.place, constraints.cause
+            constraints.place, constraints.cause = cut.place, cut.cause
             sizes = cut.whole.shape
             count = len(sizes)
-            parts = [ledger.new_units([*sizes[: k + 1], *[1] * (count - k - 1)]) for k in range(count)]
+            parts = [constraints.new_units([*sizes[: k + 1], *[1] * (count - k - 1)]) for k in range(count)]
             lines = [tuple(range(count)), *((k,) for k in range(count))]
-            ledger.relate([cut.whole, *parts], lines, sizes)
+            constraints.relate([cut.whole, *parts], lines, sizes)
             for axis, part in zip(cut.axes, parts, strict=True):
                 value.ids[axis] = cut.shown(part, value.rank)
-                ledger.column(part)
-            ledger.place, ledger.cause = place, cause
+                constraints.column(part)
+            constraints.place, constraints.cause = place, cause
         value.cuts = ()
 
     def _bind_axis(
         self,
-        view: View,
+        view: ParameterView,
         store: list[Ids | None],
         source: int,
         around: Sequence[int],
@@ -165,7 +165,7 @@ class Labels:
         shape = view.parameter.shape
         bound = store[source]
         view.parameter.readers[source] = view.parameter.readers[source] or self.cause.node
-        new = self.ledger.new_units if units else self.ledger.new_degrees
+        new = self.constraints.new_units if units else self.constraints.new_degrees
         if bound is None:
             # Other taken positions are no context for one that is taken, which is held whatever they are.
             context = {*around, *(() if source in view.taken else view.taken)}
@@ -203,10 +203,10 @@ class Labels:
                 [-1 if k == source else 1 for k in range(bound.ndim)]
             )
             rows = np.moveaxis(bound[tuple(mesh)], source, -1).reshape(-1, bound.shape[source])
-            self.ledger.movement(rows, rows[:, positions], positions)
+            self.constraints.movement(rows, rows[:, positions], positions)
 
     @staticmethod
-    def _chosen(view: View, bound: Ids) -> tuple[Ids, ...]:
+    def _chosen(view: ParameterView, bound: Ids) -> tuple[Ids, ...]:
         """The open mesh of the positions the view shows, in the parameter's own axes."""
         picks: list[Ids] = [np.arange(n) for n in bound.shape]
         for source in view.axes:
@@ -218,7 +218,7 @@ class Labels:
         return np.ix_(*picks)
 
     @staticmethod
-    def _as_viewed(view: View, array: Ids) -> Ids:
+    def _as_viewed(view: ParameterView, array: Ids) -> Ids:
         """Reorder an array over the parameter's axes into the view's axes."""
         order = [source[0] for source in view.axes if source is not None]
         rest = [k for k in range(array.ndim) if k not in order]
@@ -230,30 +230,30 @@ class Labels:
     def pin(self, ids: AxisState, reason: str) -> None:
         """The labels of an axis, if it has any, may not move."""
         if not isinstance(ids, State):
-            self.ledger.pin(ids, Cause(self.cause.node, reason))
+            self.constraints.pin(ids, Cause(self.cause.node, reason))
 
-    def fix(self, value: Labelled, axis: int, reason: str) -> None:
+    def fix(self, value: AbstractValue, axis: int, reason: str) -> None:
         """Pin one axis of a value: positions, the same ones in every context that moves, scale and sign."""
         self.bind(value)
-        self.settle(value)
+        self.materialize(value)
         around = (k for k, s in enumerate(value.ids) if k != axis and not isinstance(s, State))
         value.ids[axis] = self.forget(value.ids[axis], around)
         self._hold(value, axis, reason)
 
-    def _hold(self, value: Labelled, axis: int, reason: str) -> None:
+    def _hold(self, value: AbstractValue, axis: int, reason: str) -> None:
         self.pin(value.ids[axis], reason)
-        self.ledger.degree_zero(value.degrees[axis])
+        self.constraints.degree_zero(value.degrees[axis])
         value.degrees[axis] = None
         if value.shape[axis] != 1:
             value.ids[axis] = FIXED
 
-    def fix_all(self, value: Labelled, reason: str) -> None:
+    def fix_all(self, value: AbstractValue, reason: str) -> None:
         """Pin every axis of a value (of every tensor of a sequence)."""
-        if isinstance(value, Bundle):
+        if isinstance(value, ValueSequence):
             for member in value.members:
                 self.fix_all(member, reason)
         self.bind(value)
-        self.settle(value)
+        self.materialize(value)
         for axis in range(value.rank):
             self._hold(value, axis, reason)
 
@@ -270,7 +270,7 @@ class Labels:
             return FIXED if any(s is FIXED for s in states) else UNIFORM
         base = min(labelled, key=lambda s: s.size)
         for other in labelled:
-            self.ledger.equal(base, other)
+            self.constraints.equal(base, other)
         if any(s is FIXED for s in states):
             self.pin(self.forget(base, around), reason)
             return FIXED
@@ -284,10 +284,10 @@ class Labels:
         base = min(known, key=lambda d: d.size)
         if len(known) < len(degrees):
             for d in known:
-                self.ledger.degree_zero(d)
+                self.constraints.degree_zero(d)
             return None
         for d in known:
-            self.ledger.degree_equal(base, d)
+            self.constraints.degree_equal(base, d)
         return base
 
     def forget(self, state: AxisState, axes: Iterable[int]) -> AxisState:
@@ -297,7 +297,7 @@ class Labels:
         for axis in axes:
             if state.shape[axis] > 1:
                 first = state.take([0], axis)
-                self.ledger.equal(first, state)
+                self.constraints.equal(first, state)
                 state = first
         return state
 
@@ -308,11 +308,11 @@ class Labels:
         for axis in axes:
             if degree is not None and degree.shape[axis] > 1:
                 first = degree.take([0], axis)
-                self.ledger.degree_equal(first, degree, system)
+                self.constraints.degree_equal(first, degree, system)
                 degree = first
         return degree
 
-    def column(self, value: Labelled, axis: int) -> None:
+    def column(self, value: AbstractValue, axis: int) -> None:
         """Record that the labels of an axis map onto themselves, per position of every fixed context axis."""
         ids = value.ids[axis]
         if isinstance(ids, State):
@@ -323,9 +323,9 @@ class Labels:
                 shape = [1] * ids.ndim
                 shape[k] = ids.shape[k]
                 code = code * ids.shape[k] + np.arange(ids.shape[k]).reshape(shape)
-        self.ledger.column(ids, code)
+        self.constraints.column(ids, code)
 
-    def in_context(self, value: Labelled, axis: int, own: Iterable[int] = ()) -> None:
+    def in_context(self, value: AbstractValue, axis: int, own: Iterable[int] = ()) -> None:
         """Record that fresh labels of an axis follow their context (except the axes `own`)."""
         ids = value.ids[axis]
         if isinstance(ids, State):
@@ -341,16 +341,16 @@ class Labels:
         lines = np.moveaxis(ids, k, 0).reshape(ids.shape[k], -1)
         starts = np.flatnonzero(np.r_[True, (lines[1:] != lines[:-1]).any(1)])
         if len(starts) == len(lines) or outer.size != len(lines):
-            self.ledger.relate([ids, outer], [(axis,), (k,)])
+            self.constraints.relate([ids, outer], [(axis,), (k,)])
             return
-        runs = self.ledger.new_units([len(starts) if j == k else 1 for j in range(ids.ndim)])
-        self.ledger.relate([ids.take(starts, k), runs], [(axis,), (k,)])
+        runs = self.constraints.new_units([len(starts) if j == k else 1 for j in range(ids.ndim)])
+        self.constraints.relate([ids.take(starts, k), runs], [(axis,), (k,)])
         lengths = np.diff(np.r_[starts, len(lines)])
-        self.ledger.relate([outer, np.repeat(runs, lengths, k)], [(k,), ()])
+        self.constraints.relate([outer, np.repeat(runs, lengths, k)], [(k,), ()])
 
     # -- elementwise --------------------------------------------------------------------------------
 
-    def elementwise(self, values: Sequence[Labelled], *, product: bool = False) -> Labelled:
+    def elementwise(self, values: Sequence[AbstractValue], *, product: bool = False) -> AbstractValue:
         """Broadcasting pointwise combination X…, Y… -> Z. Degrees agree (sum) or add up (`product`)."""
         shape = np.broadcast_shapes(*(v.shape for v in values))
         rank = len(shape)
@@ -364,7 +364,7 @@ class Labels:
             if product:
                 total: Ids | None = None
                 for d in degrees:
-                    total = self.ledger.degree_sum(total, d)
+                    total = self.constraints.degree_sum(total, d)
                 out.degrees[axis] = total
             elif degrees:
                 out.degrees[axis] = self.degrees_meet(degrees)
@@ -374,7 +374,7 @@ class Labels:
             out.zero = all(v.zero for v in values)
         return out
 
-    def bind_together(self, values: Sequence[Labelled], rank: int) -> None:
+    def bind_together(self, values: Sequence[AbstractValue], rank: int) -> None:
         """Bind parameters with the contexts that the labels they meet already have."""
         context: dict[int, set[int]] = {}
         for v in values:
@@ -395,7 +395,7 @@ class Labels:
                 self.bind(v, None, around)
 
     @staticmethod
-    def _padded(v: Labelled, axis: int, rank: int) -> tuple[AxisState, Ids | None]:
+    def _padded(v: AbstractValue, axis: int, rank: int) -> tuple[AxisState, Ids | None]:
         """State and degree of axis `axis` of the broadcast result, as operand `v` sees it."""
         pad = rank - v.rank
         if axis < pad:
@@ -408,15 +408,17 @@ class Labels:
                 degree = degree.reshape((1,) * pad + degree.shape)
         return state, degree
 
-    def copy(self, value: Labelled) -> Labelled:
+    def copy(self, value: AbstractValue) -> AbstractValue:
         """The same labels for another tensor of the same shape (a view stays a view)."""
-        return Labelled(value.shape, list(value.ids), list(value.degrees), value.view, value.zero, value.cuts)
+        return AbstractValue(
+            value.shape, list(value.ids), list(value.degrees), value.view, value.zero, value.cuts
+        )
 
     # -- contraction --------------------------------------------------------------------------------
 
     def contract(
-        self, values: Sequence[Labelled], letters: Sequence[Sequence[str]], out: Sequence[str]
-    ) -> Labelled:
+        self, values: Sequence[AbstractValue], letters: Sequence[Sequence[str]], out: Sequence[str]
+    ) -> AbstractValue:
         """Einstein summation: sum over the letters absent from `out` of the product of the operands.
 
         A contracted letter makes its labels equal and its degrees cancel; a kept letter makes its labels
@@ -448,13 +450,13 @@ class Labels:
             result.ids[k] = kept if isinstance(kept, State) else kept.reshape(kept.shape[: len(out)])
             total: Ids | None = None
             for d in degrees:
-                total = self.ledger.degree_sum(total, d)
+                total = self.constraints.degree_sum(total, d)
             total = self.degree_forget(total, gone)
             result.degrees[k] = None if total is None else total.reshape(total.shape[: len(out)])
         return result
 
     def _bind_contracted(
-        self, values: Sequence[Labelled], letters: Sequence[Sequence[str]], out: Sequence[str]
+        self, values: Sequence[AbstractValue], letters: Sequence[Sequence[str]], out: Sequence[str]
     ) -> None:
         """Bind parameters: a contracted letter depends on the batch letters it shares with another operand,
         a kept letter on the kept letters before it."""
@@ -484,21 +486,23 @@ class Labels:
         return state if isinstance(state, State) else _letters(state, word, order)
 
     @staticmethod
-    def _spread_degree(v: Labelled, word: Sequence[str], letter: str, order: Sequence[str]) -> Ids | None:
+    def _spread_degree(
+        v: AbstractValue, word: Sequence[str], letter: str, order: Sequence[str]
+    ) -> Ids | None:
         degree = v.degrees[word.index(letter)]
         return None if degree is None else _letters(degree, word, order)
 
     def cancel(self, degrees: Sequence[Ids]) -> None:
         """The degrees along a contracted axis add up to zero."""
         if len(degrees) == 2:
-            self.ledger.degree_opposite(degrees[0], degrees[1])
+            self.constraints.degree_opposite(degrees[0], degrees[1])
         else:
             for d in degrees:
-                self.ledger.degree_zero(d)
+                self.constraints.degree_zero(d)
 
     # -- degrees ------------------------------------------------------------------------------------
 
-    def stop(self, value: Labelled, system: System = System.BOTH) -> Labelled:
+    def stop(self, value: AbstractValue, system: System = System.BOTH) -> AbstractValue:
         """A copy whose degrees are zero in the given system(s), as demanded of the input.
 
         In one system the function is odd or homogeneous and keeps 0; in both it is any function.
@@ -507,34 +511,34 @@ class Labels:
         out = self.copy(value)
         out.zero = value.zero and system != System.BOTH
         for axis, degree in enumerate(value.degrees):
-            self.ledger.degree_zero(degree, system)
+            self.constraints.degree_zero(degree, system)
             if system == System.BOTH:
                 out.degrees[axis] = None
         return out
 
-    def without(self, value: Labelled, system: System) -> Labelled:
+    def without(self, value: AbstractValue, system: System) -> AbstractValue:
         """A copy whose degrees are zero in `system` though the input's are free there (an even function)."""
         self.bind(value)
         out = self.copy(value)
         other = System.BOTH ^ system
         for axis, degree in enumerate(value.degrees):
             if degree is not None:
-                fresh = self.ledger.new_degrees(degree.shape)
-                self.ledger.degree_zero(fresh, system)
+                fresh = self.constraints.new_degrees(degree.shape)
+                self.constraints.degree_zero(fresh, system)
                 if other:
-                    self.ledger.degree_equal(fresh, degree, other)
+                    self.constraints.degree_equal(fresh, degree, other)
                 out.degrees[axis] = fresh
         return out
 
-    def opposite(self, value: Labelled) -> Labelled:
+    def opposite(self, value: AbstractValue) -> AbstractValue:
         """A copy with negated degrees (the reciprocal)."""
         self.bind(value)
         out = self.copy(value)
         out.zero = False
         for axis, degree in enumerate(value.degrees):
             if degree is not None:
-                fresh = self.ledger.new_degrees(degree.shape)
-                self.ledger.degree_opposite(fresh, degree)
+                fresh = self.constraints.new_degrees(degree.shape)
+                self.constraints.degree_opposite(fresh, degree)
                 out.degrees[axis] = fresh
         return out
 

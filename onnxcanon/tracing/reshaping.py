@@ -1,7 +1,7 @@
 """Reshaping: how labels and degrees travel through operators that only give axes another shape and order.
 
 Merging two labelled axes makes composites: fresh units, one per pair, tied to their parts by a relation;
-splitting is the same relation read backwards. An axis that was split stays an open cut (`labels.Cut`) until
+splitting is the same relation read backwards. An axis that was split stays an open cut (`DeferredSplit`) until
 something reads its parts: what merges them again, in whichever order, has the labels they were cut from.
 """
 
@@ -16,11 +16,11 @@ from onnxcanon.arrays import Ids, Shape
 from onnxcanon.tracing.abstract_value import (
     FIXED,
     UNIFORM,
+    AbstractValue,
     AxisState,
-    Cut,
-    Labelled,
+    DeferredSplit,
+    ParameterView,
     State,
-    View,
     constant,
 )
 from onnxcanon.tracing.labels import Labels
@@ -31,23 +31,25 @@ class Reshaping(Labels):
 
     # -- order and size-1 axes ----------------------------------------------------------------------
 
-    def transpose(self, v: Labelled, perm: Sequence[int]) -> Labelled:
+    def transpose(self, v: AbstractValue, perm: Sequence[int]) -> AbstractValue:
         """X[…] -> Y[…] with axis k of Y being axis perm[k] of X."""
         out = constant([v.shape[p] for p in perm])
         if v.view is not None:
-            out.view = View(v.view.parameter, tuple(v.view.axes[p] for p in perm), v.view.taken)
+            out.view = ParameterView(v.view.parameter, tuple(v.view.axes[p] for p in perm), v.view.taken)
         out.ids = [_moved(v.ids[p], perm) for p in perm]
         out.degrees = [_moved_degree(v.degrees[p], perm) for p in perm]
         out.zero = v.zero
         out.cuts = tuple(cut.at(list(perm).index(a) for a in cut.axes) for cut in v.cuts)
         return out
 
-    def insert(self, v: Labelled, axis: int) -> Labelled:
+    def insert(self, v: AbstractValue, axis: int) -> AbstractValue:
         """A new axis of size 1."""
         shape = [*v.shape[:axis], 1, *v.shape[axis:]]
         out = constant(shape)
         if v.view is not None:
-            out.view = View(v.view.parameter, (*v.view.axes[:axis], None, *v.view.axes[axis:]), v.view.taken)
+            out.view = ParameterView(
+                v.view.parameter, (*v.view.axes[:axis], None, *v.view.axes[axis:]), v.view.taken
+            )
         ids = [i if isinstance(i, State) else np.expand_dims(i, axis) for i in v.ids]
         degrees = [None if d is None else np.expand_dims(d, axis) for d in v.degrees]
         out.ids = [*ids[:axis], UNIFORM, *ids[axis:]]
@@ -56,24 +58,24 @@ class Reshaping(Labels):
         out.cuts = tuple(cut.at(a + (a >= axis) for a in cut.axes) for cut in v.cuts)
         return out
 
-    def squeeze(self, v: Labelled, axis: int) -> Labelled:
+    def squeeze(self, v: AbstractValue, axis: int) -> AbstractValue:
         """Remove an axis of size 1; a degree it carried moves to another axis."""
         view = v.view
         if view is not None and view.axes[axis] is not None:
             source, positions = view.axes[axis]  # type: ignore[misc]
             taken = {**view.taken, source: 0 if positions is None else int(positions[0])}
-            view = View(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), taken)
+            view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), taken)
         elif view is not None:
-            view = View(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), view.taken)
+            view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), view.taken)
         degrees = list(v.degrees)
         carried = degrees[axis]
         if carried is not None:
             home = next((k for k in range(v.rank) if k != axis and carried.shape[k] > 1), None)
             home = next((k for k in range(v.rank) if k != axis), None) if home is None else home
             if home is None:
-                self.ledger.degree_zero(carried)
+                self.constraints.degree_zero(carried)
             else:
-                degrees[home] = self.ledger.degree_sum(degrees[home], carried)
+                degrees[home] = self.constraints.degree_sum(degrees[home], carried)
         out = constant([n for k, n in enumerate(v.shape) if k != axis])
         keep = [k for k in range(v.rank) if k != axis]
         out.ids = [_squeezed(v.ids[k], axis) for k in keep]
@@ -84,13 +86,13 @@ class Reshaping(Labels):
 
     # -- splitting and merging ----------------------------------------------------------------------
 
-    def split_axis(self, v: Labelled, axis: int, sizes: Sequence[int]) -> Labelled:
+    def split_axis(self, v: AbstractValue, axis: int, sizes: Sequence[int]) -> AbstractValue:
         """X[…, p·q·…, …] -> X[…, p, q, …, …] (row-major)."""
         out = self._split(v, axis, sizes)
-        self.settle(out)
+        self.materialize(out)
         return out
 
-    def _split(self, v: Labelled, axis: int, sizes: Sequence[int]) -> Labelled:
+    def _split(self, v: AbstractValue, axis: int, sizes: Sequence[int]) -> AbstractValue:
         """The same, with the cut left open where it can be."""
         self.bind(v)
         m = len(sizes)
@@ -120,7 +122,7 @@ class Reshaping(Labels):
             self._label_parts(out, range(axis, axis + m), widened(own))
         return out
 
-    def _label_parts(self, out: Labelled, axes: range, whole: Ids) -> None:
+    def _label_parts(self, out: AbstractValue, axes: range, whole: Ids) -> None:
         """Label the axes that one of the labels `whole`, over all axes, was cut into. Where these depend on
         other axes the parts get fresh units at once."""
         sizes = [whole.shape[k] for k in axes]
@@ -134,19 +136,19 @@ class Reshaping(Labels):
             parts = []
             for k in varying:
                 shape = [n if j <= k or j >= axes.stop else 1 for j, n in enumerate(whole.shape)]
-                parts.append(self.ledger.new_units(shape))
+                parts.append(self.constraints.new_units(shape))
                 out.ids[k] = parts[-1]
             lines = [tuple(varying), *((k,) for k in varying)]
-            self.ledger.relate([whole, *parts], lines, tuple(whole.shape[k] for k in varying))
+            self.constraints.relate([whole, *parts], lines, tuple(whole.shape[k] for k in varying))
             for k in varying:
                 self.in_context(out, k, axes)
 
-    def _open(self, out: Labelled, axes: Sequence[int], whole: Ids) -> None:
+    def _open(self, out: AbstractValue, axes: Sequence[int], whole: Ids) -> None:
         """Label axes together by `whole`, the labels of the one they were cut from over them. Axes along
         which these repeat are positions; a single one along which they vary takes them over."""
         whole, varying = _varying(whole, range(len(axes)))
         whole = whole.reshape([whole.shape[k] for k in varying])
-        cut = Cut(whole, tuple(axes[k] for k in varying), self.ledger.place, self.cause)
+        cut = DeferredSplit(whole, tuple(axes[k] for k in varying), self.constraints.place, self.cause)
         for axis in axes:
             out.ids[axis] = UNIFORM if out.shape[axis] == 1 else FIXED
         for axis in cut.axes:
@@ -154,7 +156,7 @@ class Reshaping(Labels):
         if len(varying) > 1:
             out.cuts += (cut,)
 
-    def merge_axes(self, v: Labelled, start: int, count: int) -> Labelled:
+    def merge_axes(self, v: AbstractValue, start: int, count: int) -> AbstractValue:
         """X[…, p, q, …, …] -> X[…, p·q·…, …] (row-major)."""
         self.bind(v)
         stop = start + count
@@ -175,7 +177,7 @@ class Reshaping(Labels):
         out.ids = [*ids[:start], own if isinstance(own, State) else joined(own), *ids[start:]]
         total: Ids | None = None
         for d in v.degrees[start:stop]:
-            total = self.ledger.degree_sum(total, d)
+            total = self.constraints.degree_sum(total, d)
         degrees = [None if d is None else joined(d) for d in (*v.degrees[:start], *v.degrees[stop:])]
         out.degrees = [*degrees[:start], None if total is None else joined(total), *degrees[start:]]
         for cut in v.cuts:
@@ -189,7 +191,7 @@ class Reshaping(Labels):
             self.in_context(out, start)
         return out
 
-    def _inside(self, v: Labelled, start: int, stop: int) -> Cut | None:
+    def _inside(self, v: AbstractValue, start: int, stop: int) -> DeferredSplit | None:
         """The cut that all labels of the axes from start to stop are of; other cuts of these are settled."""
         axes = {k for k in range(start, stop) if not isinstance(v.ids[k], State)}
         positions = any(v.ids[k] is FIXED for k in range(start, stop))
@@ -197,19 +199,19 @@ class Reshaping(Labels):
             if axes and axes <= set(cut.axes) and not (positions and axes < set(cut.axes)):
                 return cut
         if any(axes & set(cut.axes) for cut in v.cuts):
-            self.settle(v)
+            self.materialize(v)
         return None
 
-    def _reopen(self, out: Labelled, axes: Sequence[int], cut: Cut, index: Ids) -> None:
+    def _reopen(self, out: AbstractValue, axes: Sequence[int], cut: DeferredSplit, index: Ids) -> None:
         """Label axes by the labels of a cut, of which `index` says the positions, over all axes."""
         order = [*axes, *(k for k in range(out.rank) if k not in axes)]
         index = index.transpose(order).reshape([out.shape[a] for a in axes])
         self._open(out, axes, cut.whole.reshape(-1)[index])
         if not np.array_equal(index.reshape(-1), np.arange(cut.whole.size)):
             before = cut.whole.reshape(1, -1)
-            self.ledger.movement(before, before[:, index.reshape(-1)], index.reshape(-1))
+            self.constraints.movement(before, before[:, index.reshape(-1)], index.reshape(-1))
 
-    def _composite(self, v: Labelled, start: int, stop: int) -> AxisState:
+    def _composite(self, v: AbstractValue, start: int, stop: int) -> AxisState:
         """The labels of a merged block: those of its one labelled axis, repeated along the others; or fresh
         units for the combinations of several, related to these."""
         states = v.ids[start:stop]
@@ -225,23 +227,25 @@ class Reshaping(Labels):
         placed = [k for k in still if any(part.shape[k] > 1 for part in parts)]
         for k in placed:
             line = [n if j == k else 1 for j, n in enumerate(v.shape)]
-            parts.append(self.ledger.positions(v.shape[k]).reshape(line))
+            parts.append(self.constraints.positions(v.shape[k]).reshape(line))
         axes = [*labelled, *placed]
         whole = np.broadcast_shapes(*(p.shape for p in parts))
-        fresh = self.ledger.new_units(whole)
+        fresh = self.constraints.new_units(whole)
         lines = [tuple(sorted(axes)), *((k,) for k in axes)]
-        self.ledger.relate([fresh, *parts], lines, tuple(v.shape[k] for k in axes))
+        self.constraints.relate([fresh, *parts], lines, tuple(v.shape[k] for k in axes))
         return fresh
 
-    def reshape(self, v: Labelled, shape: Shape, before: Shape | None, after: Shape | None) -> Labelled:
+    def reshape(
+        self, v: AbstractValue, shape: Shape, before: Shape | None, after: Shape | None
+    ) -> AbstractValue:
         """X[s…] -> Y[t…]; `before` and `after` are the shapes under the second probe."""
         out = self.reshape_openly(v, shape, before, after)
-        self.settle(out)
+        self.materialize(out)
         return out
 
     def reshape_openly(
-        self, v: Labelled, shape: Shape, before: Shape | None, after: Shape | None
-    ) -> Labelled:
+        self, v: AbstractValue, shape: Shape, before: Shape | None, after: Shape | None
+    ) -> AbstractValue:
         """The same, with cuts left open: whoever reads the result has to settle it.
 
         Both shapes are cut into the finest common blocks; within a block axes split into the common factors
@@ -265,7 +269,9 @@ class Reshaping(Labels):
                 core = self.insert(core, k)
         return core
 
-    def _reshape_core(self, v: Labelled, alt: Sequence[int], target: Sequence[tuple[int, int]]) -> Labelled:
+    def _reshape_core(
+        self, v: AbstractValue, alt: Sequence[int], target: Sequence[tuple[int, int]]
+    ) -> AbstractValue:
         """Reshape between shapes without size-1 axes, block by block from the left."""
         source = list(zip(v.shape, alt, strict=True))
         if source == list(target):
@@ -284,8 +290,8 @@ class Reshaping(Labels):
         return v
 
     def _reshape_block(
-        self, v: Labelled, at: int, ins: Sequence[tuple[int, int]], outs: Sequence[tuple[int, int]]
-    ) -> Labelled:
+        self, v: AbstractValue, at: int, ins: Sequence[tuple[int, int]], outs: Sequence[tuple[int, int]]
+    ) -> AbstractValue:
         fine = _common_factors(list(ins), list(outs))
         if fine is None:
             if any(a != b for a, b in [*ins, *outs]):
@@ -302,7 +308,7 @@ class Reshaping(Labels):
                 v = self.merge_axes(v, at + k, len(factors))
         return v
 
-    def gather_unknown(self, v: Labelled, axis: int, reason: str) -> Labelled:
+    def gather_unknown(self, v: AbstractValue, axis: int, reason: str) -> AbstractValue:
         """Forget an axis whose positions are chosen at run time: it is fixed, and no context for others."""
         self.fix(v, axis, reason)
         out = self.copy(v)

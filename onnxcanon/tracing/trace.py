@@ -1,4 +1,4 @@
-"""The walk over the graph: call each node's rule, pin what no rule claimed, collect the ledger of facts.
+"""The walk over the graph: call each node's rule, pin what no rule claimed, collect the constraints.
 
 Sound by default: an operator without a rule, or a form of one its rule declines, fixes every labelled value
 it touches and leaves its outputs fixed; the barrier is recorded with its reason.
@@ -30,10 +30,10 @@ from onnxcanon.shapes import Shapes, probe
 from onnxcanon.tracing.abstract_value import (
     FIXED,
     UNIFORM,
-    Bundle,
-    Labelled,
+    AbstractValue,
     Parameter,
     State,
+    ValueSequence,
     constant,
     parameter_value,
     stacked,
@@ -45,16 +45,10 @@ from onnxcanon.tracing.branches import (
     find_branches,
     step,
 )
-from onnxcanon.tracing.constraints import Cause, Ledger, Place
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.constraints import Cause, Constraints, Place
+from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.data_constants import data_kind
-from onnxcanon.tracing.rules import (
-    OPEN,
-    RULES,
-    UNKNOWN_SHAPE,
-    Barrier,
-    Op,
-)
+from onnxcanon.tracing.rules import OPEN, RULES, UNKNOWN_SHAPE, Op, Unsupported
 
 NEVER_READ = "never read"
 """Why positions of a parameter are held that no node takes."""
@@ -64,7 +58,7 @@ OTHER_SHAPE = "its result has not the shape that was inferred or declared"
 
 
 @dataclass(frozen=True, slots=True)
-class Obstacle:
+class UnsupportedNode:
     """A node the analyzer does not see through: its name, operator and the reason."""
 
     node: str
@@ -74,16 +68,16 @@ class Obstacle:
 
 @dataclass(slots=True)
 class Trace:
-    """The ledger of one graph with the parameters it speaks of."""
+    """The constraints of one graph with the parameters it speaks of."""
 
     graph: ir.Graph  # the main graph, with functions inlined
-    ledger: Ledger
+    constraints: Constraints
     parameters: dict[str, Parameter] = field(default_factory=dict)  # in the order of their first use
     held: dict[str, str] = field(default_factory=dict)  # constants that are not ours to move, and why
     data: dict[str, str] = field(default_factory=dict)  # constants that are no weights, and what they are
-    barriers: list[Obstacle] = field(default_factory=list)
-    values: dict[str, Labelled] = field(default_factory=dict)
-    names: dict[ir.Value, str] = field(default_factory=dict)  # what each value is called in this ledger
+    barriers: list[UnsupportedNode] = field(default_factory=list)
+    values: dict[str, AbstractValue] = field(default_factory=dict)
+    names: dict[ir.Value, str] = field(default_factory=dict)  # what each value is called in this constraints
     nodes: list[ir.Node] = field(default_factory=list)  # as they were met, nested ones included
     sources: dict[ir.Value, ir.Value] = field(default_factory=dict)  # where inputs of a loop's body come from
     branches: list[Branches] = field(default_factory=list)  # candidates: the solve decides
@@ -118,9 +112,9 @@ class Tracer:
         self.opaque = not_inlined(program, model.ir.functions)
         self.worlds = self._worlds(sizes)
         self.shapes = self.worlds[0]
-        self.labels = Movement(Ledger())
-        self.trace = Trace(self.graph, self.labels.ledger)
-        self.values: dict[ir.Value, Labelled | None] = {}
+        self.labels = Context(Constraints())
+        self.trace = Trace(self.graph, self.labels.constraints)
+        self.values: dict[ir.Value, AbstractValue | None] = {}
         self.steps: list[Step] = []
         self.depth = 0  # of nested graphs
         self.constants: dict[str, ir.Value] = {}  # one value for each constant, which may have several
@@ -129,7 +123,7 @@ class Tracer:
     def run(self) -> Trace:
         """Trace all nodes and pin the graph's outputs."""
         self._hold()
-        met: dict[ir.Value, Labelled | None] = {}
+        met: dict[ir.Value, AbstractValue | None] = {}
         for shapes in self.worlds:
             self.shapes, self.values = shapes, {}
             self._world()
@@ -226,7 +220,7 @@ class Tracer:
                 shape = self.shapes.shapes(value)[0]
                 self.values[value] = None if shape is None else constant(shape)
 
-    def _constant(self, value: ir.Value, held: str = "") -> Labelled | None:
+    def _constant(self, value: ir.Value, held: str = "") -> AbstractValue | None:
         """The labelled form of a constant: a parameter, or data."""
         key = self.model.key(value)
         if key is None:
@@ -254,7 +248,7 @@ class Tracer:
             parameter = self.trace.parameters[key] = Parameter(key, shape, dtype in SCALABLE)
         return parameter_value(parameter)
 
-    def _data(self, key: str, shape: tuple[int, ...], size: int) -> Labelled:
+    def _data(self, key: str, shape: tuple[int, ...], size: int) -> AbstractValue:
         uniform = 0 < size <= 1 << 20 and self._uniform(key)
         return constant(shape, UNIFORM if uniform else FIXED)
 
@@ -270,29 +264,29 @@ class Tracer:
         self.labels.cause = Cause(name, "")
         number = len(self.steps)
         if not self.depth:  # a body is part of its node
-            self.labels.ledger.place = (number, -1)
+            self.labels.constraints.place = (number, -1)
         inputs = [None if v is None else self.values.get(v) for v in node.inputs]
         domain = "" if node.domain == "ai.onnx" else node.domain
         rule = RULES.get((domain, node.op_type))
         if (domain, node.op_type) not in OPEN:
-            self._settle(inputs)
+            self._materialize(inputs)
         op = Op(node, inputs, self.shapes, node.version or self.model.opset(domain), self._body)
-        outputs: list[Labelled | None] = []
+        outputs: list[AbstractValue | None] = []
         try:
             if rule is None or node.op_identifier() in self.model.ir.functions:
-                raise Barrier("no rule for this operator")
+                raise Unsupported("no rule for this operator")
             result = rule(self.labels, op)
             if result is None:
-                raise Barrier("no rule for this form of the operator")
-            outputs = [result] if isinstance(result, Labelled) else list(result)
+                raise Unsupported("no rule for this form of the operator")
+            outputs = [result] if isinstance(result, AbstractValue) else list(result)
             if not all(map(self._fits, node.outputs, outputs)):
-                raise Barrier(OTHER_SHAPE)
+                raise Unsupported(OTHER_SHAPE)
         except (
-            Barrier,
+            Unsupported,
             ValueError,
             IndexError,
         ) as error:  # the latter two: operands do not fit
-            reason = str(error) if isinstance(error, Barrier) else "its operands do not fit together"
+            reason = str(error) if isinstance(error, Unsupported) else "its operands do not fit together"
             op.claimed.clear()
             outputs = []
             self._barrier(node, reason, [*inputs, *map(self._labelled, captured(node))])
@@ -308,21 +302,21 @@ class Tracer:
             shape = self.shapes.shapes(output)[0]
             self.values[output] = constant(shape) if labelled is None and shape is not None else labelled
             if len(output.uses()) > 1 or output.is_graph_output():  # several readers share one cut
-                self._settle([labelled])
+                self._materialize([labelled])
         if not self.depth:
             self.steps.append(self._step(number, node, inputs, outputs, op))
 
-    def _settle(self, values: Iterable[Labelled | None]) -> None:
+    def _materialize(self, values: Iterable[AbstractValue | None]) -> None:
         for value in values:
             if value is not None:
-                self.labels.settle(value)
+                self.labels.materialize(value)
 
     def _step(
         self,
         number: int,
         node: ir.Node,
-        inputs: list[Labelled | None],
-        outputs: list[Labelled | None],
+        inputs: list[AbstractValue | None],
+        outputs: list[AbstractValue | None],
         op: Op,
     ) -> Step:
         """What the search for branches needs of a node."""
@@ -339,7 +333,7 @@ class Tracer:
         return value if key is None else self.constants.setdefault(key, value)
 
     def _branches(self) -> list[Branches]:
-        """Branches that may change places; the ledger's places of parameters are entered beside those of
+        """Branches that may change places; the constraints's places of parameters are entered beside those of
         nodes."""
         found = find_branches(self.steps, self._leaf, self._is_parameter)
         for group in found:
@@ -370,7 +364,7 @@ class Tracer:
             return digest("parameter", parameter.shape, str(self.model.tensor_info(parameter.name)[1]))
         return digest("value", value.name or id(value))
 
-    def _body(self, graph: ir.Graph, inputs: Sequence[Labelled | None]) -> list[Labelled | None]:
+    def _body(self, graph: ir.Graph, inputs: Sequence[AbstractValue | None]) -> list[AbstractValue | None]:
         """Trace a subgraph, given its labelled inputs; returns its labelled outputs."""
         cause = self.labels.cause
         self.depth += 1
@@ -386,7 +380,7 @@ class Tracer:
             self.labels.cause = cause
         return [self.values.get(value) for value in graph.outputs]
 
-    def _labelled(self, value: ir.Value) -> Labelled | None:
+    def _labelled(self, value: ir.Value) -> AbstractValue | None:
         """The labelled form of a value, or of a constant inside a graph that was not traced."""
         if value not in self.values and self.model.key(value) is not None:
             self.values[value] = self._constant(value)
@@ -414,32 +408,37 @@ class Tracer:
                 self.values[value] = constant(shape, UNIFORM if alike else FIXED, zero=zero)
         return True
 
-    def _barrier(self, node: ir.Node, reason: str, touched: Iterable[Labelled | None]) -> None:
+    def _barrier(self, node: ir.Node, reason: str, touched: Iterable[AbstractValue | None]) -> None:
         labelled = [v for v in touched if v is not None]
         if reason == UNKNOWN_SHAPE and not any(_carries(v) for v in labelled):
             return  # nothing is held back here; the obstacle that lost the shape is recorded
         domain = f"{node.domain}::" if node.domain not in ("", "ai.onnx") else ""
-        self.trace.barriers.append(Obstacle(node_name(node), domain + node.op_type, reason))
+        self.trace.barriers.append(UnsupportedNode(node_name(node), domain + node.op_type, reason))
         for value in labelled:
             self.labels.fix_all(value, reason)
 
-    def _fits(self, value: ir.Value, labelled: Labelled | None) -> bool:
+    def _fits(self, value: ir.Value, labelled: AbstractValue | None) -> bool:
         """Whether an output has the shape that was inferred, or one was not."""
         shape = self.shapes.shapes(value)[0]
-        return labelled is None or shape is None or isinstance(labelled, Bundle) or labelled.shape == shape
+        return (
+            labelled is None
+            or shape is None
+            or isinstance(labelled, ValueSequence)
+            or labelled.shape == shape
+        )
 
     def _settle_parameters(self) -> None:
         """Positions of bound axes that nothing reads stay where they are; each axis maps onto itself."""
-        ledger = self.labels.ledger
+        constraints = self.labels.constraints
         for number, parameter in enumerate(self.trace.parameters.values(), len(self.steps)):
-            ledger.place = (number, -1)
+            constraints.place = (number, -1)
             for axis, ids in enumerate(parameter.ids):
                 if ids is None:
                     continue
                 unused = ids < 0
                 if unused.any():
-                    ids[unused] = ledger.new_units((int(unused.sum()),))
-                    ledger.pin(ids[unused], Cause("", NEVER_READ))
+                    ids[unused] = constraints.new_units((int(unused.sum()),))
+                    constraints.pin(ids[unused], Cause("", NEVER_READ))
                 self.labels.cause = Cause(parameter.readers[axis], "")
                 value = constant(parameter.shape)
                 value.ids = [FIXED if a is None else a for a in parameter.ids]
@@ -450,10 +449,10 @@ class Tracer:
         self.labels.record_shown()
 
 
-def _carries(value: Labelled) -> bool:
+def _carries(value: AbstractValue) -> bool:
     """Whether a value has labels, or is a parameter that would get them."""
     labelled = any(not isinstance(s, State) for s in value.ids)
-    return labelled or value.view is not None or isinstance(value, Bundle)
+    return labelled or value.view is not None or isinstance(value, ValueSequence)
 
 
 def trace(

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxcanon.model import load
 from onnxcanon.symmetry import Symmetry, symmetry
-from onnxcanon.tracing.abstract_value import Labelled, State
+from onnxcanon.tracing.abstract_value import AbstractValue, State
 from onnxcanon.transform import move
 from tests.brute_force.function import Function, Places
 from tests.brute_force.groups import chain, products
@@ -151,7 +151,7 @@ def _labelled_axes(f: Function, found: Symmetry) -> Iterator[tuple[str, int, Pla
     """Parameters, those in stacks one by one, with their axes and the classes along these; composites of the
     same parts count as one class."""
     alike = np.arange(found.solution.count)
-    for relation in (r for r in found.trace.ledger.relations if r.key is not None):
+    for relation in (r for r in found.trace.constraints.relations if r.key is not None):
         rows = found.solution.classes[relation.rows]
         _, first, number = np.unique(rows[:, 1:], axis=0, return_index=True, return_inverse=True)
         alike[rows[:, 0]] = alike[rows[first[number.reshape(-1)], 0]]
@@ -211,7 +211,7 @@ def _joins_slices(found: Symmetry, f: Function, g: Places) -> bool:
     return False
 
 
-def _units(value: Labelled, found: Symmetry) -> set[int]:
+def _units(value: AbstractValue, found: Symmetry) -> set[int]:
     """The classes of the labels on a value."""
     return {
         int(c) for ids in value.ids if not isinstance(ids, State) for c in found.solution.classes[ids].ravel()
@@ -232,7 +232,7 @@ def _moves_between(f: Function, found: Symmetry, g: Places, ours: set[int], othe
 
 def _moves_pinned(f: Function, found: Symmetry, g: Places) -> bool:
     """Whether an axis permutation moves a position whose unit the analyzer pinned for a cause it names."""
-    units = [ids.ravel() for ids, cause, _ in found.trace.ledger.pins if cause.reason]
+    units = [ids.ravel() for ids, cause, _ in found.trace.constraints.pins if cause.reason]
     pinned = np.unique(found.solution.classes[np.concatenate([np.zeros(0, np.int64), *units])])
     for name, axes in found.classes.items():
         if name not in f.slices:

@@ -22,12 +22,6 @@ from onnxcanon.tracing.rules import (  # noqa: F401 - imported for their registr
     signals,
     spatial,
 )
-from onnxcanon.tracing.rules.registry import (
-    OPEN,
-    RULES,
-    UNKNOWN_SHAPE,
-    Barrier,
-    Op,
-)
+from onnxcanon.tracing.rules.registry import OPEN, RULES, UNKNOWN_SHAPE, Op, Unsupported
 
-__all__ = ["OPEN", "RULES", "UNKNOWN_SHAPE", "Barrier", "Op"]
+__all__ = ["OPEN", "RULES", "UNKNOWN_SHAPE", "Op", "Unsupported"]

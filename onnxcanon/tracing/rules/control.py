@@ -13,107 +13,98 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.tracing.abstract_value import (
-    FIXED,
-    Bundle,
-    Labelled,
-    constant,
-)
-from onnxcanon.tracing.context import Movement
-from onnxcanon.tracing.rules.registry import (
-    UNKNOWN_SHAPE,
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.abstract_value import FIXED, AbstractValue, ValueSequence, constant
+from onnxcanon.tracing.context import Context
+from onnxcanon.tracing.rules.registry import UNKNOWN_SHAPE, Op, Outputs, Unsupported, register
 
 
 @register("If")
-def if_(t: Movement, op: Op) -> Outputs:
+def if_(ctx: Context, op: Op) -> Outputs:
     """condition[] -> the outputs of one branch; where it may be either, both transform alike."""
     condition = op.condition()
     if condition is not None:
         return op.body("then_branch" if condition else "else_branch", ())
     branches = zip(op.body("then_branch", ()), op.body("else_branch", ()), strict=True)
-    return [_either(t, op, k, *pair) if op.used(k) else None for k, pair in enumerate(branches)]
+    return [_either(ctx, op, k, *pair) if op.used(k) else None for k, pair in enumerate(branches)]
 
 
 @register("Loop")
-def loop(t: Movement, op: Op) -> Outputs:
+def loop(ctx: Context, op: Op) -> Outputs:
     """trip count, condition, state… -> state…, item[trips, …]…
     body: number, condition, state… -> condition, state…, item…"""
     graph = op.graph("body")
     count = len(graph.inputs) - 2
     fixed = [constant(op.shape_of(value) or ()) for value in graph.inputs[:2]]
     kept = [_origin(graph.outputs[1 + k]) is graph.inputs[2 + k] for k in range(count)]
-    states = [_entering(t, op, 2 + k, graph.inputs[2 + k], kept[k]) for k in range(count)]
+    states = [_entering(ctx, op, 2 + k, graph.inputs[2 + k], kept[k]) for k in range(count)]
     condition, *results = op.body("body", [*fixed, *states])
     if condition is not None:
-        t.fix_all(condition, "whether a loop goes on")
-    items = [_stacked(t, op, count + k, item, 0) for k, item in enumerate(results[count:])]
-    return [*_leaving(t, states, results[:count], kept), *items]
+        ctx.fix_all(condition, "whether a loop goes on")
+    items = [_stacked(ctx, op, count + k, item, 0) for k, item in enumerate(results[count:])]
+    return [*_leaving(ctx, states, results[:count], kept), *items]
 
 
 @register("Scan")
-def scan(t: Movement, op: Op) -> Outputs:
+def scan(ctx: Context, op: Op) -> Outputs:
     """state…, sequence[T, …]… -> state…, item[T, …]…; body: state…, element… -> state…, item…
     (T along the axis that the attributes name, in either direction)."""
     if op.version < 9:
-        raise Barrier("a Scan over batches, as in opset 8")
+        raise Unsupported("a Scan over batches, as in opset 8")
     graph = op.graph("body")
     number = int(op.attr("num_scan_inputs"))
     count = len(op.node.inputs) - number
     axes = op.attr("scan_input_axes") or (0,) * number
-    elements = [_element(t, op.x(count + k), axis) for k, axis in enumerate(axes)]
+    elements = [_element(ctx, op.x(count + k), axis) for k, axis in enumerate(axes)]
     kept = [_origin(graph.outputs[k]) is graph.inputs[k] for k in range(count)]
-    states = [_entering(t, op, k, graph.inputs[k], kept[k]) for k in range(count)]
+    states = [_entering(ctx, op, k, graph.inputs[k], kept[k]) for k in range(count)]
     results = op.body("body", [*states, *elements])
     places = op.attr("scan_output_axes") or (0,) * (len(results) - count)
     items = [
-        _stacked(t, op, count + k, item, place)
+        _stacked(ctx, op, count + k, item, place)
         for k, (item, place) in enumerate(zip(results[count:], places, strict=True))
     ]
-    return [*_leaving(t, states, results[:count], kept), *items]
+    return [*_leaving(ctx, states, results[:count], kept), *items]
 
 
 # -- If ---------------------------------------------------------------------------------------------
 
 
-def _either(t: Movement, op: Op, k: int, one: Labelled | None, other: Labelled | None) -> Labelled:
+def _either(
+    ctx: Context, op: Op, k: int, one: AbstractValue | None, other: AbstractValue | None
+) -> AbstractValue:
     """Output k, which is the one value or the other."""
     if one is None or other is None:
-        raise Barrier(UNKNOWN_SHAPE)
-    if isinstance(one, Bundle) or isinstance(other, Bundle):
-        raise Barrier("its branches return sequences")
+        raise Unsupported(UNKNOWN_SHAPE)
+    if isinstance(one, ValueSequence) or isinstance(other, ValueSequence):
+        raise Unsupported("its branches return sequences")
     if not one.shape == other.shape == op.out_shapes(k)[0]:
-        raise Barrier("its branches return different shapes")
-    return t.elementwise([one, other])
+        raise Unsupported("its branches return different shapes")
+    return ctx.elementwise([one, other])
 
 
 # -- carried states ---------------------------------------------------------------------------------
 
 
-def _entering(t: Movement, op: Op, i: int, formal: ir.Value, kept: bool) -> Labelled | None:
+def _entering(ctx: Context, op: Op, i: int, formal: ir.Value, kept: bool) -> AbstractValue | None:
     """The state that starts as input i, as the body sees it: the input itself where the body keeps it; None
     (and the input is pinned) where its shape is not known."""
     if kept:
-        return t.copy(op.x(i))
+        return ctx.copy(op.x(i))
     initial = op.inputs[i]
     shape = op.shape_of(formal)
-    if initial is None or isinstance(initial, Bundle) or initial.shape != shape:
+    if initial is None or isinstance(initial, ValueSequence) or initial.shape != shape:
         return None
-    t.bind(op.x(i))
+    ctx.bind(op.x(i))
     state = constant(shape)
     for axis, size in enumerate(shape):
         along = [1] * len(shape)
         along[axis] = size
         if size > 1 and initial.ids[axis] is not FIXED:
-            state.ids[axis] = t.ledger.new_units(along)
-            t.column(state, axis)
+            state.ids[axis] = ctx.constraints.new_units(along)
+            ctx.column(state, axis)
         if initial.zero or initial.degrees[axis] is not None:
-            state.degrees[axis] = t.ledger.new_degrees(along)
-    t.elementwise([state, initial])
+            state.degrees[axis] = ctx.constraints.new_degrees(along)
+    ctx.elementwise([state, initial])
     return state
 
 
@@ -129,23 +120,23 @@ def _origin(value: ir.Value) -> ir.Value:
 
 
 def _leaving(
-    t: Movement,
-    states: Sequence[Labelled | None],
-    results: Sequence[Labelled | None],
+    ctx: Context,
+    states: Sequence[AbstractValue | None],
+    results: Sequence[AbstractValue | None],
     kept: Sequence[bool],
-) -> list[Labelled | None]:
+) -> list[AbstractValue | None]:
     """The states after the last iteration: alike before and after each."""
-    out: list[Labelled | None] = []
+    out: list[AbstractValue | None] = []
     for state, result, same in zip(states, results, kept, strict=True):
         if same and state is not None:
-            out.append(t.copy(state))
+            out.append(ctx.copy(state))
             continue
         if state is not None and result is not None and state.shape == result.shape:
-            out.append(t.elementwise([state, result]))
+            out.append(ctx.elementwise([state, result]))
             continue
         for value in (state, result):
             if value is not None:
-                t.fix_all(value, "a carried state of unknown shape")
+                ctx.fix_all(value, "a carried state of unknown shape")
         out.append(None)
     return out
 
@@ -153,23 +144,23 @@ def _leaving(
 # -- what differs between iterations ----------------------------------------------------------------
 
 
-def _element(t: Movement, sequence: Labelled, axis: int) -> Labelled:
+def _element(ctx: Context, sequence: AbstractValue, axis: int) -> AbstractValue:
     """One position of a sequence, any of them."""
     axis += sequence.rank if axis < 0 else 0
-    alike = t.gather_unknown(sequence, axis, "positions that a Scan goes along")
-    return t.squeeze(t.take(alike, axis, np.zeros(1, np.int64)), axis)
+    alike = ctx.gather_unknown(sequence, axis, "positions that a Scan goes along")
+    return ctx.squeeze(ctx.take(alike, axis, np.zeros(1, np.int64)), axis)
 
 
-def _stacked(t: Movement, op: Op, k: int, item: Labelled | None, axis: int) -> Labelled | None:
+def _stacked(ctx: Context, op: Op, k: int, item: AbstractValue | None, axis: int) -> AbstractValue | None:
     """Output k: one item per iteration, along a new axis."""
     if item is None or not op.used(k):
         return None
     shape = op.shape_of(op.node.outputs[k])
-    if shape is None or isinstance(item, Bundle) or len(shape) != item.rank + 1:
-        t.fix_all(item, "stacked to an unknown length")
+    if shape is None or isinstance(item, ValueSequence) or len(shape) != item.rank + 1:
+        ctx.fix_all(item, "stacked to an unknown length")
         return None
     axis += len(shape) if axis < 0 else 0
-    out = t.insert(t.bind(item), axis)
+    out = ctx.insert(ctx.bind(item), axis)
     out.shape = (*out.shape[:axis], shape[axis], *out.shape[axis + 1 :])
     out.ids[axis] = out.ids[axis] if shape[axis] == 1 else FIXED
     return out

@@ -9,80 +9,72 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from onnxcanon.arrays import Ids
-from onnxcanon.tracing.abstract_value import (
-    UNIFORM,
-    Labelled,
-    State,
-    constant,
-)
-from onnxcanon.tracing.context import Movement
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.abstract_value import UNIFORM, AbstractValue, State, constant
+from onnxcanon.tracing.context import Context
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 REASON = "image positions under a convolution"
 
 
-def still_positions(t: Movement, x: Labelled, axes: Sequence[int], reason: str) -> Labelled:
+def still_positions(ctx: Context, x: AbstractValue, axes: Sequence[int], reason: str) -> AbstractValue:
     """Fix the spatial axes and forget them (and the batch) as context of the channel labels."""
     for axis in axes:
-        t.fix(x, axis, reason)
-    out = t.copy(x)
+        ctx.fix(x, axis, reason)
+    out = ctx.copy(x)
     for k in range(x.rank):
-        out.ids[k] = t.forget(x.ids[k], axes)
-        out.degrees[k] = t.degree_forget(x.degrees[k], axes)
+        out.ids[k] = ctx.forget(x.ids[k], axes)
+        out.degrees[k] = ctx.degree_forget(x.degrees[k], axes)
     return out
 
 
 def convolve(
-    t: Movement, x: Labelled, w: Labelled, groups: int, shape: tuple[int, ...], *, transposed: bool
-) -> Labelled:
+    ctx: Context, x: AbstractValue, w: AbstractValue, groups: int, shape: tuple[int, ...], *, transposed: bool
+) -> AbstractValue:
     """X[N, C, *S] * W[M, C/g, *K] (transposed: W[C, M/g, *K]) -> Y[N, M, *S']."""
-    t.bind(x)
-    x = still_positions(t, x, range(2, x.rank), REASON)
+    ctx.bind(x)
+    x = still_positions(ctx, x, range(2, x.rank), REASON)
     for k in (0, 1):
-        x.ids[k] = t.forget(x.ids[k], [1 - k])
-        x.degrees[k] = t.degree_forget(x.degrees[k], [1 - k])
-    t.bind(w, (0, 1), {1: [0]} if groups > 1 else None, (), groups)
-    w = still_positions(t, w, range(2, w.rank), "kernel positions of a convolution")
+        x.ids[k] = ctx.forget(x.ids[k], [1 - k])
+        x.degrees[k] = ctx.degree_forget(x.degrees[k], [1 - k])
+    ctx.bind(w, (0, 1), {1: [0]} if groups > 1 else None, (), groups)
+    w = still_positions(ctx, w, range(2, w.rank), "kernel positions of a convolution")
     out = constant(shape)
     out.ids[0], out.degrees[0] = x.ids[0], x.degrees[0]
     if groups == 1:
-        _dense(t, x, w, out, transposed=transposed)
+        _dense(ctx, x, w, out, transposed=transposed)
     else:
-        _grouped(t, x, w, out, groups, transposed=transposed)
+        _grouped(ctx, x, w, out, groups, transposed=transposed)
     return out
 
 
-def _dense(t: Movement, x: Labelled, w: Labelled, out: Labelled, *, transposed: bool) -> None:
+def _dense(ctx: Context, x: AbstractValue, w: AbstractValue, out: AbstractValue, *, transposed: bool) -> None:
     inner, outer = (0, 1) if transposed else (1, 0)
-    t.meet(
-        [_line(x.ids[1], 1), _line(t.forget(w.ids[inner], [outer]), inner)], "contracted with a fixed axis"
+    ctx.meet(
+        [_line(x.ids[1], 1), _line(ctx.forget(w.ids[inner], [outer]), inner)], "contracted with a fixed axis"
     )
-    t.cancel(
-        [d for d in (_row(x.degrees[1]), _row(t.degree_forget(w.degrees[inner], [outer]))) if d is not None]
+    ctx.cancel(
+        [d for d in (_row(x.degrees[1]), _row(ctx.degree_forget(w.degrees[inner], [outer]))) if d is not None]
     )
-    _put(out, t.forget(w.ids[outer], [inner]), t.degree_forget(w.degrees[outer], [inner]))
+    _put(out, ctx.forget(w.ids[outer], [inner]), ctx.degree_forget(w.degrees[outer], [inner]))
 
 
-def _grouped(t: Movement, x: Labelled, w: Labelled, out: Labelled, groups: int, *, transposed: bool) -> None:
+def _grouped(
+    ctx: Context, x: AbstractValue, w: AbstractValue, out: AbstractValue, groups: int, *, transposed: bool
+) -> None:
     """Channels as [g, c], the weight [g·m, c] as [g, m, c] (transposed: [g·c, m] as [g, c, m]): a product for
     each group."""
     channels = _flat(x, (1,))
     grid = (groups, channels.shape[0] // groups)
-    channels = t.reshape(channels, grid, channels.shape, grid)
+    channels = ctx.reshape(channels, grid, channels.shape, grid)
     weight = _flat(w, (0, 1))
     parts = (groups, weight.shape[0] // groups, weight.shape[1])
-    weight = t.reshape(weight, parts, weight.shape, parts)
-    y = t.contract([channels, weight], ["gc", "gcm" if transposed else "gmc"], "gm")
-    y = t.reshape(y, (out.shape[1],), y.shape, (out.shape[1],))
+    weight = ctx.reshape(weight, parts, weight.shape, parts)
+    y = ctx.contract([channels, weight], ["gc", "gcm" if transposed else "gmc"], "gm")
+    y = ctx.reshape(y, (out.shape[1],), y.shape, (out.shape[1],))
     _put(out, y.ids[0], y.degrees[0])
 
 
-def _flat(v: Labelled, axes: tuple[int, ...]) -> Labelled:
+def _flat(v: AbstractValue, axes: tuple[int, ...]) -> AbstractValue:
     """The given axes alone, whose labels depend on no others."""
     flat = constant([v.shape[k] for k in axes])
 
@@ -105,7 +97,7 @@ def _row(degree: Ids | None) -> Ids | None:
     return None if degree is None else degree.reshape(-1)
 
 
-def _put(out: Labelled, ids: Ids | State, degree: Ids | None) -> None:
+def _put(out: AbstractValue, ids: Ids | State, degree: Ids | None) -> None:
     shape = [1] * out.rank
     if isinstance(ids, State):
         out.ids[1] = ids if out.shape[1] > 1 else UNIFORM
@@ -117,36 +109,36 @@ def _put(out: Labelled, ids: Ids | State, degree: Ids | None) -> None:
         out.degrees[1] = degree.reshape(shape)
 
 
-def add_bias(t: Movement, y: Labelled, bias: Labelled) -> Labelled:
+def add_bias(ctx: Context, y: AbstractValue, bias: AbstractValue) -> AbstractValue:
     """Y[N, M, *S] + B[M]."""
     for _ in range(y.rank - 2):
-        bias = t.insert(bias, bias.rank)
-    return t.elementwise([y, bias])
+        bias = ctx.insert(bias, bias.rank)
+    return ctx.elementwise([y, bias])
 
 
 @register("Conv")
-def conv(t: Movement, op: Op) -> Outputs:
+def conv(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S], W[M, C/group, *K], B[M] -> Y[N, M, *S']."""
-    y = convolve(t, op.x(0), op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=False)
-    return add_bias(t, y, op.x(2)) if op.has(2) else y
+    y = convolve(ctx, op.x(0), op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=False)
+    return add_bias(ctx, y, op.x(2)) if op.has(2) else y
 
 
 @register("ConvTranspose")
-def conv_transpose(t: Movement, op: Op) -> Outputs:
+def conv_transpose(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S], W[C, M/group, *K], B[M] -> Y[N, M, *S']."""
-    y = convolve(t, op.x(0), op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=True)
-    return add_bias(t, y, op.x(2)) if op.has(2) else y
+    y = convolve(ctx, op.x(0), op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=True)
+    return add_bias(ctx, y, op.x(2)) if op.has(2) else y
 
 
 @register("DeformConv")
-def deformable_conv(t: Movement, op: Op) -> Outputs:
+def deformable_conv(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S], W[M, C/group, *K], offset[N, …], B[M], mask[N, …] -> Y[N, M, *S']: displaced positions."""
     if op.attr("offset_group", 1) != 1:
-        raise Barrier("offsets for groups of channels")
+        raise Unsupported("offsets for groups of channels")
     for i in (2, 4):
         if op.has(i):
-            t.fix_all(op.x(i), "offsets of image positions")
+            ctx.fix_all(op.x(i), "offsets of image positions")
     x = op.x(0)
-    t.fix(x, 0, "each picture has its own offsets")
-    y = convolve(t, x, op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=False)
-    return add_bias(t, y, op.x(3)) if op.has(3) else y
+    ctx.fix(x, 0, "each picture has its own offsets")
+    y = convolve(ctx, x, op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=False)
+    return add_bias(ctx, y, op.x(3)) if op.has(3) else y

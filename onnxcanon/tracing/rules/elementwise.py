@@ -15,29 +15,24 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxcanon.tracing.abstract_value import Labelled
+from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.constraints import System
-from onnxcanon.tracing.context import Movement
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.context import Context
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 
 @register("Identity", "Neg", "Dropout", leaves_cuts=True)
-def linear(t: Movement, op: Op) -> Outputs:
+def linear(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f linear."""
     if op.kind == "Dropout" and op.has(2) and (op.data(2) is None or bool(np.any(op.data(2)))):
-        raise Barrier("Dropout in training mode draws per position")
+        raise Unsupported("Dropout in training mode draws per position")
     if op.kind == "Dropout" and op.version < 7 and not op.attr("is_test", 0):
-        raise Barrier("Dropout in training mode draws per position")
-    return [t.copy(op.x(0)), *[None] * (len(op.node.outputs) - 1)]
+        raise Unsupported("Dropout in training mode draws per position")
+    return [ctx.copy(op.x(0)), *[None] * (len(op.node.outputs) - 1)]
 
 
 @register("Cast", "CastLike", leaves_cuts=True)
-def cast(t: Movement, op: Op) -> Outputs:
+def cast(ctx: Context, op: Op) -> Outputs:
     """X -> Y in another type; rounding to integers, booleans or half precision ends scale and sign."""
     x = op.x(0)
     op.claimed.add(1)  # CastLike reads the type of its second input, not its entries
@@ -48,34 +43,34 @@ def cast(t: Movement, op: Op) -> Outputs:
     come = source.dtype.value if source is not None and source.dtype is not None else None
     floating = into in kept and (come is None or come in kept)
     whole = x.view is not None and not x.view.parameter.scalable
-    return t.copy(x) if floating or whole else t.stop(x)
+    return ctx.copy(x) if floating or whole else ctx.stop(x)
 
 
 @register("Relu", "LeakyRelu", leaves_cuts=True)
-def positive(t: Movement, op: Op) -> Outputs:
+def positive(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f positively homogeneous."""
-    return t.stop(op.x(0), System.SIGN)
+    return ctx.stop(op.x(0), System.SIGN)
 
 
 @register(
     "Tanh", "Erf", "Sin", "Tan", "Sinh", "Asinh", "Asin", "Atan", "Atanh", "Softsign", "Round", "Sign",
     leaves_cuts=True,
 )  # fmt: skip
-def odd(t: Movement, op: Op) -> Outputs:
+def odd(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f odd."""
-    return t.stop(op.x(0), System.SCALE)
+    return ctx.stop(op.x(0), System.SCALE)
 
 
 @register("Abs", leaves_cuts=True)
-def absolute(t: Movement, op: Op) -> Outputs:
+def absolute(ctx: Context, op: Op) -> Outputs:
     """X -> |X|."""
-    return t.without(op.x(0), System.SIGN)
+    return ctx.without(op.x(0), System.SIGN)
 
 
 @register("Cos", "Cosh", leaves_cuts=True)
-def even(t: Movement, op: Op) -> Outputs:
+def even(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f even."""
-    y = t.without(t.stop(op.x(0), System.SCALE), System.SIGN)
+    y = ctx.without(ctx.stop(op.x(0), System.SCALE), System.SIGN)
     y.zero = False  # cos 0 = 1
     return y
 
@@ -86,27 +81,27 @@ def even(t: Movement, op: Op) -> Outputs:
     "Softplus", "Sqrt", "Swish", "ThresholdedRelu", "ParametricSoftplus", "ScaledTanh",
     leaves_cuts=True,
 )  # fmt: skip
-def other(t: Movement, op: Op) -> Outputs:
+def other(ctx: Context, op: Op) -> Outputs:
     """X -> Y, neither homogeneous nor of a parity."""
-    return t.stop(op.x(0))
+    return ctx.stop(op.x(0))
 
 
 @register("FastGelu", "BiasGelu", "QuickGelu", "Gelu", domain="com.microsoft")
-def biased_gelu(t: Movement, op: Op) -> Outputs:
+def biased_gelu(ctx: Context, op: Op) -> Outputs:
     """X[…, C], bias[C] -> gelu(X + bias)."""
-    return t.stop(t.elementwise(op.xs()))
+    return ctx.stop(ctx.elementwise(op.xs()))
 
 
 @register("Clip", leaves_cuts=True)
-def clip(t: Movement, op: Op) -> Outputs:
+def clip(ctx: Context, op: Op) -> Outputs:
     """X -> min(max(X, low), high): homogeneous when it is a ReLU, odd when the bounds are opposite."""
     low, high = _bound(op, 1, "min"), _bound(op, 2, "max")
     x = op.x(0)
     if low == 0 and high == np.inf:
-        return t.stop(x, System.SIGN)
+        return ctx.stop(x, System.SIGN)
     if low is not None and high is not None and low == -high and high >= 0:
-        return t.stop(x, System.SCALE)
-    return t.stop(x)
+        return ctx.stop(x, System.SCALE)
+    return ctx.stop(x)
 
 
 def _bound(op: Op, i: int, name: str) -> float | None:
@@ -125,94 +120,94 @@ def _number(x: float) -> float:
 
 
 @register("PRelu")
-def prelu(t: Movement, op: Op) -> Outputs:
+def prelu(ctx: Context, op: Op) -> Outputs:
     """X[N, C, …], slope[C, 1, …] -> Y: permutes with its slopes, positive scale."""
-    x = t.stop(op.x(0), System.SIGN)
+    x = ctx.stop(op.x(0), System.SIGN)
     slope = op.x(1)
     if op.version < 7 and slope.rank == 1:
-        slope = _trailing(t, slope, x.rank - 2)
-    out = t.elementwise([x, slope], product=True)
+        slope = _trailing(ctx, slope, x.rank - 2)
+    out = ctx.elementwise([x, slope], product=True)
     for d in slope.degrees:
-        t.ledger.degree_zero(d)
+        ctx.constraints.degree_zero(d)
     out.zero = x.zero  # a slope of 0 leaves what is positive
     return out
 
 
-def _trailing(t: Movement, v: Labelled, count: int) -> Labelled:
+def _trailing(ctx: Context, v: AbstractValue, count: int) -> AbstractValue:
     for _ in range(count):
-        v = t.insert(v, v.rank)
+        v = ctx.insert(v, v.rank)
     return v
 
 
 @register("Add", "Sub", "Sum", "Mean")
-def add(t: Movement, op: Op) -> Outputs:
+def add(ctx: Context, op: Op) -> Outputs:
     """A, B, … -> A ± B ± …."""
-    return t.elementwise(_aligned(t, op))
+    return ctx.elementwise(_aligned(ctx, op))
 
 
 @register("Mul")
-def multiply(t: Movement, op: Op) -> Outputs:
+def multiply(ctx: Context, op: Op) -> Outputs:
     """A, B -> A · B; a parameter times one number stays an unlabelled view of the parameter."""
-    a, b = _aligned(t, op)
+    a, b = _aligned(ctx, op)
     for x, y in ((a, b), (b, a)):
         if x.view is not None and _single(y) and x.rank >= y.rank:
-            return t.copy(x)
-    return t.elementwise([a, b], product=True)
+            return ctx.copy(x)
+    return ctx.elementwise([a, b], product=True)
 
 
 @register("Div")
-def divide(t: Movement, op: Op) -> Outputs:
+def divide(ctx: Context, op: Op) -> Outputs:
     """A, B -> A / B."""
-    a, b = _aligned(t, op)
+    a, b = _aligned(ctx, op)
     if a.view is not None and _single(b) and a.rank >= b.rank:
-        return t.copy(a)
-    return t.elementwise([a, t.opposite(b)], product=True)
+        return ctx.copy(a)
+    return ctx.elementwise([a, ctx.opposite(b)], product=True)
 
 
-def _single(v: Labelled) -> bool:
+def _single(v: AbstractValue) -> bool:
     """One number without labels or degrees."""
     return v.view is None and all(n == 1 for n in v.shape) and all(d is None for d in v.degrees)
 
 
 @register("Pow")
-def power(t: Movement, op: Op) -> Outputs:
+def power(ctx: Context, op: Op) -> Outputs:
     """X, p -> X^p; squares keep scale and forget sign."""
-    a, b = _aligned(t, op)
+    a, b = _aligned(ctx, op)
     exponent = op.data(1)
     if exponent is not None and exponent.size == 1 and exponent.item() in (1, 2, 3):
         for _ in range(b.rank - a.rank):
-            a = t.insert(a, 0)
-        t.bind(a)
-        return t.elementwise([a] * int(exponent.item()), product=True)
-    return t.elementwise([t.stop(a), t.stop(b)])
+            a = ctx.insert(a, 0)
+        ctx.bind(a)
+        return ctx.elementwise([a] * int(exponent.item()), product=True)
+    return ctx.elementwise([ctx.stop(a), ctx.stop(b)])
 
 
 @register("Max", "Min")
-def extremum(t: Movement, op: Op) -> Outputs:
+def extremum(ctx: Context, op: Op) -> Outputs:
     """A, B, … -> the largest or smallest: positively homogeneous in all of them together."""
-    return t.elementwise([t.stop(v, System.SIGN) for v in _aligned(t, op)])
+    return ctx.elementwise([ctx.stop(v, System.SIGN) for v in _aligned(ctx, op)])
 
 
 @register(
     "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Greater", "GreaterOrEqual", "Less",
     "LessOrEqual", "Mod", "Or", "Xor",
 )  # fmt: skip
-def compare(t: Movement, op: Op) -> Outputs:
+def compare(ctx: Context, op: Op) -> Outputs:
     """A, B -> Y without scale or sign."""
-    return t.elementwise([t.stop(v) for v in _aligned(t, op)])
+    return ctx.elementwise([ctx.stop(v) for v in _aligned(ctx, op)])
 
 
 @register("Where")
-def where(t: Movement, op: Op) -> Outputs:
+def where(ctx: Context, op: Op) -> Outputs:
     """condition, X, Y -> X where the condition holds, else Y."""
-    condition = t.stop(op.x(0))
+    condition = ctx.stop(op.x(0))
     condition.zero = True  # it adds no degree of its own
-    out = t.elementwise([condition, op.x(1), op.x(2)])
+    out = ctx.elementwise([condition, op.x(1), op.x(2)])
     out.zero = op.x(1).zero and op.x(2).zero
     return out
 
 
-def _aligned(t: Movement, op: Op) -> list[Labelled]:
+def _aligned(ctx: Context, op: Op) -> list[AbstractValue]:
     """The operands; before opset 7 an `axis` attribute says where the second one's axes lie."""
     values = op.xs()
     if op.version < 7 and op.node.domain in ("", "ai.onnx") and op.attr("broadcast") and len(values) == 2:
@@ -220,22 +215,22 @@ def _aligned(t: Movement, op: Op) -> list[Labelled]:
         axis = op.attr("axis")
         if axis is not None:
             start = int(axis) + (a.rank if axis < 0 else 0)
-            b = _trailing(t, b, a.rank - start - b.rank)
+            b = _trailing(ctx, b, a.rank - start - b.rank)
         return [a, b]
     return values
 
 
 @register("Affine", "ImageScaler", "Scale", "GivenTensorFill")
-def pointwise_legacy(t: Movement, op: Op) -> Outputs:
+def pointwise_legacy(ctx: Context, op: Op) -> Outputs:
     """X -> a·X + b with attributes a, b; ImageScaler has one bias per channel."""
-    x = t.stop(op.x(0))
+    x = ctx.stop(op.x(0))
     if op.kind == "ImageScaler":
-        t.fix(x, 1, "ImageScaler has a constant per channel")
+        ctx.fix(x, 1, "ImageScaler has a constant per channel")
     return x
 
 
 @register("ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Shape", "Size")
-def shape_only(t: Movement, op: Op) -> Outputs:
+def shape_only(ctx: Context, op: Op) -> Outputs:
     """X -> a value that depends on the shape of X alone; only ConstantOfShape reads its entries."""
     if op.kind != "ConstantOfShape":
         op.x(0)

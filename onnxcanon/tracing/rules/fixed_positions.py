@@ -5,7 +5,7 @@ They are no barriers: a rule that would let through more of them is not missing.
 
 from __future__ import annotations
 
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.normalization import root_mean_square
 from onnxcanon.tracing.rules.registry import Op, Outputs, register
 
@@ -60,12 +60,12 @@ MEANINGS = {
 """By domain and operator: why nothing moves."""
 
 
-def still(t: Movement, op: Op) -> Outputs:
+def still(ctx: Context, op: Op) -> Outputs:
     """X, … -> Y, …, all of them fixed."""
     for i, value in enumerate(op.inputs):
         if value is not None:
             op.claimed.add(i)
-            t.fix_all(value, MEANINGS[op.domain, op.kind])
+            ctx.fix_all(value, MEANINGS[op.domain, op.kind])
     return [None] * len(op.node.outputs)
 
 
@@ -74,13 +74,13 @@ for _domain, _name in MEANINGS:
 
 
 @register("Binarizer", "CategoryMapper", "LabelEncoder", domain=ML)
-def each_by_itself(t: Movement, op: Op) -> Outputs:
+def each_by_itself(ctx: Context, op: Op) -> Outputs:
     """X -> Y, one entry from one."""
-    return t.stop(op.x(0))
+    return ctx.stop(op.x(0))
 
 
 @register("Normalizer", domain=ML)
-def normalizer(t: Movement, op: Op) -> Outputs:
+def normalizer(ctx: Context, op: Op) -> Outputs:
     """X[N, C] -> X divided by the largest, the sum or the norm of its row."""
     x = op.x(0)
-    return t.stop(root_mean_square(t, t.stop(x), [x.rank - 1]))
+    return ctx.stop(root_mean_square(ctx, ctx.stop(x), [x.rank - 1]))

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-from onnxcanon.tracing.abstract_value import Labelled
+from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.constraints import System
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.contraction import gemm
 from onnxcanon.tracing.rules.convolution import conv
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 STOPPED = {
     "": None, "Relu": System.SIGN, "LeakyRelu": System.SIGN, "Tanh": System.SCALE, "Clip": System.BOTH,
@@ -21,30 +16,30 @@ STOPPED = {
 """What each activation ends: signs where it is homogeneous, scales where it is odd, or both."""
 
 
-def activated(t: Movement, op: Op, y: Labelled) -> Labelled:
+def activated(ctx: Context, op: Op, y: AbstractValue) -> AbstractValue:
     """The attribute `activation` of a value."""
     name = op.attr("activation", "")
     if name not in STOPPED:
-        raise Barrier(f"the activation {name} has no rule here")
+        raise Unsupported(f"the activation {name} has no rule here")
     system = STOPPED[name]
-    return y if system is None else t.stop(y, system)
+    return y if system is None else ctx.stop(y, system)
 
 
 @register("FusedConv", domain="com.microsoft")
-def fused_conv(t: Movement, op: Op) -> Outputs:
+def fused_conv(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S], W[M, C/group, *K], B[M], Z[N, M, *S'] -> activation(X * W + B + Z)."""
-    y = conv(t, op)
-    if not isinstance(y, Labelled):
-        raise Barrier("a convolution without a rule")
+    y = conv(ctx, op)
+    if not isinstance(y, AbstractValue):
+        raise Unsupported("a convolution without a rule")
     if op.has(3):
-        y = t.elementwise([y, op.x(3)])
-    return activated(t, op, y)
+        y = ctx.elementwise([y, op.x(3)])
+    return activated(ctx, op, y)
 
 
 @register("FusedGemm", domain="com.microsoft")
-def fused_gemm(t: Movement, op: Op) -> Outputs:
+def fused_gemm(ctx: Context, op: Op) -> Outputs:
     """A, B, C -> activation(alpha · A' · B' + beta · C)."""
-    y = gemm(t, op)
-    if not isinstance(y, Labelled):
-        raise Barrier("a product without a rule")
-    return activated(t, op, y)
+    y = gemm(ctx, op)
+    if not isinstance(y, AbstractValue):
+        raise Unsupported("a product without a rule")
+    return activated(ctx, op, y)

@@ -11,25 +11,20 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from onnxcanon.arrays import Array
-from onnxcanon.tracing.abstract_value import Labelled, constant
-from onnxcanon.tracing.context import Movement
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.abstract_value import AbstractValue, constant
+from onnxcanon.tracing.context import Context
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 CONTRIB = "com.microsoft"
 INDEXED = "its positions are named by indices"
 
 
-def held(t: Movement, v: Labelled, axes: Iterable[int], reason: str = INDEXED) -> Labelled:
+def held(ctx: Context, v: AbstractValue, axes: Iterable[int], reason: str = INDEXED) -> AbstractValue:
     """v with some axes fixed, forgotten as context, and cut to size 1: the labels of the others."""
     axes = list(axes)
-    t.bind(v)
+    ctx.bind(v)
     for axis in axes:
-        v = t.gather_unknown(v, axis, reason)
+        v = ctx.gather_unknown(v, axis, reason)
     out = constant([1 if k in axes else n for k, n in enumerate(v.shape)])
     for k in range(v.rank):
         if k not in axes:
@@ -38,7 +33,7 @@ def held(t: Movement, v: Labelled, axes: Iterable[int], reason: str = INDEXED) -
     return out
 
 
-def widened(v: Labelled, shape: Sequence[int]) -> Labelled:
+def widened(v: AbstractValue, shape: Sequence[int]) -> AbstractValue:
     """v with axes of size 1 grown to fixed ones."""
     out = constant(shape)
     for k, n in enumerate(v.shape):
@@ -76,43 +71,43 @@ def _positions(index: Array, size: int) -> Array | None:
     return index if index.size and index.min() >= 0 and index.max() < size else None
 
 
-def _paired_indices(t: Movement, op: Op, axis: int) -> tuple[Labelled, list[int]]:
+def _paired_indices(ctx: Context, op: Op, axis: int) -> tuple[AbstractValue, list[int]]:
     """The indices, and the axes along which their positions are not paired with those of the data."""
-    v = t.stop(op.x(1))
+    v = ctx.stop(op.x(1))
     v.zero = False  # an index of 0 is no number that is added
     (a, b), (c, d) = op.in_shapes(0), op.in_shapes(1)
     return v, [k for k in range(v.rank) if k == axis or a[k] != c[k] or b[k] != d[k]]
 
 
 @register("GatherElements")
-def gather_elements(t: Movement, op: Op) -> Outputs:
+def gather_elements(ctx: Context, op: Op) -> Outputs:
     """X[…, n, …], indices[…, m, …] -> Y[i, j, …] = X[i, indices[i, j, …], …]."""
     x = op.x(0)
     axis = op.axis(0, x.rank)
     (n, alt), static = _sizes(op, 0, axis), op.data(1)
     index = _same_everywhere(static, axis, x.shape) if n == alt else None
     if index is not None and op.in_shapes(0)[0] == op.in_shapes(0)[1]:
-        return t.take(x, axis, index)
-    indices, loose = _paired_indices(t, op, axis)
-    core, picks = held(t, x, loose), held(t, indices, loose)
+        return ctx.take(x, axis, index)
+    indices, loose = _paired_indices(ctx, op, axis)
+    core, picks = held(ctx, x, loose), held(ctx, indices, loose)
     zero = core.zero
-    y = t.elementwise([core, picks], product=True)
+    y = ctx.elementwise([core, picks], product=True)
     y.zero = zero
     return widened(y, op.out_shapes()[0])
 
 
 @register("Scatter", "ScatterElements")
-def scatter_elements(t: Movement, op: Op) -> Outputs:
+def scatter_elements(ctx: Context, op: Op) -> Outputs:
     """X[…, n, …], indices[…, m, …], updates -> X with Y[i, indices[i, j, …], …] = updates[i, j, …]."""
     x, updates = op.x(0), op.x(2)
     axis = op.axis(0, x.rank)
     static_shape = op.in_shapes(0)[0] == op.in_shapes(0)[1]
     index = _same_everywhere(op.data(1), axis, x.shape) if static_shape else None
     if index is not None and len(set(index.tolist())) == len(index) and _plain(op):
-        return overwritten(t, x, updates, axis, index)
-    indices, loose = _paired_indices(t, op, axis)
-    values = [held(t, v, loose) for v in (t.stop(x), indices, t.stop(updates))]
-    return widened(t.elementwise(values), x.shape)
+        return overwritten(ctx, x, updates, axis, index)
+    indices, loose = _paired_indices(ctx, op, axis)
+    values = [held(ctx, v, loose) for v in (ctx.stop(x), indices, ctx.stop(updates))]
+    return widened(ctx.elementwise(values), x.shape)
 
 
 def _plain(op: Op) -> bool:
@@ -120,36 +115,38 @@ def _plain(op: Op) -> bool:
     return bool(op.attr("reduction", "none") == "none")
 
 
-def overwritten(t: Movement, x: Labelled, updates: Labelled, axis: int, index: Array) -> Labelled:
+def overwritten(
+    ctx: Context, x: AbstractValue, updates: AbstractValue, axis: int, index: Array
+) -> AbstractValue:
     """X[…, n, …] with the positions `index` [m] of an axis, each named once, replaced by updates[…, m, …]."""
     rest = np.setdiff1d(np.arange(x.shape[axis]), index)
-    joined = t.concat([t.take(x, axis, rest), updates], axis) if len(rest) else t.copy(updates)
-    return t.take(joined, axis, np.argsort(np.concatenate([rest, index])))
+    joined = ctx.concat([ctx.take(x, axis, rest), updates], axis) if len(rest) else ctx.copy(updates)
+    return ctx.take(joined, axis, np.argsort(np.concatenate([rest, index])))
 
 
 @register("Compress")
 @register("Compress", domain=CONTRIB)
-def compress(t: Movement, op: Op) -> Outputs:
+def compress(ctx: Context, op: Op) -> Outputs:
     """X, condition[n] -> the positions of an axis where it holds, or of the flattened X."""
     x = op.x(0)
     if op.attr("axis") is None:
-        t.fix_all(x, "positions chosen by a condition")
+        ctx.fix_all(x, "positions chosen by a condition")
         return [None]
     axis = op.axis(0, x.rank)
-    y = held(t, x, [axis], "its positions are chosen by a condition")
+    y = held(ctx, x, [axis], "its positions are chosen by a condition")
     return widened(y, op.out_shapes()[0])
 
 
 @register("ArrayFeatureExtractor", domain="ai.onnx.ml")
-def features(t: Movement, op: Op) -> Outputs:
+def features(ctx: Context, op: Op) -> Outputs:
     """X[…, n], positions[m] -> X[…, positions]."""
     x, known = op.x(0), op.data(1)
     index = None if known is None else _positions(known.ravel(), x.shape[-1])
     n, alt = _sizes(op, 0, x.rank - 1)
     if index is None or n != alt or x.rank != 2:
-        t.fix_all(x, INDEXED)
+        ctx.fix_all(x, INDEXED)
         return [None]
-    return t.take(x, 1, index)
+    return ctx.take(x, 1, index)
 
 
 # -- along several axes ------------------------------------------------------------------------------------
@@ -177,7 +174,7 @@ def _all(line: Array, size: int) -> bool:
 
 
 @register("ScatterND")
-def scatter_nd(t: Movement, op: Op) -> Outputs:
+def scatter_nd(ctx: Context, op: Op) -> Outputs:
     """X[n…, *S], indices[q…, m], updates[q…, *S] -> X with Y[indices[q…], :] = updates[q…, :]."""
     x, updates = op.x(0), op.x(2)
     (a, b), (q, q2) = op.in_shapes(0), op.in_shapes(1)
@@ -187,46 +184,46 @@ def scatter_nd(t: Movement, op: Op) -> Outputs:
         partial = [j for j, line in enumerate(lines) if not _all(line, x.shape[j])]
         if len(partial) <= 1:
             axis = partial[0] if partial else 0
-            return overwritten(t, x, updates, axis, lines[axis])
+            return overwritten(ctx, x, updates, axis, lines[axis])
     if q2[-1] != m:
-        raise Barrier("indices of a dynamic number of axes")
-    t.fix_all(op.x(1), INDEXED)
-    core = _trailing(t, held(t, t.stop(x), range(m)), m)
-    other = _trailing(t, held(t, t.stop(updates), range(len(q) - 1)), len(q) - 1)
-    y = t.elementwise([core, other])
+        raise Unsupported("indices of a dynamic number of axes")
+    ctx.fix_all(op.x(1), INDEXED)
+    core = _trailing(ctx, held(ctx, ctx.stop(x), range(m)), m)
+    other = _trailing(ctx, held(ctx, ctx.stop(updates), range(len(q) - 1)), len(q) - 1)
+    y = ctx.elementwise([core, other])
     for _ in range(m):
-        y = t.insert(y, 0)
+        y = ctx.insert(y, 0)
     return widened(y, x.shape)
 
 
-def _trailing(t: Movement, v: Labelled, count: int) -> Labelled:
+def _trailing(ctx: Context, v: AbstractValue, count: int) -> AbstractValue:
     """v without its first axes, which are of size 1."""
     for _ in range(count):
-        v = t.squeeze(v, 0)
+        v = ctx.squeeze(v, 0)
     return v
 
 
 @register("GatherND")
 @register("GatherND", domain=CONTRIB)
-def gather_nd(t: Movement, op: Op) -> Outputs:
+def gather_nd(ctx: Context, op: Op) -> Outputs:
     """X[b…, n…, *S], indices[b…, q…, m] -> Y[b…, q…, *S] = X[b…, indices[b…, q…], :]."""
     x, shape = op.x(0), op.out_shapes()[0]
     (q, q2), gone = op.in_shapes(1), op.attr("batch_dims", 0) + op.in_shapes(1)[0][-1]
     if q2[-1] != q[-1]:
-        raise Barrier("indices of a dynamic number of axes")
-    t.fix_all(op.x(1), INDEXED)
-    y = _trailing(t, held(t, x, range(gone)), gone)
+        raise Unsupported("indices of a dynamic number of axes")
+    ctx.fix_all(op.x(1), INDEXED)
+    y = _trailing(ctx, held(ctx, x, range(gone)), gone)
     for _ in range(len(q) - 1):
-        y = t.insert(y, 0)
+        y = ctx.insert(y, 0)
     return widened(y, shape)
 
 
 @register("OneHot")
-def one_hot(t: Movement, op: Op) -> Outputs:
+def one_hot(ctx: Context, op: Op) -> Outputs:
     """indices[…], depth, values[2] -> Y[…, depth, …]: the new axis is the index itself."""
-    x = t.stop(op.x(0))
+    x = ctx.stop(op.x(0))
     x.zero = False
-    y = t.insert(x, op.axis(-1, x.rank + 1))
+    y = ctx.insert(x, op.axis(-1, x.rank + 1))
     shape = op.out_shapes()[0]
     out = widened(y, shape)
     out.zero = False

@@ -10,158 +10,155 @@ Instance, Group     permutation of channels (within and of groups); the sign of 
 
 from __future__ import annotations
 
-from onnxcanon.tracing.abstract_value import Labelled
+from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.constraints import System
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.rearrangement import looked_up
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 
-def lined(t: Movement, v: Labelled, axis: int, rank: int) -> Labelled:
+def lined(ctx: Context, v: AbstractValue, axis: int, rank: int) -> AbstractValue:
     """A vector laid along one axis of a tensor of the given rank."""
     for _ in range(rank - axis - 1):
-        v = t.insert(v, v.rank)
+        v = ctx.insert(v, v.rank)
     return v
 
 
-def centred(t: Movement, x: Labelled, axes: list[int]) -> Labelled:
+def centred(ctx: Context, x: AbstractValue, axes: list[int]) -> AbstractValue:
     """(x - mean) / sqrt(var + epsilon) over axes: no scale, one sign for all of each axis."""
-    t.bind(x)
-    out = t.stop(x, System.SCALE)
+    ctx.bind(x)
+    out = ctx.stop(x, System.SCALE)
     for axis in axes:
-        t.degree_forget(out.degrees[axis], [axis], System.SIGN)
-    out = t.copy(out)
+        ctx.degree_forget(out.degrees[axis], [axis], System.SIGN)
+    out = ctx.copy(out)
     for k in range(x.rank):
-        out.degrees[k] = t.degree_forget(out.degrees[k], [a for a in axes if a != k], System.SIGN)
-        out.ids[k] = out.ids[k] if k in axes else t.forget(out.ids[k], axes)
+        out.degrees[k] = ctx.degree_forget(out.degrees[k], [a for a in axes if a != k], System.SIGN)
+        out.ids[k] = out.ids[k] if k in axes else ctx.forget(out.ids[k], axes)
     return out
 
 
-def scaled(t: Movement, x: Labelled, gain: Labelled | None, bias: Labelled | None) -> Labelled:
+def scaled(
+    ctx: Context, x: AbstractValue, gain: AbstractValue | None, bias: AbstractValue | None
+) -> AbstractValue:
     """x · gain + bias."""
     if gain is not None:
-        x = t.elementwise([x, gain], product=True)
-    return x if bias is None else t.elementwise([x, bias])
+        x = ctx.elementwise([x, gain], product=True)
+    return x if bias is None else ctx.elementwise([x, bias])
 
 
 @register("BatchNormalization")
-def batch_normalization(t: Movement, op: Op) -> Outputs:
+def batch_normalization(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S], scale[C], B[C], mean[C], var[C] -> (X - mean) / sqrt(var + epsilon) · scale + B."""
     if op.attr("training_mode", 0) or any(op.used(k) for k in range(1, 5)):
-        raise Barrier("BatchNormalization in training mode")
+        raise Unsupported("BatchNormalization in training mode")
     if op.version < 7 and not op.attr("is_test", 0):
-        raise Barrier("BatchNormalization in training mode")
+        raise Unsupported("BatchNormalization in training mode")
     if not op.attr("spatial", 1):
-        raise Barrier("BatchNormalization with statistics of each position")
+        raise Unsupported("BatchNormalization with statistics of each position")
     x = op.x(0)
-    gain, bias, mean, var = (lined(t, op.x(k), 1, max(x.rank, 2)) for k in (1, 2, 3, 4))
-    shifted = t.elementwise([x, mean])
-    var = t.stop(var)
+    gain, bias, mean, var = (lined(ctx, op.x(k), 1, max(x.rank, 2)) for k in (1, 2, 3, 4))
+    shifted = ctx.elementwise([x, mean])
+    var = ctx.stop(var)
     # sqrt(var + epsilon) keeps no scale, so it adds no degree to the product.
-    normal = t.elementwise([shifted, var], product=True)
-    return [scaled(t, normal, gain, bias), *[None] * (len(op.node.outputs) - 1)]
+    normal = ctx.elementwise([shifted, var], product=True)
+    return [scaled(ctx, normal, gain, bias), *[None] * (len(op.node.outputs) - 1)]
 
 
 @register("LayerNormalization")
 @register("LayerNormalization", domain="com.microsoft")
-def layer_normalization(t: Movement, op: Op) -> Outputs:
+def layer_normalization(ctx: Context, op: Op) -> Outputs:
     """X[…, *C], scale[*C], B[*C] -> normalized over the axes from `axis` on."""
     if op.used(1) or op.used(2):
-        raise Barrier("LayerNormalization whose mean or deviation is read")
+        raise Unsupported("LayerNormalization whose mean or deviation is read")
     x = op.x(0)
     axes = list(range(op.axis(-1, x.rank), x.rank))
-    y = scaled(t, centred(t, x, axes), op.x(1), op.optional(2))
+    y = scaled(ctx, centred(ctx, x, axes), op.x(1), op.optional(2))
     return [y, *[None] * (len(op.node.outputs) - 1)]
 
 
-def root_mean_square(t: Movement, x: Labelled, axes: list[int]) -> Labelled:
+def root_mean_square(ctx: Context, x: AbstractValue, axes: list[int]) -> AbstractValue:
     """x / sqrt(mean(x²) + epsilon): no scale, any signs."""
-    t.bind(x)
-    out = t.stop(x, System.SCALE)
+    ctx.bind(x)
+    out = ctx.stop(x, System.SCALE)
     for k in range(x.rank):
         if k not in axes:
-            out.ids[k] = t.forget(out.ids[k], axes)
+            out.ids[k] = ctx.forget(out.ids[k], axes)
     return out
 
 
 @register("RMSNormalization", "SimplifiedLayerNormalization")
 @register("SimplifiedLayerNormalization", domain="com.microsoft")
-def rms_normalization(t: Movement, op: Op) -> Outputs:
+def rms_normalization(ctx: Context, op: Op) -> Outputs:
     """X[…, *C], scale[*C] -> X / rms(X) · scale over the axes from `axis` on."""
     if op.used(1):
-        raise Barrier(f"{op.kind} whose deviation is read")
+        raise Unsupported(f"{op.kind} whose deviation is read")
     x = op.x(0)
     axes = list(range(op.axis(-1, x.rank), x.rank))
-    return [scaled(t, root_mean_square(t, x, axes), op.x(1), None), *[None] * (len(op.node.outputs) - 1)]
+    return [scaled(ctx, root_mean_square(ctx, x, axes), op.x(1), None), *[None] * (len(op.node.outputs) - 1)]
 
 
 @register("LpNormalization")
-def lp_normalization(t: Movement, op: Op) -> Outputs:
+def lp_normalization(ctx: Context, op: Op) -> Outputs:
     """X -> X / ‖X‖ along an axis; like RMS normalization without a gain."""
     x = op.x(0)
-    return root_mean_square(t, x, [op.axis(-1, x.rank)])
+    return root_mean_square(ctx, x, [op.axis(-1, x.rank)])
 
 
 @register("MeanVarianceNormalization")
-def mean_variance_normalization(t: Movement, op: Op) -> Outputs:
+def mean_variance_normalization(ctx: Context, op: Op) -> Outputs:
     """X[N, C, …] -> (X - mean) / std over `axes`."""
     x = op.x(0)
     if op.attr("across_channels", 0):
-        raise Barrier("MeanVarianceNormalization across channels (opset 1)")
-    return centred(t, x, [int(a) % x.rank for a in op.attr("axes", (0, 2, 3))])
+        raise Unsupported("MeanVarianceNormalization across channels (opset 1)")
+    return centred(ctx, x, [int(a) % x.rank for a in op.attr("axes", (0, 2, 3))])
 
 
 @register("InstanceNormalization")
-def instance_normalization(t: Movement, op: Op) -> Outputs:
+def instance_normalization(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S], scale[C], B[C] -> normalized over *S for each instance and channel."""
     x = op.x(0)
-    gain, bias = (lined(t, op.x(k), 1, x.rank) for k in (1, 2))
-    return scaled(t, centred(t, x, list(range(2, x.rank))), gain, bias)
+    gain, bias = (lined(ctx, op.x(k), 1, x.rank) for k in (1, 2))
+    return scaled(ctx, centred(ctx, x, list(range(2, x.rank))), gain, bias)
 
 
 @register("GroupNormalization")
-def group_normalization(t: Movement, op: Op) -> Outputs:
+def group_normalization(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S], scale, bias ([C] from opset 21 on, [groups] before) -> normalized over C/groups and *S."""
     x = op.x(0)
     groups = int(op.attr("num_groups"))
     (n, c, *rest), (n2, _, *rest2) = op.in_shapes(0)
     split, alt = (n, groups, c // groups, *rest), (n2, groups, c // groups, *rest2)
-    inner = t.reshape(x, split, (n2, c, *rest2), alt)
-    inner = centred(t, inner, list(range(2, inner.rank)))
+    inner = ctx.reshape(x, split, (n2, c, *rest2), alt)
+    inner = centred(ctx, inner, list(range(2, inner.rank)))
     gain, bias = op.x(1), op.x(2)
     if op.version < 21 and gain.shape[0] == groups:
-        inner = scaled(t, inner, lined(t, gain, 1, inner.rank), lined(t, bias, 1, inner.rank))
-        return t.reshape(inner, (n, c, *rest), alt, (n2, c, *rest2))
-    y = t.reshape(inner, (n, c, *rest), alt, (n2, c, *rest2))
-    return scaled(t, y, lined(t, gain, 1, y.rank), lined(t, bias, 1, y.rank))
+        inner = scaled(ctx, inner, lined(ctx, gain, 1, inner.rank), lined(ctx, bias, 1, inner.rank))
+        return ctx.reshape(inner, (n, c, *rest), alt, (n2, c, *rest2))
+    y = ctx.reshape(inner, (n, c, *rest), alt, (n2, c, *rest2))
+    return scaled(ctx, y, lined(ctx, gain, 1, y.rank), lined(ctx, bias, 1, y.rank))
 
 
 @register("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain="com.microsoft")
-def skip_normalization(t: Movement, op: Op) -> Outputs:
+def skip_normalization(ctx: Context, op: Op) -> Outputs:
     """X, skip, gamma[C], beta[C], bias[C] -> normalize(X + skip + bias) · gamma + beta; output 3: the sum."""
     if op.used(1) or op.used(2):
-        raise Barrier(f"{op.kind} whose mean or deviation is read")
+        raise Unsupported(f"{op.kind} whose mean or deviation is read")
     simplified = op.kind.startswith("SkipSimplified")
     extra = op.optional(3 if simplified else 4)
-    total = t.elementwise([op.x(0), op.x(1)] + ([extra] if extra is not None else []))
+    total = ctx.elementwise([op.x(0), op.x(1)] + ([extra] if extra is not None else []))
     axes = [total.rank - 1]
     if simplified:
-        y = scaled(t, root_mean_square(t, total, axes), op.x(2), None)
+        y = scaled(ctx, root_mean_square(ctx, total, axes), op.x(2), None)
     else:
-        y = scaled(t, centred(t, total, axes), op.x(2), op.optional(3))
+        y = scaled(ctx, centred(ctx, total, axes), op.x(2), op.optional(3))
     return [y, None, None, total][: len(op.node.outputs)]
 
 
 @register("EmbedLayerNormalization", domain="com.microsoft")
-def embed_layer_normalization(t: Movement, op: Op) -> Outputs:
+def embed_layer_normalization(ctx: Context, op: Op) -> Outputs:
     """ids[B, S], segments, words[V, C], positions[P, C], segment rows[2, C], gamma[C], beta[C], mask, places
     -> normalize(rows of the tables, added) · gamma + beta, mask index[B], the sum[B, S, C]."""
     shape = op.out_shapes()[0]
-    total = t.elementwise([looked_up(t, op.x(i), 0, shape) for i in (2, 3, 4) if op.has(i)])
-    y = scaled(t, centred(t, total, [2]), op.x(5), op.x(6))
+    total = ctx.elementwise([looked_up(ctx, op.x(i), 0, shape) for i in (2, 3, 4) if op.has(i)])
+    y = scaled(ctx, centred(ctx, total, [2]), op.x(5), op.x(6))
     return [y, None, total][: len(op.node.outputs)]

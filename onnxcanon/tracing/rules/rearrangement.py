@@ -6,44 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from onnxcanon.tracing.abstract_value import (
-    FIXED,
-    UNIFORM,
-    Labelled,
-    constant,
-)
-from onnxcanon.tracing.context import Movement
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, constant
+from onnxcanon.tracing.context import Context
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 
 @register("Transpose", leaves_cuts=True)
-def transpose(t: Movement, op: Op) -> Outputs:
+def transpose(ctx: Context, op: Op) -> Outputs:
     """X[…] -> Y with axes permuted by `perm` (reversed by default)."""
     x = op.x(0)
-    return t.transpose(x, op.attr("perm") or list(reversed(range(x.rank))))
+    return ctx.transpose(x, op.attr("perm") or list(reversed(range(x.rank))))
 
 
 @register("ExpandDims", domain="com.microsoft", leaves_cuts=True)
 @register("Flatten", "Reshape", "Squeeze", "Unsqueeze", leaves_cuts=True)
-def reshape(t: Movement, op: Op) -> Outputs:
+def reshape(ctx: Context, op: Op) -> Outputs:
     """X[s…] -> Y[t…], entries in row-major order."""
     a, b = op.out_shapes()
-    return t.reshape_openly(op.x(0), a, op.in_shapes(0)[1], b)
+    return ctx.reshape_openly(op.x(0), a, op.in_shapes(0)[1], b)
 
 
 @register("Expand")
-def expand(t: Movement, op: Op) -> Outputs:
+def expand(ctx: Context, op: Op) -> Outputs:
     """X -> X broadcast to a shape."""
-    return t.expand(op.x(0), op.out_shapes()[0])
+    return ctx.expand(op.x(0), op.out_shapes()[0])
 
 
 @register("Tile")
-def tile(t: Movement, op: Op) -> Outputs:
+def tile(ctx: Context, op: Op) -> Outputs:
     """X[n, …] -> Y[n·r, …], whole axes repeated."""
     x, shape = op.x(0), op.out_shapes()
     before = op.in_shapes(0)
@@ -53,24 +43,24 @@ def tile(t: Movement, op: Op) -> Outputs:
         if n == 1:
             wide = list(x.shape)
             wide[k] = m
-            x = t.expand(x, tuple(wide))
+            x = ctx.expand(x, tuple(wide))
         elif before[1][k] != n or shape[1][k] != m:
-            x = resized_unknown(t, x, k, m, "tiled by a dynamic amount")
+            x = resized_unknown(ctx, x, k, m, "tiled by a dynamic amount")
         else:
-            x = t.take(x, k, np.tile(np.arange(n), m // n))
+            x = ctx.take(x, k, np.tile(np.arange(n), m // n))
     return x
 
 
-def resized_unknown(t: Movement, x: Labelled, axis: int, size: int, reason: str) -> Labelled:
+def resized_unknown(ctx: Context, x: AbstractValue, axis: int, size: int, reason: str) -> AbstractValue:
     """An axis cut or repeated in a way known only at run time."""
-    still = t.gather_unknown(x, axis, reason)
+    still = ctx.gather_unknown(x, axis, reason)
     still.shape = tuple(size if k == axis else n for k, n in enumerate(x.shape))
     still.ids[axis] = UNIFORM if size == 1 else FIXED
     return still
 
 
 @register("Slice")
-def cut(t: Movement, op: Op) -> Outputs:
+def cut(ctx: Context, op: Op) -> Outputs:
     """X, starts, ends, axes, steps -> X[starts:ends:steps] along the axes."""
     x = op.x(0)
     if op.version < 10:
@@ -84,7 +74,7 @@ def cut(t: Movement, op: Op) -> Outputs:
         if chosen[0] is None or chosen[1] is None:
             same = before[0][k] == after[0][k] and before[1][k] == after[1][k]
             if not same or not op.has(3) or op.has(4):
-                x = resized_unknown(t, x, k, after[0][k], "cut at positions known only at run time")
+                x = resized_unknown(ctx, x, k, after[0][k], "cut at positions known only at run time")
             continue
         a, b = chosen[0][k], chosen[1][k]
         if a is None and b is None:
@@ -93,11 +83,11 @@ def cut(t: Movement, op: Op) -> Outputs:
         first = np.arange(n)[a] if a is not None else np.arange(n)
         second = np.arange(m)[b] if b is not None else np.arange(m)
         if n == m and np.array_equal(first, second):
-            x = t.take(x, k, first)
+            x = ctx.take(x, k, first)
         elif len(first) == n and len(second) == m and np.array_equal(first, np.arange(n)):
             continue
         else:
-            x = resized_unknown(t, x, k, len(first), "cut at positions that depend on a dynamic size")
+            x = resized_unknown(ctx, x, k, len(first), "cut at positions that depend on a dynamic size")
     return x
 
 
@@ -122,75 +112,75 @@ def _slices(rank: int, shape: tuple[int, ...], given: list[object]) -> list[slic
 
 
 @register("Split")
-def split(t: Movement, op: Op) -> Outputs:
+def split(ctx: Context, op: Op) -> Outputs:
     """X -> parts along an axis."""
     x = op.x(0)
     axis = op.axis(0, x.rank)
-    outs: list[Labelled | None] = []
+    outs: list[AbstractValue | None] = []
     at = (0, 0)
     for k in range(len(op.node.outputs)):
         a, b = op.out_shapes(k)
         if a[axis] == b[axis] and at[0] == at[1]:
-            with t.slot(k):
-                outs.append(t.take(x, axis, np.arange(at[0], at[0] + a[axis])))
+            with ctx.slot(k):
+                outs.append(ctx.take(x, axis, np.arange(at[0], at[0] + a[axis])))
         else:
             outs.append(
-                resized_unknown(t, x, axis, a[axis], "split at positions that depend on a dynamic size")
+                resized_unknown(ctx, x, axis, a[axis], "split at positions that depend on a dynamic size")
             )
         at = (at[0] + a[axis], at[1] + b[axis])
     return outs
 
 
 @register("Concat")
-def concat(t: Movement, op: Op) -> Outputs:
+def concat(ctx: Context, op: Op) -> Outputs:
     """X1, X2, … -> joined along an axis."""
     values = op.xs()
     axis = op.axis(1, values[0].rank)
     a, b = op.out_shapes()
     if a[axis] != b[axis]:
         for v in values:
-            t.fix(v, axis, "concatenated with a dynamic axis")
-    return t.concat(values, axis)
+            ctx.fix(v, axis, "concatenated with a dynamic axis")
+    return ctx.concat(values, axis)
 
 
 @register("Gather")
-def gather(t: Movement, op: Op) -> Outputs:
+def gather(ctx: Context, op: Op) -> Outputs:
     """X[…, n, …], indices[q…] -> Y[…, q…, …]."""
     x = op.x(0)
     axis = op.axis(0, x.rank)
     a, b = op.out_shapes()
     indices = op.data(1)
     if indices is None:
-        return looked_up(t, x, axis, a)
+        return looked_up(ctx, x, axis, a)
     n = x.shape[axis]
     if op.in_shapes(0)[1][axis] != n and (indices < 0).any():
-        still = t.gather_unknown(x, axis, "indexed from the end of a dynamic axis")
-        return _placed(t, still, axis, a)
+        still = ctx.gather_unknown(x, axis, "indexed from the end of a dynamic axis")
+        return _placed(ctx, still, axis, a)
     flat = np.where(indices < 0, indices + n, indices).astype(np.int64).ravel()
     if flat.size and (flat.min() < 0 or flat.max() >= n):
-        raise Barrier("Gather with indices out of range")
-    y = t.take(x, axis, flat)
+        raise Unsupported("Gather with indices out of range")
+    y = ctx.take(x, axis, flat)
     if indices.ndim == 0:
-        return t.squeeze(y, axis)
+        return ctx.squeeze(y, axis)
     if indices.ndim == 1:
         return y
-    return t.reshape(y, a, (*b[:axis], flat.size, *b[axis + indices.ndim :]), b)
+    return ctx.reshape(y, a, (*b[:axis], flat.size, *b[axis + indices.ndim :]), b)
 
 
-def looked_up(t: Movement, x: Labelled, axis: int, shape: tuple[int, ...]) -> Labelled:
+def looked_up(ctx: Context, x: AbstractValue, axis: int, shape: tuple[int, ...]) -> AbstractValue:
     """X[…, n, …] -> Y[…, q…, …] of the given shape, positions of an axis being chosen at run time."""
-    still = t.gather_unknown(x, axis, "its positions are chosen at run time (an embedding's rows)")
-    return _placed(t, still, axis, shape)
+    still = ctx.gather_unknown(x, axis, "its positions are chosen at run time (an embedding's rows)")
+    return _placed(ctx, still, axis, shape)
 
 
-def _placed(t: Movement, still: Labelled, axis: int, shape: tuple[int, ...]) -> Labelled:
+def _placed(ctx: Context, still: AbstractValue, axis: int, shape: tuple[int, ...]) -> AbstractValue:
     """Replace an axis nothing depends on by the axes of run-time indices."""
     core = constant(tuple(1 if k == axis else n for k, n in enumerate(still.shape)))
     core.ids = [UNIFORM if k == axis else s for k, s in enumerate(still.ids)]
     core.degrees, core.zero = list(still.degrees), still.zero
-    core = t.squeeze(core, axis)
+    core = ctx.squeeze(core, axis)
     for k in range(len(shape) - core.rank):
-        core = t.insert(core, axis + k)
+        core = ctx.insert(core, axis + k)
     new = range(axis, axis + len(shape) - (still.rank - 1))
     core.shape = shape
     for k in new:
@@ -199,19 +189,19 @@ def _placed(t: Movement, still: Labelled, axis: int, shape: tuple[int, ...]) -> 
 
 
 @register("TensorScatter")
-def tensor_scatter(t: Movement, op: Op) -> Outputs:
+def tensor_scatter(ctx: Context, op: Op) -> Outputs:
     """cache[B, …, T, …], new[B, …, L, …], places[B] -> cache with the new rows written along an axis."""
     cache, new = op.x(0), op.x(1)
     axis = op.axis(-2, cache.rank)
-    t.bind_together([cache, new], cache.rank)
+    ctx.bind_together([cache, new], cache.rank)
     for v in (cache, new):
         for k in {0, axis}:
-            t.fix(v, k, "written at positions chosen at run time")
-    return resized_unknown(t, t.concat([cache, new], axis), axis, cache.shape[axis], "written in part")
+            ctx.fix(v, k, "written at positions chosen at run time")
+    return resized_unknown(ctx, ctx.concat([cache, new], axis), axis, cache.shape[axis], "written in part")
 
 
 @register("Pad")
-def pad(t: Movement, op: Op) -> Outputs:
+def pad(ctx: Context, op: Op) -> Outputs:
     """X -> Y, each axis extended or cut; constant padding with zeros keeps scale and sign."""
     x = op.x(0)
     after = op.out_shapes()[0]
@@ -224,12 +214,12 @@ def pad(t: Movement, op: Op) -> Outputs:
             if pads == (0, 0):
                 continue
             if mode == "constant" and op.in_shapes(0)[0][k] == op.in_shapes(0)[1][k]:
-                x = t.take(x, k, np.arange(max(0, -pads[0]), x.shape[k] - max(0, -pads[1])))
-                x = t.pad(x, k, max(0, pads[0]), max(0, pads[1]), zero=fill == 0.0)
+                x = ctx.take(x, k, np.arange(max(0, -pads[0]), x.shape[k] - max(0, -pads[1])))
+                x = ctx.pad(x, k, max(0, pads[0]), max(0, pads[1]), zero=fill == 0.0)
                 continue
-        x = resized_unknown(t, x, k, after[k], "padded by its own positions")
+        x = resized_unknown(ctx, x, k, after[k], "padded by its own positions")
         if mode == "constant" and fill != 0.0:
-            x = t.stop(x)
+            x = ctx.stop(x)
     return x
 
 

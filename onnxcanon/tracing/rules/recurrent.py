@@ -9,20 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from onnxcanon.arrays import Ids
-from onnxcanon.tracing.abstract_value import (
-    FIXED,
-    Labelled,
-    State,
-    constant,
-)
+from onnxcanon.tracing.abstract_value import FIXED, AbstractValue, State, constant
 from onnxcanon.tracing.constraints import System
-from onnxcanon.tracing.context import Movement
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.context import Context
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 GATES = {"LSTM": ("i", "o", "f", "c"), "GRU": ("z", "r", "h"), "RNN": ("h",)}
 CANDIDATE = {"LSTM": "c", "GRU": "h", "RNN": "h"}
@@ -31,29 +21,29 @@ DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RN
 
 
 @register("GRU", "LSTM", "RNN")
-def recurrent(t: Movement, op: Op) -> Outputs:
+def recurrent(ctx: Context, op: Op) -> Outputs:
     """X[T, B, I], W[D, G·H, I], R[D, G·H, H], B[D, 2·G·H], lengths, h0[D, B, H], c0, P[D, 3·H]
     -> Y[T, D, B, H], Y_h[D, B, H], Y_c (layout 0)."""  # fmt: skip
     if op.attr("layout", 0):
-        raise Barrier("a recurrent layer with layout 1")
+        raise Unsupported("a recurrent layer with layout 1")
     x, w, r = op.x(0), op.x(1), op.x(2)
     directions, hidden = r.shape[0], r.shape[2]
-    unit = t.ledger.new_units((directions, hidden))
-    sign = t.ledger.new_degrees((directions, hidden))
-    t.ledger.degree_zero(sign, System.SCALE)
+    unit = ctx.constraints.new_units((directions, hidden))
+    sign = ctx.constraints.new_degrees((directions, hidden))
+    ctx.constraints.degree_zero(sign, System.SCALE)
     given = [a.decode() if isinstance(a, bytes) else a for a in op.attr("activations", ())]
     if list(given) != DEFAULTS[op.kind] * directions and given:
-        t.ledger.degree_zero(sign)
-    _input(t, x, w)
-    layer = _Layer(t, op.kind, unit, sign)
+        ctx.constraints.degree_zero(sign)
+    _input(ctx, x, w)
+    layer = _Layer(ctx, op.kind, unit, sign)
     layer.rows(w, 1)
     layer.rows(r, 1)
     layer.recurrence(r)
     if op.has(3):
         b = op.x(3)
         width = b.shape[1] // 2
-        t.bind(b, (1,), {1: [0]})
-        t.fix(b, 0, DIRECTIONS)
+        ctx.bind(b, (1,), {1: [0]})
+        ctx.fix(b, 0, DIRECTIONS)
         layer.rows(_part(b, 0, width), 1)
         layer.rows(_part(b, width, 2 * width), 1)
     for k in (5, 6):
@@ -67,22 +57,22 @@ def recurrent(t: Movement, op: Op) -> Outputs:
     ]
 
 
-def _input(t: Movement, x: Labelled, w: Labelled) -> None:
+def _input(ctx: Context, x: AbstractValue, w: AbstractValue) -> None:
     """The input features meet the columns of W in every direction."""
-    t.bind(x)
+    ctx.bind(x)
     for k in (0, 1):
-        t.fix(x, k, "time steps and batch of a recurrent layer")
-    features = t.forget(x.ids[2], [0, 1])
-    degree = t.degree_forget(x.degrees[2], [0, 1])
-    t.bind(w, (1, 2), {1: [0]})
-    t.fix(w, 0, DIRECTIONS)
-    columns = t.forget(w.ids[2], [0, 1])
-    t.meet([features, columns], "contracted with a fixed axis")
-    other = t.degree_forget(w.degrees[2], [0, 1])
-    t.cancel([d for d in (degree, other) if d is not None])
+        ctx.fix(x, k, "time steps and batch of a recurrent layer")
+    features = ctx.forget(x.ids[2], [0, 1])
+    degree = ctx.degree_forget(x.degrees[2], [0, 1])
+    ctx.bind(w, (1, 2), {1: [0]})
+    ctx.fix(w, 0, DIRECTIONS)
+    columns = ctx.forget(w.ids[2], [0, 1])
+    ctx.meet([features, columns], "contracted with a fixed axis")
+    other = ctx.degree_forget(w.degrees[2], [0, 1])
+    ctx.cancel([d for d in (degree, other) if d is not None])
 
 
-def _part(v: Labelled, start: int, stop: int) -> Labelled:
+def _part(v: AbstractValue, start: int, stop: int) -> AbstractValue:
     """Positions start … stop of axis 1."""
     out = constant((v.shape[0], stop - start))
     ids, degree = v.ids[1], v.degrees[1]
@@ -101,32 +91,32 @@ def _grid(array: Ids, gates: int) -> Ids:
 class _Layer:
     """One recurrent layer: its hidden units and their signs, both int64 [D, H]."""
 
-    def __init__(self, t: Movement, kind: str, unit: Ids, sign: Ids) -> None:
-        self.t, self.kind, self.unit, self.sign = t, kind, unit, sign
+    def __init__(self, ctx: Context, kind: str, unit: Ids, sign: Ids) -> None:
+        self.ctx, self.kind, self.unit, self.sign = ctx, kind, unit, sign
 
-    def rows(self, v: Labelled, axis: int) -> None:
+    def rows(self, v: AbstractValue, axis: int) -> None:
         """Axis `axis` of a parameter stacks the gates: [D, G·H]."""
-        self.t.bind(
+        self.ctx.bind(
             v,
             None if v.rank == 2 else (axis, axis + 1),
             {axis: [0], axis + 1: [0]} if v.rank == 3 else {axis: [0]},
         )
-        self.t.fix(v, 0, DIRECTIONS)
+        self.ctx.fix(v, 0, DIRECTIONS)
         gates = GATES[self.kind]
         ids, degree = self._by_gate(v, len(gates))
         if ids is FIXED:
-            self.t.pin(self.unit, "a gate's rows are fixed")
+            self.ctx.pin(self.unit, "a gate's rows are fixed")
         for g, gate in enumerate(gates):
             if not isinstance(ids, State):
-                self.t.ledger.equal(ids[:, g], self.unit)
+                self.ctx.constraints.equal(ids[:, g], self.unit)
             self._sign(None if degree is None else degree[:, g], gate, zero=v.zero)
 
-    def _by_gate(self, v: Labelled, gates: int) -> tuple[Ids | State, Ids | None]:
+    def _by_gate(self, v: AbstractValue, gates: int) -> tuple[Ids | State, Ids | None]:
         """Labels and degrees of a stacked axis 1 [G·H] as arrays [D, G, H]; the gates do not move."""
-        split = self.t.split_axis(v, 1, (gates, self.unit.shape[1]))
-        self.t.fix(split, 1, "gates of a recurrent layer")
+        split = self.ctx.split_axis(v, 1, (gates, self.unit.shape[1]))
+        self.ctx.fix(split, 1, "gates of a recurrent layer")
         others = range(3, split.rank)
-        ids, degree = self.t.forget(split.ids[2], others), self.t.degree_forget(split.degrees[2], others)
+        ids, degree = self.ctx.forget(split.ids[2], others), self.ctx.degree_forget(split.degrees[2], others)
         return (
             ids if isinstance(ids, State) else _grid(ids, gates),
             None if degree is None else _grid(degree, gates),
@@ -134,63 +124,63 @@ class _Layer:
 
     def _sign(self, degree: Ids | None, gate: str, *, zero: bool) -> None:
         if gate != CANDIDATE[self.kind]:
-            self.t.ledger.degree_zero(degree)
+            self.ctx.constraints.degree_zero(degree)
         elif degree is not None:
-            self.t.ledger.degree_equal(degree, self.sign)
+            self.ctx.constraints.degree_equal(degree, self.sign)
         elif not zero:
-            self.t.ledger.degree_zero(self.sign)
+            self.ctx.constraints.degree_zero(self.sign)
 
-    def recurrence(self, r: Labelled) -> None:
+    def recurrence(self, r: AbstractValue) -> None:
         """R's last axis reads the hidden units."""
         columns = r.ids[2]
         if isinstance(columns, State):
             if columns is FIXED:
-                self.t.pin(self.unit, "the columns of the recurrence are fixed")
+                self.ctx.pin(self.unit, "the columns of the recurrence are fixed")
         else:
-            met = self.t.forget(columns, [1])
+            met = self.ctx.forget(columns, [1])
             if not isinstance(met, State):
-                self.t.ledger.equal(met.reshape(met.shape[0], -1), self.unit)
+                self.ctx.constraints.equal(met.reshape(met.shape[0], -1), self.unit)
         degree = r.degrees[2]
         if degree is None:
-            self.t.ledger.degree_zero(self.sign)
+            self.ctx.constraints.degree_zero(self.sign)
         else:
-            degree = self.t.degree_forget(degree, [1])
+            degree = self.ctx.degree_forget(degree, [1])
             if degree is not None:
-                self.t.ledger.degree_opposite(degree.reshape(degree.shape[0], -1), self.sign)
+                self.ctx.constraints.degree_opposite(degree.reshape(degree.shape[0], -1), self.sign)
 
-    def state(self, v: Labelled) -> None:
+    def state(self, v: AbstractValue) -> None:
         """An initial state [D, B, H]."""
-        self.t.bind(v, (2,), {2: [0]})
+        self.ctx.bind(v, (2,), {2: [0]})
         for k in (0, 1):
-            self.t.fix(v, k, "directions and batch of a recurrent layer")
-        ids = self.t.forget(v.ids[2], [1])
+            self.ctx.fix(v, k, "directions and batch of a recurrent layer")
+        ids = self.ctx.forget(v.ids[2], [1])
         if isinstance(ids, State):
             if ids is FIXED:
-                self.t.pin(self.unit, "its initial state is fixed")
+                self.ctx.pin(self.unit, "its initial state is fixed")
         else:
-            self.t.ledger.equal(ids.reshape(ids.shape[0], -1), self.unit)
-        degree = self.t.degree_forget(v.degrees[2], [1])
+            self.ctx.constraints.equal(ids.reshape(ids.shape[0], -1), self.unit)
+        degree = self.ctx.degree_forget(v.degrees[2], [1])
         if degree is not None:
-            self.t.ledger.degree_equal(degree.reshape(degree.shape[0], -1), self.sign)
+            self.ctx.constraints.degree_equal(degree.reshape(degree.shape[0], -1), self.sign)
         elif not v.zero:
-            self.t.ledger.degree_zero(self.sign)
+            self.ctx.constraints.degree_zero(self.sign)
 
-    def peepholes(self, v: Labelled) -> None:
+    def peepholes(self, v: AbstractValue) -> None:
         """P[D, 3·H] reads the cell state into the gates i, o, f."""
-        self.t.bind(v, (1,), {1: [0]})
-        self.t.fix(v, 0, DIRECTIONS)
+        self.ctx.bind(v, (1,), {1: [0]})
+        self.ctx.fix(v, 0, DIRECTIONS)
         ids, degree = self._by_gate(v, 3)
         if ids is FIXED:
-            self.t.pin(self.unit, "peepholes are fixed")
+            self.ctx.pin(self.unit, "peepholes are fixed")
         for g in range(3):
             if not isinstance(ids, State):
-                self.t.ledger.equal(ids[:, g], self.unit)
+                self.ctx.constraints.equal(ids[:, g], self.unit)
             if degree is not None:
-                self.t.ledger.degree_opposite(degree[:, g], self.sign)
+                self.ctx.constraints.degree_opposite(degree[:, g], self.sign)
             elif not v.zero:
-                self.t.ledger.degree_zero(self.sign)
+                self.ctx.constraints.degree_zero(self.sign)
 
-    def output(self, shape: tuple[int, ...]) -> Labelled:
+    def output(self, shape: tuple[int, ...]) -> AbstractValue:
         """Y[T, D, B, H] or Y_h[D, B, H]: labels depend on the direction."""
         out = constant(shape)
         view = [1] * len(shape)

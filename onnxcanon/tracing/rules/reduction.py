@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from onnxcanon.tracing.abstract_value import (
-    FIXED,
-    UNIFORM,
-    Labelled,
-    constant,
-)
+from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, constant
 from onnxcanon.tracing.constraints import System
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.registry import Op, Outputs, register
 
 LINEAR = ("ReduceMean", "ReduceSum")
@@ -19,58 +14,58 @@ LINEAR = ("ReduceMean", "ReduceSum")
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
     "ReduceProd", "ReduceSum", "ReduceSumSquare",
 )  # fmt: skip
-def reduce(t: Movement, op: Op) -> Outputs:
+def reduce(ctx: Context, op: Op) -> Outputs:
     """X -> the reduction over axes; sums and means are linear, maxima and 1-norms positively homogeneous."""
-    x = t.bind(op.x(0))
+    x = ctx.bind(op.x(0))
     axes = op.axes(1, x.rank)
     if axes is None or not axes:
         if op.attr("noop_with_empty_axes", 0):
-            return t.copy(x) if op.kind in LINEAR else t.stop(x)
+            return ctx.copy(x) if op.kind in LINEAR else ctx.stop(x)
         axes = list(range(x.rank))
     if op.kind == "ReduceSumSquare":
-        x = t.elementwise([x, x], product=True)
+        x = ctx.elementwise([x, x], product=True)
     elif op.kind in ("ReduceL1", "ReduceL2"):
-        x = t.without(x, System.SIGN)
+        x = ctx.without(x, System.SIGN)
     elif op.kind in ("ReduceMax", "ReduceMin"):
-        x = t.stop(x, System.SIGN)
+        x = ctx.stop(x, System.SIGN)
     elif op.kind not in LINEAR:
-        x = t.stop(x)
-    return t.reduce(x, axes, keepdims=bool(op.attr("keepdims", 1)))
+        x = ctx.stop(x)
+    return ctx.reduce(x, axes, keepdims=bool(op.attr("keepdims", 1)))
 
 
 @register("LogSoftmax", "Softmax")
-def softmax(t: Movement, op: Op) -> Outputs:
+def softmax(ctx: Context, op: Op) -> Outputs:
     """X -> softmax along an axis (over all axes from it on before opset 13): moves with its labels."""
     x = op.x(0)
     axis = op.axis(1 if op.version < 13 else -1, x.rank)
-    return soft_maximum(t, x, list(range(axis, x.rank)) if op.version < 13 else [axis])
+    return soft_maximum(ctx, x, list(range(axis, x.rank)) if op.version < 13 else [axis])
 
 
-def soft_maximum(t: Movement, x: Labelled, axes: list[int]) -> Labelled:
+def soft_maximum(ctx: Context, x: AbstractValue, axes: list[int]) -> AbstractValue:
     """Softmax over axes taken together."""
-    x = t.stop(x)
+    x = ctx.stop(x)
     for k in range(x.rank):
         if k not in axes:
-            x.ids[k] = t.forget(x.ids[k], axes)
+            x.ids[k] = ctx.forget(x.ids[k], axes)
     return x
 
 
-def _index_axis(t: Movement, x: Labelled, axis: int, reason: str) -> Labelled:
+def _index_axis(ctx: Context, x: AbstractValue, axis: int, reason: str) -> AbstractValue:
     """Fix an axis that is read as an index, and forget it as context."""
-    return t.stop(t.gather_unknown(x, axis, reason))
+    return ctx.stop(ctx.gather_unknown(x, axis, reason))
 
 
 @register("ArgMax", "ArgMin")
-def argmax(t: Movement, op: Op) -> Outputs:
+def argmax(ctx: Context, op: Op) -> Outputs:
     """X -> the position of the extremum along an axis."""
     x = op.x(0)
     axis = op.axis(0, x.rank)
-    still = _index_axis(t, x, axis, f"its positions are the result of {op.kind}")
-    return t.reduce(still, [axis], keepdims=bool(op.attr("keepdims", 1)))
+    still = _index_axis(ctx, x, axis, f"its positions are the result of {op.kind}")
+    return ctx.reduce(still, [axis], keepdims=bool(op.attr("keepdims", 1)))
 
 
 @register("CumProd", "CumSum", "Hardmax")
-def ordered(t: Movement, op: Op) -> Outputs:
+def ordered(ctx: Context, op: Op) -> Outputs:
     """X -> Y of the same shape, reading an axis in order."""
     x = op.x(0)
     if op.kind != "Hardmax":
@@ -80,16 +75,16 @@ def ordered(t: Movement, op: Op) -> Outputs:
         axis = op.axis(1 if op.version < 13 else -1, x.rank)
         axes = range(axis, x.rank) if op.version < 13 else [axis]
     for axis in axes:
-        x = _index_axis(t, x, axis, f"{op.kind} reads it in order")
+        x = _index_axis(ctx, x, axis, f"{op.kind} reads it in order")
     return x
 
 
 @register("TopK")
-def top_k(t: Movement, op: Op) -> Outputs:
+def top_k(ctx: Context, op: Op) -> Outputs:
     """X -> the k largest along an axis and their positions."""
     x = op.x(0)
     axis = op.axis(-1, x.rank)
-    still = _index_axis(t, x, axis, "its positions are the result of TopK")
+    still = _index_axis(ctx, x, axis, "its positions are the result of TopK")
     outs = []
     for shape in (op.out_shapes(0)[0], op.out_shapes(1)[0]):
         y = constant(shape)

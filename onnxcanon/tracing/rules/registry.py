@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxcanon.tracing.abstract_value import Bundle, Labelled
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.abstract_value import AbstractValue, ValueSequence
+from onnxcanon.tracing.context import Context
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from onnxcanon.shapes import Shapes
 
-Outputs = Labelled | Sequence[Labelled | None] | None
-Rule = Callable[[Movement, "Op"], Outputs]
-Body = Callable[["ir.Graph", Sequence[Labelled | None]], list[Labelled | None]]
+Outputs = AbstractValue | Sequence[AbstractValue | None] | None
+Rule = Callable[[Context, "Op"], Outputs]
+Body = Callable[["ir.Graph", Sequence[AbstractValue | None]], list[AbstractValue | None]]
 """Traces a subgraph, given its labelled inputs."""
 
 UNKNOWN_SHAPE = "an input has no known shape"
@@ -47,7 +47,7 @@ def register(*names: str, domain: str = "", leaves_cuts: bool = False) -> Callab
     return enter
 
 
-class Barrier(Exception):
+class Unsupported(Exception):
     """Raised inside a rule: this form of the operator has no rule, for the reason given."""
 
 
@@ -58,7 +58,7 @@ class Op:
     def __init__(
         self,
         node: ir.Node,
-        inputs: Sequence[Labelled | None],
+        inputs: Sequence[AbstractValue | None],
         shapes: Shapes,
         version: int,
         body: Body | None = None,
@@ -89,29 +89,29 @@ class Op:
         outputs = self.node.outputs
         return i < len(outputs) and (bool(outputs[i].uses()) or outputs[i].is_graph_output())
 
-    def x(self, i: int) -> Labelled:
-        """Labelled input i, which the rule thereby handles."""
+    def x(self, i: int) -> AbstractValue:
+        """AbstractValue input i, which the rule thereby handles."""
         value = self.inputs[i] if i < len(self.inputs) else None
         if value is None:
-            raise Barrier(UNKNOWN_SHAPE)
-        if isinstance(value, Bundle):
-            raise Barrier("a sequence where a tensor was expected")
+            raise Unsupported(UNKNOWN_SHAPE)
+        if isinstance(value, ValueSequence):
+            raise Unsupported("a sequence where a tensor was expected")
         self.claimed.add(i)
         return value
 
-    def bundle(self, i: int) -> list[Labelled]:
+    def bundle(self, i: int) -> list[AbstractValue]:
         """The tensors of sequence input i, which the rule thereby handles."""
         value = self.inputs[i] if i < len(self.inputs) else None
-        if not isinstance(value, Bundle):
-            raise Barrier("a sequence of unknown content")
+        if not isinstance(value, ValueSequence):
+            raise Unsupported("a sequence of unknown content")
         self.claimed.add(i)
         return value.members
 
-    def optional(self, i: int) -> Labelled | None:
-        """Labelled input i if it is given."""
+    def optional(self, i: int) -> AbstractValue | None:
+        """AbstractValue input i if it is given."""
         return self.x(i) if self.has(i) else None
 
-    def xs(self) -> list[Labelled]:
+    def xs(self) -> list[AbstractValue]:
         """All labelled inputs."""
         return [self.x(i) for i in range(len(self.node.inputs)) if self.has(i)]
 
@@ -135,14 +135,14 @@ class Op:
         value = self.node.inputs[i] if self.has(i) else None
         a, b = (None, None) if value is None else self._shapes.contrast(value)
         if a is None or b is None:
-            raise Barrier(UNKNOWN_SHAPE)
+            raise Unsupported(UNKNOWN_SHAPE)
         return a, b
 
     def out_shapes(self, i: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shape of output i under both probes; they differ where it is dynamic."""
         a, b = self._shapes.contrast(self.node.outputs[i])
         if a is None or b is None:
-            raise Barrier("the output has no known shape")
+            raise Unsupported("the output has no known shape")
         return a, b
 
     def shape_of(self, value: ir.Value) -> tuple[int, ...] | None:
@@ -158,13 +158,13 @@ class Op:
         """A subgraph."""
         attribute = self.node.attributes.get(name)
         if attribute is None:
-            raise Barrier(f"it has no graph '{name}'")
+            raise Unsupported(f"it has no graph '{name}'")
         return attribute.as_graph()
 
-    def body(self, name: str, inputs: Sequence[Labelled | None]) -> list[Labelled | None]:
+    def body(self, name: str, inputs: Sequence[AbstractValue | None]) -> list[AbstractValue | None]:
         """The labelled outputs of a subgraph, given its labelled inputs."""
         if self._body is None:
-            raise Barrier("its graphs are not traced")
+            raise Unsupported("its graphs are not traced")
         return self._body(self.graph(name), inputs)
 
     def attr(self, name: str, default: Any = None) -> Any:
@@ -185,7 +185,7 @@ class Op:
         if given is None and self.has(i):
             static = self.data(i)
             if static is None:
-                raise Barrier("its axes are computed at run time")
+                raise Unsupported("its axes are computed at run time")
             given = static.ravel().tolist()
         if given is None:
             return None

@@ -10,48 +10,47 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxcanon.tracing.abstract_value import Labelled, State
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.abstract_value import AbstractValue, State
+from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.attention import heads, merged
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 
-def rotated(t: Movement, x: Labelled, width: int, *, interleaved: bool) -> Labelled:
+def rotated(ctx: Context, x: AbstractValue, width: int, *, interleaved: bool) -> AbstractValue:
     """X[B, g, e, S, d] -> X with the first `width` of each head's d inner dimensions turned in pairs."""
     inner = x.rank - 1
     for axis in (0, inner - 1):
-        t.fix(x, axis, "turned by an angle of its position")
-    turned = t.take(x, inner, np.arange(width))
+        ctx.fix(x, axis, "turned by an angle of its position")
+    turned = ctx.take(x, inner, np.arange(width))
     order = np.arange(width).reshape(-1, 2) if interleaved else np.arange(width).reshape(2, -1).T
     for k in range(x.rank):
         degree = turned.degrees[k]
         if degree is not None and degree.shape[inner] > 1:
-            t.ledger.degree_equal(degree.take(order[:, 0], inner), degree.take(order[:, 1], inner))
-        turned.ids[k] = t.forget(turned.ids[k], [0, inner - 1] if k == inner else [inner])
+            ctx.constraints.degree_equal(degree.take(order[:, 0], inner), degree.take(order[:, 1], inner))
+        turned.ids[k] = ctx.forget(turned.ids[k], [0, inner - 1] if k == inner else [inner])
     ids = turned.ids[inner]
     if not isinstance(ids, State):  # a position goes to the same position, of any head
-        t.column(turned, inner)
-        t.ledger.column(ids, np.arange(width).reshape([-1 if k == inner else 1 for k in range(x.rank)]))
+        ctx.column(turned, inner)
+        ctx.constraints.column(
+            ids, np.arange(width).reshape([-1 if k == inner else 1 for k in range(x.rank)])
+        )
     if width == x.shape[inner]:
         return turned
-    return t.concat([turned, t.take(x, inner, np.arange(width, x.shape[inner]))], inner)
+    return ctx.concat([turned, ctx.take(x, inner, np.arange(width, x.shape[inner]))], inner)
 
 
 @register("RotaryEmbedding")
 @register("RotaryEmbedding", domain="com.microsoft")
-def rotary_embedding(t: Movement, op: Op) -> Outputs:
+def rotary_embedding(ctx: Context, op: Op) -> Outputs:
     """X[B, S, H·d] or X[B, H, S, d], cos[…, r/2], sin[…, r/2], positions -> X, r of each head's d turned."""
     x = op.x(0)
     count, size, width = _sizes(op, x.shape)
     shapes = op.in_shapes(0)
-    turned = rotated(t, heads(t, x, shapes[1], count, 1), width, interleaved=bool(op.attr("interleaved", 0)))
+    turned = rotated(
+        ctx, heads(ctx, x, shapes[1], count, 1), width, interleaved=bool(op.attr("interleaved", 0))
+    )
     b2, s2 = shapes[1][0], shapes[1][1 if x.rank == 3 else 2]
-    return merged(t, turned, (b2, count, 1, s2, size), shapes)
+    return merged(ctx, turned, (b2, count, 1, s2, size), shapes)
 
 
 def _sizes(op: Op, shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -64,7 +63,7 @@ def _sizes(op: Op, shape: tuple[int, ...]) -> tuple[int, int, int]:
         count = stated or shape[2] // width
         size = shape[2] // count
     else:
-        raise Barrier("RotaryEmbedding without the number of heads")
+        raise Unsupported("RotaryEmbedding without the number of heads")
     if width != (given or size) or width > size or (len(shape) == 3 and count * size != shape[2]):
-        raise Barrier("RotaryEmbedding whose angles do not fit its heads")
+        raise Unsupported("RotaryEmbedding whose angles do not fit its heads")
     return count, size, width

@@ -2,75 +2,72 @@
 
 from __future__ import annotations
 
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.indexing import CONTRIB, held, widened
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 TRANSFORMED = "positions under a Fourier transform"
 
 
 @register("DFT")
-def fourier(t: Movement, op: Op) -> Outputs:
+def fourier(ctx: Context, op: Op) -> Outputs:
     """X[…, n, …, 1 or 2], length, axis -> Y[…, m, …, 1 or 2]: linear."""
     x = op.x(0)
     if op.has(2):
         given = op.data(2)
         if given is None:
-            raise Barrier("its axis is chosen at run time")
+            raise Unsupported("its axis is chosen at run time")
         axis = int(given.item()) % x.rank
     else:
         axis = op.axis(1 if op.version < 20 else -2, x.rank)
-    return widened(held(t, x, [axis, x.rank - 1], TRANSFORMED), op.out_shapes()[0])
+    return widened(held(ctx, x, [axis, x.rank - 1], TRANSFORMED), op.out_shapes()[0])
 
 
 @register("STFT")
-def short_fourier(t: Movement, op: Op) -> Outputs:
+def short_fourier(ctx: Context, op: Op) -> Outputs:
     """X[B, n, 1 or 2], step, window, length -> Y[B, frames, bins, 2]: linear."""
     x = op.x(0)
     if x.rank != 3:
-        raise Barrier("a signal without its last axis")
-    y = held(t, x, [1, 2], TRANSFORMED)
-    return widened(t.insert(y, 1), op.out_shapes()[0])
+        raise Unsupported("a signal without its last axis")
+    y = held(ctx, x, [1, 2], TRANSFORMED)
+    return widened(ctx.insert(y, 1), op.out_shapes()[0])
 
 
 @register("Det")
-def determinant(t: Movement, op: Op) -> Outputs:
+def determinant(ctx: Context, op: Op) -> Outputs:
     """X[…, m, m] -> Y[…]."""
-    y = held(t, t.stop(op.x(0)), (op.x(0).rank - 2, op.x(0).rank - 1), "rows and columns of a determinant")
-    return t.squeeze(t.squeeze(y, y.rank - 1), y.rank - 2)
+    y = held(
+        ctx, ctx.stop(op.x(0)), (op.x(0).rank - 2, op.x(0).rank - 1), "rows and columns of a determinant"
+    )
+    return ctx.squeeze(ctx.squeeze(y, y.rank - 1), y.rank - 2)
 
 
 @register("Inverse", domain=CONTRIB)
-def inverse(t: Movement, op: Op) -> Outputs:
+def inverse(ctx: Context, op: Op) -> Outputs:
     """X[…, m, m] -> Y[…, m, m]."""
-    x = t.stop(op.x(0))
-    return widened(held(t, x, (x.rank - 2, x.rank - 1), "rows and columns of an inverse"), x.shape)
+    x = ctx.stop(op.x(0))
+    return widened(held(ctx, x, (x.rank - 2, x.rank - 1), "rows and columns of an inverse"), x.shape)
 
 
 @register("Trilu")
 @register("Trilu", domain=CONTRIB)
-def triangle(t: Movement, op: Op) -> Outputs:
+def triangle(ctx: Context, op: Op) -> Outputs:
     """X[…, m, n], k -> X with zeros above or below a diagonal: linear."""
     x = op.x(0)
-    return widened(held(t, x, (x.rank - 2, x.rank - 1), "rows and columns under a diagonal"), x.shape)
+    return widened(held(ctx, x, (x.rank - 2, x.rank - 1), "rows and columns under a diagonal"), x.shape)
 
 
 @register("ReverseSequence")
-def reversed_sequences(t: Movement, op: Op) -> Outputs:
+def reversed_sequences(ctx: Context, op: Op) -> Outputs:
     """X, lengths[batch] -> X with the first entries of each sequence in reverse: linear."""
     x = op.x(0)
     axes = (int(op.attr("batch_axis", 1)), int(op.attr("time_axis", 0)))
-    t.fix_all(op.x(1), "lengths of sequences")
-    return widened(held(t, x, axes, "positions of sequences that are reversed"), x.shape)
+    ctx.fix_all(op.x(1), "lengths of sequences")
+    return widened(held(ctx, x, axes, "positions of sequences that are reversed"), x.shape)
 
 
 @register("CDist", domain=CONTRIB)
-def distances(t: Movement, op: Op) -> Outputs:
+def distances(ctx: Context, op: Op) -> Outputs:
     """A[n, d], B[m, d] -> the distance of each row of A from each row of B."""
-    a, b = t.stop(op.x(0)), t.stop(op.x(1))
-    return t.stop(t.contract([a, b], ["nd", "md"], "nm"))
+    a, b = ctx.stop(op.x(0)), ctx.stop(op.x(1))
+    return ctx.stop(ctx.contract([a, b], ["nd", "md"], "nm"))

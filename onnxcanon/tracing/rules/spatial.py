@@ -4,28 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnxcanon.tracing.abstract_value import (
-    FIXED,
-    UNIFORM,
-    Labelled,
-    State,
-    constant,
-)
+from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, State, constant
 from onnxcanon.tracing.constraints import System
-from onnxcanon.tracing.context import Movement
+from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.convolution import still_positions
-from onnxcanon.tracing.rules.registry import (
-    Barrier,
-    Op,
-    Outputs,
-    register,
-)
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 
-def resized(t: Movement, x: Labelled, shape: tuple[int, ...], axes: Sequence[int], reason: str) -> Labelled:
+def resized(
+    ctx: Context, x: AbstractValue, shape: tuple[int, ...], axes: Sequence[int], reason: str
+) -> AbstractValue:
     """X -> Y with other sizes along `axes`, whose positions are fixed."""
-    t.bind(x)
-    still = still_positions(t, x, axes, reason)
+    ctx.bind(x)
+    still = still_positions(ctx, x, axes, reason)
     out = constant(shape)
     for k in range(x.rank):
         if k in axes:
@@ -36,29 +27,29 @@ def resized(t: Movement, x: Labelled, shape: tuple[int, ...], axes: Sequence[int
 
 
 @register("AveragePool", "LpPool", "MaxPool")
-def pool(t: Movement, op: Op) -> Outputs:
+def pool(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S] -> Y[N, C, *S']: linear for averages, positively homogeneous for maxima and norms."""
-    x = t.bind(op.x(0))
+    x = ctx.bind(op.x(0))
     if op.kind != "AveragePool":
-        x = t.stop(x, System.SIGN)
-    y = resized(t, x, op.out_shapes()[0], range(2, x.rank), "image positions under pooling")
+        x = ctx.stop(x, System.SIGN)
+    y = resized(ctx, x, op.out_shapes()[0], range(2, x.rank), "image positions under pooling")
     if op.used(1):
-        t.fix_all(x, "the positions of pooled maxima are used")
+        ctx.fix_all(x, "the positions of pooled maxima are used")
         return [constant(y.shape), None]
     return [y, *[None] * (len(op.node.outputs) - 1)]
 
 
 @register("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
-def global_pool(t: Movement, op: Op) -> Outputs:
+def global_pool(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S] -> Y[N, C, 1, …]."""
-    x = t.bind(op.x(0))
+    x = ctx.bind(op.x(0))
     if op.kind != "GlobalAveragePool":
-        x = t.stop(x, System.SIGN)
-    return t.reduce(x, list(range(2, x.rank)), keepdims=True)
+        x = ctx.stop(x, System.SIGN)
+    return ctx.reduce(x, list(range(2, x.rank)), keepdims=True)
 
 
 @register("Resize", "Upsample")
-def resize(t: Movement, op: Op) -> Outputs:
+def resize(ctx: Context, op: Op) -> Outputs:
     """X -> Y: axes that keep their size under both probes pass, the others are image positions."""
     before, after = op.in_shapes(0), op.out_shapes()
     kept = _unscaled(op, len(before[0]))
@@ -68,8 +59,8 @@ def resize(t: Movement, op: Op) -> Outputs:
         if k not in kept or before[0][k] != after[0][k] or before[1][k] != after[1][k]
     ]
     if op.attr("coordinate_transformation_mode", "") == "tf_crop_and_resize":
-        raise Barrier("Resize that crops")
-    return resized(t, op.x(0), after[0], changed, "image positions under resizing")
+        raise Unsupported("Resize that crops")
+    return resized(ctx, op.x(0), after[0], changed, "image positions under resizing")
 
 
 def _unscaled(op: Op, rank: int) -> set[int]:
@@ -90,51 +81,51 @@ def _unscaled(op: Op, rank: int) -> set[int]:
 
 
 @register("Crop", "LRN")
-def by_position(t: Movement, op: Op) -> Outputs:
+def by_position(ctx: Context, op: Op) -> Outputs:
     """LRN reads neighbouring channels: nothing moves. Crop cuts image positions."""
     x = op.x(0)
     if op.kind == "Crop":
-        return resized(t, x, op.out_shapes()[0], range(2, x.rank), "image positions under cropping")
-    return t.stop(t.gather_unknown(x, 1, "LRN sums over neighbouring channels"))
+        return resized(ctx, x, op.out_shapes()[0], range(2, x.rank), "image positions under cropping")
+    return ctx.stop(ctx.gather_unknown(x, 1, "LRN sums over neighbouring channels"))
 
 
 @register("CenterCropPad")
-def center_crop_pad(t: Movement, op: Op) -> Outputs:
+def center_crop_pad(ctx: Context, op: Op) -> Outputs:
     """X -> the middle of X, or X amid zeros, along the axes that change their size."""
     before, after = op.in_shapes(0), op.out_shapes()
     pairs = list(zip(*before, *after, strict=True))
     changed = [k for k, (a, b, c, d) in enumerate(pairs) if a != c or b != d]
-    return resized(t, op.x(0), after[0], changed, "positions under cropping or padding")
+    return resized(ctx, op.x(0), after[0], changed, "positions under cropping or padding")
 
 
 @register("GridSample")
 @register("GridSample", domain="com.microsoft")
-def grid_sample(t: Movement, op: Op) -> Outputs:
+def grid_sample(ctx: Context, op: Op) -> Outputs:
     """X[N, C, *S], grid[N, *S', d] -> Y[N, C, *S']: linear in X, each channel alike."""
     x = op.x(0)
-    t.fix(x, 0, "each picture has its own grid")
-    t.fix_all(op.x(1), "positions to sample at")
-    return resized(t, x, op.out_shapes()[0], [0, *range(2, x.rank)], "image positions under a grid")
+    ctx.fix(x, 0, "each picture has its own grid")
+    ctx.fix_all(op.x(1), "positions to sample at")
+    return resized(ctx, x, op.out_shapes()[0], [0, *range(2, x.rank)], "image positions under a grid")
 
 
 @register("MaxRoiPool", "RoiAlign")
-def regions(t: Movement, op: Op) -> Outputs:
+def regions(ctx: Context, op: Op) -> Outputs:
     """X[N, C, H, W], regions[R, 4 or 5], batch indices[R] -> Y[R, C, h, w]."""
     x = op.x(0)
     if op.kind == "MaxRoiPool" or op.attr("mode", "avg") != "avg":
-        x = t.stop(x, System.SIGN)
+        x = ctx.stop(x, System.SIGN)
     for i in range(1, len(op.node.inputs)):
-        t.fix_all(op.x(i), "regions of a picture")
-    return resized(t, x, op.out_shapes()[0], [0, 2, 3], "image positions under regions")
+        ctx.fix_all(op.x(i), "regions of a picture")
+    return resized(ctx, x, op.out_shapes()[0], [0, 2, 3], "image positions under regions")
 
 
 @register("Col2Im")
-def columns_to_image(t: Movement, op: Op) -> Outputs:
+def columns_to_image(ctx: Context, op: Op) -> Outputs:
     """X[N, C · block, L] -> Y[N, C, *S]: a sum of the blocks where they lie."""
     (a, b), shape = op.in_shapes(0), op.out_shapes()[0]
     block = a[1] // shape[1]
-    x = t.reshape(op.x(0), (a[0], shape[1], block, a[2]), b, (b[0], shape[1], block, b[2]))
-    still = still_positions(t, t.bind(x), (2, 3), "image positions of a block")
+    x = ctx.reshape(op.x(0), (a[0], shape[1], block, a[2]), b, (b[0], shape[1], block, b[2]))
+    still = still_positions(ctx, ctx.bind(x), (2, 3), "image positions of a block")
     out = constant(shape)
     for k in (0, 1):
         state, degree = still.ids[k], still.degrees[k]
@@ -145,7 +136,7 @@ def columns_to_image(t: Movement, op: Op) -> Outputs:
 
 
 @register("DepthToSpace")
-def depth_to_space(t: Movement, op: Op) -> Outputs:
+def depth_to_space(ctx: Context, op: Op) -> Outputs:
     """X[N, C·b², H, W] -> Y[N, C, H·b, W·b]."""
     b = int(op.attr("blocksize"))
     (n, c, h, w), (n2, _, h2, w2) = op.in_shapes(0)
@@ -153,21 +144,21 @@ def depth_to_space(t: Movement, op: Op) -> Outputs:
         middle, perm = (b, b, c // b**2), (0, 3, 4, 1, 5, 2)
     else:
         middle, perm = (c // b**2, b, b), (0, 1, 4, 2, 5, 3)
-    x = t.reshape(op.x(0), (n, *middle, h, w), (n2, c, h2, w2), (n2, *middle, h2, w2))
-    x = t.transpose(x, perm)
+    x = ctx.reshape(op.x(0), (n, *middle, h, w), (n2, c, h2, w2), (n2, *middle, h2, w2))
+    x = ctx.transpose(x, perm)
     before = tuple((n2, *middle, h2, w2)[p] for p in perm)
-    return t.reshape(x, *_triple(op.out_shapes(), before))
+    return ctx.reshape(x, *_triple(op.out_shapes(), before))
 
 
 @register("SpaceToDepth")
-def space_to_depth(t: Movement, op: Op) -> Outputs:
+def space_to_depth(ctx: Context, op: Op) -> Outputs:
     """X[N, C, H·b, W·b] -> Y[N, b·b·C, H, W]."""
     b = int(op.attr("blocksize"))
     (n, c, h, w), alt = op.in_shapes(0)
     n2, _, h2, w2 = alt
-    x = t.reshape(op.x(0), (n, c, h // b, b, w // b, b), alt, (n2, c, h2 // b, b, w2 // b, b))
-    x = t.transpose(x, (0, 3, 5, 1, 2, 4))
-    return t.reshape(x, *_triple(op.out_shapes(), (n2, b, b, c, h2 // b, w2 // b)))
+    x = ctx.reshape(op.x(0), (n, c, h // b, b, w // b, b), alt, (n2, c, h2 // b, b, w2 // b, b))
+    x = ctx.transpose(x, (0, 3, 5, 1, 2, 4))
+    return ctx.reshape(x, *_triple(op.out_shapes(), (n2, b, b, c, h2 // b, w2 // b)))
 
 
 def _triple(
