@@ -211,10 +211,8 @@ def without_equations(patch: Patch) -> None:
     def empty(constraints: Constraints) -> Constraints:
         return Constraints(degrees=constraints.degrees, degree_blocks=constraints.degree_blocks)
 
-    patch.setattr(analysis, "unite_degrees", lambda constraints: unite_degrees(empty(constraints)))
-    patch.setattr(
-        analysis, "solve_degrees", lambda constraints, *rest: solve_degrees(empty(constraints), *rest)
-    )
+    patch.setattr(analysis, "unite_degrees", lambda facts: unite_degrees(empty(facts)))
+    patch.setattr(analysis, "solve_degrees", lambda facts, *rest: solve_degrees(empty(facts), *rest))
 
 
 def free_signs(patch: Patch) -> None:

@@ -1,6 +1,6 @@
 """Chains: the shortest way from a unit that does not move to what holds it, told as the nodes on the way.
 
-Facts of the constraints are edges between units, and each names the node that stated it. One breadth-first search
+Constraints are edges between units, and each names the node that stated it. One breadth-first search
 from all pinned units at once reaches every unit that does not move, in three rounds: over equalities from the
 pins that name a node, over equalities from those that do not, then over relations as well. What an earlier
 round reaches is nearer, for "it is pinned there" explains more than "it moves only together with what is".

@@ -1,4 +1,4 @@
-"""Why an axis of a parameter is not free, in words: from the pins of the constraints, else from the structure.
+"""Why an axis of a parameter is not free, in words: from the pins, else from the structure.
 
 "Meets a fixed axis" is no answer to a person: the axis that was met is followed up the graph to where it
 became fixed, a graph input, a constant or a node that the analyzer does not see through.

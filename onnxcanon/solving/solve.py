@@ -36,7 +36,7 @@ from onnxcanon.tracing.constraints import Constraints, Place
 
 
 def solve(constraints: Constraints, homes: Mapping[Place, Home] | None = None) -> Solution:
-    """Solve the constraints's facts about units; `homes` holds the places that lie in interchangeable branches."""
+    """Solve the constraints on units; `homes` holds the places that lie in interchangeable branches."""
     facts = gather(constraints, homes or {})
     solution = _Solver(facts).run()
     check_generators(solution, facts)

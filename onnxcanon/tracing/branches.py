@@ -41,8 +41,8 @@ Image = dict[ir.Value, ir.Value]
 
 @dataclass(eq=False, slots=True)
 class Step:
-    """One node as the trace saw it. `number` is its place in the constraints; `loose_inputs` and `loose_outputs`
-    say that the slots are interchangeable, `free` names inputs that choose positions of an axis with
+    """One node as the trace saw it. `number` is its place in the constraints; `loose_inputs` and
+    `loose_outputs` say that the slots are interchangeable, `free` names inputs that choose positions of an axis with
     labels."""
 
     number: int
@@ -62,8 +62,8 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """Interchangeable branches. `places` maps each place of the constraints within them to a number that matched
-    places share, and to its branch; `parameters` lists matched parameters, one per branch."""
+    """Interchangeable branches. `places` maps each place of the constraints within them to a number that
+    matched places share, and to its branch; `parameters` lists matched parameters, one per branch."""
 
     count: int
     places: dict[Place, tuple[int, int]]
