@@ -1,8 +1,8 @@
 """Reshaping: how labels and degrees travel through operators that only give axes another shape and order.
 
 Merging two labelled axes makes composites: fresh units, one per pair, tied to their parts by a relation;
-splitting is the same relation read backwards. An axis that was split stays an open cut (`DeferredSplit`)
-until something reads its parts: what merges them again, in whichever order, has the labels they were cut from.
+splitting is the same relation read backwards. An axis that was split stays open (`DeferredSplit`)
+until something reads its parts: what merges them again, in any order, has the labels they were cut from.
 """
 
 from __future__ import annotations
