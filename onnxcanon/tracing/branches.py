@@ -42,8 +42,8 @@ Image = dict[ir.Value, ir.Value]
 @dataclass(eq=False, slots=True)
 class Step:
     """One node as the trace saw it. `number` is its place in the constraints; `loose_inputs` and
-    `loose_outputs` say that the slots are interchangeable, `free` names inputs that choose positions of an axis
-    with labels."""
+    `loose_outputs` say that the slots are interchangeable, `free` names inputs that choose positions of an
+    axis with labels."""
 
     number: int
     node: ir.Node
