@@ -1,8 +1,8 @@
 """The model: an ONNX file as we see it, read and written without losing anything.
 
-    >>> model = load("resnet.onnx")
-    >>> twin = model.with_tensors({"fc.weight": lambda: model.tensor("fc.weight")[::-1]})
-    >>> twin.save("twin.onnx")
+    >>> model = load("models/digits_mlp_seed0.onnx")
+    >>> changed = model.with_tensors({"fc1.bias": lambda: model.tensor("fc1.bias")[::-1]})
+    >>> changed.save("changed.onnx")
 
 Weights are mapped, not loaded, and saving streams them one at a time; a save copies the bytes of the source
 and changes only the tensors that were replaced, so whatever else the file holds is kept as it is.
