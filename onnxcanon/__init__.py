@@ -16,30 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxcanon.alignment import Alignment
-    from onnxcanon.api import (
-        Canonicalized,
-        Fingerprint,
-        Scrambled,
-        analyze,
-        apply,
-        canonicalize,
-        compare,
-        evaluate,
-        fingerprint,
-        scramble,
-        sketch,
-        verify,
-    )
-    from onnxcanon.api_landscape import barrier, distance, flatness
-    from onnxcanon.api_merging import align, merge
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
-    from onnxcanon.errors import (
-        ModelError,
-        OnnxcanonError,
-        RuntimeUnavailableError,
-        TransformError,
-    )
+    from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
     from onnxcanon.explaining.report import Analysis
     from onnxcanon.landscape.barrier import Barrier
     from onnxcanon.landscape.distance import Distances
@@ -48,6 +27,20 @@ if TYPE_CHECKING:
     from onnxcanon.model import Model, load
     from onnxcanon.runtime.evaluation import Evaluation
     from onnxcanon.transform import Transform, load_transform
+    from onnxcanon.verbs.align import align
+    from onnxcanon.verbs.analyze import analyze
+    from onnxcanon.verbs.apply import apply
+    from onnxcanon.verbs.barrier import barrier
+    from onnxcanon.verbs.canonicalize import Canonicalized, canonicalize
+    from onnxcanon.verbs.compare import compare
+    from onnxcanon.verbs.distance import distance
+    from onnxcanon.verbs.evaluate import evaluate
+    from onnxcanon.verbs.fingerprint import Fingerprint, fingerprint
+    from onnxcanon.verbs.flatness import flatness
+    from onnxcanon.verbs.merge import merge
+    from onnxcanon.verbs.scramble import Scrambled, scramble
+    from onnxcanon.verbs.sketch import sketch
+    from onnxcanon.verbs.verify import verify
     from onnxcanon.verifying.result import Verification
 
 __version__ = "0.1.0"
@@ -92,34 +85,52 @@ __all__ = [
 
 _HOMES = {
     "alignment": ("Alignment",),
-    "api": (
-        "Canonicalized",
-        "Fingerprint",
-        "Scrambled",
-        "analyze",
-        "apply",
-        "canonicalize",
-        "compare",
-        "evaluate",
-        "fingerprint",
-        "scramble",
-        "sketch",
-        "verify",
-    ),
-    "api_landscape": ("barrier", "distance", "flatness"),
-    "api_merging": ("align", "merge"),
     "canonical.sketch": ("Sketch",),
     "comparison": ("Comparison",),
-    "errors": ("ModelError", "OnnxcanonError", "RuntimeUnavailableError", "TransformError"),
+    "errors": (
+        "ModelError",
+        "OnnxcanonError",
+        "RuntimeUnavailableError",
+        "TransformError",
+    ),
+    "explaining.report": ("Analysis",),
     "landscape.barrier": ("Barrier",),
     "landscape.distance": ("Distances",),
     "landscape.flatness": ("Flatness",),
     "merging": ("Merged",),
-    "model": ("Model", "load"),
-    "report": ("Analysis",),
+    "model": (
+        "Model",
+        "load",
+    ),
     "runtime.evaluation": ("Evaluation",),
-    "runtime.verification": ("Verification",),
-    "transform": ("Transform", "load_transform"),
+    "transform": (
+        "Transform",
+        "load_transform",
+    ),
+    "verbs.align": ("align",),
+    "verbs.analyze": ("analyze",),
+    "verbs.apply": ("apply",),
+    "verbs.barrier": ("barrier",),
+    "verbs.canonicalize": (
+        "Canonicalized",
+        "canonicalize",
+    ),
+    "verbs.compare": ("compare",),
+    "verbs.distance": ("distance",),
+    "verbs.evaluate": ("evaluate",),
+    "verbs.fingerprint": (
+        "Fingerprint",
+        "fingerprint",
+    ),
+    "verbs.flatness": ("flatness",),
+    "verbs.merge": ("merge",),
+    "verbs.scramble": (
+        "Scrambled",
+        "scramble",
+    ),
+    "verbs.sketch": ("sketch",),
+    "verbs.verify": ("verify",),
+    "verifying.result": ("Verification",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

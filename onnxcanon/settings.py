@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from onnxcanon.arrays import Array
+if TYPE_CHECKING:
+    from onnxcanon.arrays import Array
 
 Progress = Callable[[str], None]
 """Called with a short line before each step that lasts."""
@@ -27,7 +29,7 @@ class Settings:
         progress: called with a short line before each step that lasts.
     """
 
-    sizes: Mapping[str, int] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     device: str = "auto"
     seed: int = 0
     data: Mapping[str, Array] | None = None

@@ -496,7 +496,7 @@ def test_ctrl_c(tmp_path: Path) -> None:
     """A real interrupt while the verb waits for its data."""
     onnx.save(small_models.mlp(), tmp_path / "model.onnx")
     code = (
-        "import sys, time, onnxcanon.api as api\n"
+        "import sys, time, onnxcanon as api\n"
         "api.canonicalize = lambda *a, **k: (print('here', flush=True), time.sleep(60))\n"
         "from onnxcanon.cli.main import main; main()"
     )
@@ -524,7 +524,7 @@ def test_an_error_of_ours_is_one_line(shell: Shell, model: Path, monkeypatch: py
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("out\nof luck")
 
-    monkeypatch.setattr("onnxcanon.api.analyze", fail)
+    monkeypatch.setattr("onnxcanon.verbs.analyze.analyze", fail)
     monkeypatch.delenv("ONNXCANON_TRACEBACK", raising=False)
     result = shell("analyze", model)
     assert result.status == 2

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxcanon.choices import Order, Scale
 from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import Verb, complain, progress
 
 if TYPE_CHECKING:
-    from onnxcanon.api import Canonicalized
+    from onnxcanon.verbs.canonicalize import Canonicalized
 
 ORDERS = ("norm", "lexicographic", "nodesort", "none")
 SCALES = ("pow2", "balanced", "unit", "none")
@@ -51,8 +52,8 @@ SCALES = ("pow2", "balanced", "unit", "none")
 @options.writing_options
 def canonicalize(
     model: Path,
-    order: str,
-    scale: str,
+    order: Order,
+    scale: Scale,
     base: float,
     transform: Path | None,
     permute_constants: bool,
@@ -66,7 +67,7 @@ def canonicalize(
     target = writing.destination(model, how)
     if transform is not None:
         writing.may_be_written(transform, {"the input": model, "the output": target})
-    from onnxcanon import api
+    import onnxcanon as api
 
     with progress(how.silent) as say:
         found: Canonicalized = writing.guarded(

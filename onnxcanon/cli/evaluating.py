@@ -37,7 +37,7 @@ def evaluate(
 
     Integer labels mean cross-entropy, of logits or of probabilities; others mean squared error.
     """
-    from onnxcanon.api import evaluate as run
+    from onnxcanon.verbs.evaluate import evaluate as run
 
     with progress(as_json) as say:
         found = run(

@@ -36,8 +36,8 @@ def analyze(
     A dimension may permute (its positions change places), scale (by positive factors) or flip (signs)
     without changing what the model computes.
     """
-    from onnxcanon.api import analyze as run
     from onnxcanon.explaining.outline import outline as tell
+    from onnxcanon.verbs.analyze import analyze as run
 
     with progress(as_json) as say:
         say(f"analyzing {model}")
@@ -65,7 +65,7 @@ def verify(a: Path, b: Path, how: options.Judging) -> int:
 
     Exits with 0 if they agree and 1 if they differ.
     """
-    from onnxcanon.api import verify as run
+    from onnxcanon.verbs.verify import verify as run
 
     with progress(how.silent) as say:
         found = run(a, b, **how.arguments, progress=say)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnxcanon.choices import Method, PathAligner, PathKind, Repair
 from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import Verb, emit, progress
 
@@ -70,10 +71,10 @@ def barrier(
     b: Path,
     data: Path,
     labels: Path | None,
-    kind: str,
+    kind: PathKind,
     points: int,
-    align: str,
-    repair: str,
+    align: PathAligner,
+    repair: Repair,
     repair_data: Path | None,
     plot: Path | None,
     as_csv: bool,
@@ -104,7 +105,7 @@ def barrier(
         }
         writing.may_be_written(plot, named)
         plotting.may_be_plotted(plot)
-    from onnxcanon.api_landscape import barrier as run
+    from onnxcanon.verbs.barrier import barrier as run
 
     with progress(as_json) as say:
         found = run(
@@ -181,7 +182,7 @@ def flatness(
     The weights are normalized first (incoming weights of every unit have norm 1), so that all scalings of one
     function are equally flat; then each is multiplied by 1 + S z, with z standard normal.
     """
-    from onnxcanon.api_landscape import flatness as run
+    from onnxcanon.verbs.flatness import flatness as run
 
     with progress(as_json) as say:
         found = run(
@@ -224,7 +225,7 @@ def flatness(
 @options.json_option
 def distance(
     models: tuple[Path, ...],
-    align: str,
+    align: Method,
     data: Path | None,
     sizes: dict[str, int],
     device: str,
@@ -239,7 +240,7 @@ def distance(
       aligned    between the canonical form of one and the other aligned to it
       spherical  on the product of spheres of the normalized weights, after alignment
     """
-    from onnxcanon.api_landscape import distance as run
+    from onnxcanon.verbs.distance import distance as run
 
     with progress(as_json) as say:
         found = run(models, align=align, data=data, sizes=sizes, device=device, seed=seed, progress=say)

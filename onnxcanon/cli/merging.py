@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxcanon.choices import AlignedScale, Aligner, Method, Repair, Target
 from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import (
     Verb,
@@ -63,8 +64,8 @@ def _weights(ctx: click.Context, param: click.Parameter, value: str | None) -> t
 def align(
     reference: Path,
     model: Path,
-    method: str,
-    scale: str,
+    method: Method,
+    scale: AlignedScale,
     labels: Path | None,
     normalize: bool,
     transform: Path | None,
@@ -81,7 +82,7 @@ def align(
         if normalize:
             raise click.UsageError("--transform moves MODEL, and what --normalize moves is its normal form")
         writing.may_be_written(transform, {**inputs, "the output": target})
-    from onnxcanon.api_merging import align as run
+    from onnxcanon.verbs.align import align as run
 
     with progress(how.silent) as say:
         found: Alignment = run(
@@ -167,9 +168,9 @@ def merge(
     models: tuple[Path, ...],
     output: Path,
     weights: tuple[float, ...] | None,
-    align: str,
-    to: str,
-    repair: str,
+    align: Aligner,
+    to: Target,
+    repair: Repair,
     data: Path | None,
     labels: Path | None,
     normalize: bool,
@@ -187,7 +188,7 @@ def merge(
     """
     others = {f"the input {model}": model for model in models}
     may_be_written(output, {**others, "the data": data, "the labels": labels})
-    from onnxcanon.api_merging import merge as run
+    from onnxcanon.verbs.merge import merge as run
 
     with progress(as_json or quiet) as say:
         call = partial(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from onnxcanon.choices import Level
 from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import (
     Verb,
@@ -41,7 +42,7 @@ LEVELS = ("canonical", "content", "structure", "file")
 @options.shape_option
 @options.json_option
 def fingerprint(
-    models: tuple[Path, ...], level: str, sketched: bool, sizes: dict[str, int], as_json: bool
+    models: tuple[Path, ...], level: Level, sketched: bool, sizes: dict[str, int], as_json: bool
 ) -> int:
     """Print a fingerprint of each MODEL, one line per file, the digest first.
 
@@ -54,8 +55,8 @@ def fingerprint(
     """
     if sketched and not as_json:
         raise click.UsageError("--sketch needs --json", click.get_current_context())
-    from onnxcanon.api import fingerprint as run
-    from onnxcanon.api import sketch
+    from onnxcanon.verbs.fingerprint import fingerprint as run
+    from onnxcanon.verbs.sketch import sketch
 
     documents = []
     failed = False
@@ -102,7 +103,7 @@ def compare(a: Path, b: Path, transform: Path | None, how: options.Judging) -> i
     """
     if transform is not None:
         writing.may_be_written(transform, {"A": a, "B": b})
-    from onnxcanon.api import compare as run
+    from onnxcanon.verbs.compare import compare as run
 
     with progress(how.silent) as say:
         found = run(a, b, **how.arguments, progress=say)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from onnxcanon.choices import Change
 from onnxcanon.cli import options, writing
 from onnxcanon.cli.console import Verb, progress
 
@@ -39,7 +40,7 @@ def _kinds(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 @options.writing_options
 def scramble(
     model: Path,
-    only: tuple[str, ...],
+    only: tuple[Change, ...],
     permute_constants: bool,
     allow_overridable: bool,
     how: options.Writing,
@@ -49,7 +50,7 @@ def scramble(
     The twin is verified against MODEL in onnxruntime before it is written.
     """
     target = writing.destination(model, how)
-    from onnxcanon import api
+    import onnxcanon as api
 
     with progress(how.silent) as say:
         say("analyzing")
@@ -95,7 +96,7 @@ def apply(model: Path, transform: Path, inverse: bool, allow_overridable: bool, 
     """
     target = writing.destination(model, how)
     writing.may_be_written(target, {"the transform": transform})
-    from onnxcanon import api
+    import onnxcanon as api
 
     with progress(how.silent) as say:
         element = api.load_transform(transform)

@@ -86,7 +86,7 @@ def verify(
     """Compare the result with the model it came from, if that was asked for and anything changed."""
     if how.unchecked or not changed:
         return None
-    from onnxcanon import api
+    import onnxcanon as api
 
     found: Verification = guarded(
         lambda: api.verify(

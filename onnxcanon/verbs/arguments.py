@@ -1,0 +1,79 @@
+"""What verbs are given: models, and how to run, each checked once and passed inward as one `Settings`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+from onnxcanon.errors import OnnxcanonError
+from onnxcanon.settings import Progress, Settings, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+    from onnxcanon.model import Model
+
+ModelSource: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
+"""A model: a path, or one in memory."""
+
+Data: TypeAlias = "Mapping[str, np.ndarray] | str | os.PathLike[str]"
+"""Inputs by name, or a file of them."""
+
+Labels: TypeAlias = "str | os.PathLike[str] | np.ndarray"
+"""Labels, or a file of them."""
+
+
+def opened(source: ModelSource) -> Model:
+    """The model that a verb was given.
+
+    Raises:
+        ModelError: it cannot be read.
+    """
+    from onnxcanon.model import load
+
+    return load(source)
+
+
+def all_opened(sources: ModelSource | Sequence[ModelSource]) -> list[Model]:
+    """One model or several, as a list."""
+    if isinstance(sources, Sequence) and not isinstance(sources, str):
+        return [opened(source) for source in sources]
+    return [opened(sources)]
+
+
+def settings_for(
+    model: Model,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    data: Data | None = None,
+    labels: Labels | None = None,
+    progress: Progress | None = None,
+) -> Settings:
+    """How a verb runs; data is loaded here, and `sizes` are checked against the model.
+
+    Raises:
+        OnnxcanonError: data cannot be read, or there is no such dimension.
+    """
+    from onnxcanon.verbs.data import load_data
+
+    if data is None and labels is not None:
+        raise OnnxcanonError("labels say nothing without data; give inputs as well")
+    arrays = None if data is None else load_data(model, data, labels)
+    return Settings(_known_sizes(model, sizes or {}), device, seed, arrays, progress or silent)
+
+
+def _known_sizes(model: Model, sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes, if every name is one of a dynamic dimension; anonymous ones are called input[axis]."""
+    if sizes:
+        from onnxcanon.shapes.sizes import Symbols
+
+        names = list(Symbols(model.ir.graph).kinds)
+        for name in sizes:
+            if name not in names:
+                has = f"it has {', '.join(names)}" if names else "it has none"
+                raise OnnxcanonError(f"{model.name}: no dynamic dimension is called '{name}'; {has}")
+    return dict(sizes)

@@ -1,0 +1,58 @@
+"""The verb compare: are these the same model?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxcanon.comparison import Comparison
+    from onnxcanon.settings import Progress
+    from onnxcanon.verbs.arguments import Data, ModelSource
+
+
+def compare(
+    a: ModelSource,
+    b: ModelSource,
+    *,
+    rtol: float | None = None,
+    sizes: Mapping[str, int] | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    data: Data | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Are these the same model?
+
+    Graphs are matched by structure, in normal form if they are spelled differently; parameters by the map
+    that takes one model to the other. Only where there is none are the models run.
+
+    Args:
+        a: the first model.
+        b: the second model.
+        rtol: how near outputs have to be to be `close`, relative to each output's size; by default as near as
+            rounding alone brings them.
+        sizes: sizes of dynamic dimensions by name, where a graph works only for some.
+        device: where models are run: auto, cpu, cuda or cuda:N.
+        seed: what inputs for that are drawn from.
+        data: inputs for that by name, or an .npz file of them, instead of drawn ones.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: a model cannot be read.
+    """
+    from onnxcanon.comparison import compare as judge
+    from onnxcanon.verbs.arguments import opened, settings_for
+
+    first, second = opened(a), opened(b)
+    settings = settings_for(first, sizes=sizes, device=device, seed=seed, data=data, progress=progress)
+    return judge(
+        first,
+        second,
+        rtol=rtol,
+        sizes=settings.sizes,
+        device=settings.device,
+        seed=settings.seed,
+        data=settings.data,
+        progress=settings.progress,
+    )

@@ -1,0 +1,51 @@
+"""The verb evaluate: loss and accuracy on labelled data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxcanon.runtime.evaluation import Evaluation
+    from onnxcanon.settings import Progress
+    from onnxcanon.verbs.arguments import Data, Labels, ModelSource
+
+
+def evaluate(
+    models: ModelSource | Sequence[ModelSource],
+    data: Data,
+    *,
+    labels: Labels | None = None,
+    ensemble: bool = False,
+    output: str | None = None,
+    batch: int = 256,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> list[Evaluation]:
+    """Loss and accuracy of models on labelled data; of their averaged predictions as well, if asked for.
+
+    Args:
+        models: a model, or several.
+        data: inputs by name and the labels `y`, or an .npz file of these, or a memory-mapped .npy file of the
+            only input's values.
+        labels: the labels, or an .npy file of them, where `data` does not hold any.
+        ensemble: whether the last result is that of the average of all predictions.
+        output: the output to judge, by name; by default the first.
+        batch: how many examples run at a time where a model takes any number.
+        device: where to run: auto, cpu, cuda or cuda:N.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: a model cannot be read.
+        OnnxcanonError: the data cannot be read, has no labels or does not fit.
+        RuntimeUnavailableError: onnxruntime cannot run a model.
+    """
+    from onnxcanon.runtime.evaluation import evaluate as run
+    from onnxcanon.verbs.arguments import all_opened
+    from onnxcanon.verbs.data import load_data
+
+    originals = all_opened(models)
+    arrays = load_data(originals[0], data, labels)
+    return run(
+        originals, arrays, ensemble=ensemble, output=output, batch=batch, device=device, progress=progress
+    )

@@ -1,0 +1,73 @@
+"""The verb fingerprint: one name for all files of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxcanon.choices import Level
+    from onnxcanon.settings import Progress
+    from onnxcanon.verbs.arguments import ModelSource
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """One name for all files of a model; `str` is the name.
+
+    Attributes:
+        path: the model.
+        fingerprint: its name at the level asked for.
+        structure: the digest of the graph alone.
+        parameters: the number of weights.
+        level: what the fingerprint looks through.
+        notes: what to know, such as ties that could not be resolved within the limit.
+    """
+
+    path: str
+    fingerprint: str
+    structure: str
+    parameters: int
+    level: str = "canonical"
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The fingerprint, as JSON values."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+    def __str__(self) -> str:
+        return self.fingerprint
+
+
+def fingerprint(
+    model: ModelSource,
+    *,
+    level: Level = "canonical",
+    sizes: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Fingerprint:
+    """The name that all files of one model share, whatever they call and store things.
+
+    Args:
+        model: the model; its weights are read once or a few times.
+        level: what the name looks through: `canonical` permutations, powers of two, signs, names, order and
+            storage; `content` all of these but the first three; `file` nothing. `structure` leaves the
+            weights out.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: the model cannot be read.
+        OnnxcanonError: there is no such level.
+    """
+    from onnxcanon.canonical.fingerprint import fingerprint as digest
+    from onnxcanon.explaining.report import weights
+    from onnxcanon.verbs.arguments import opened, settings_for
+
+    original = opened(model)
+    settings = settings_for(original, sizes=sizes, progress=progress)
+    settings.progress(f"reading {original.name}")
+    name, notes = digest(original, level, settings.sizes)
+    structure = name if level == "structure" else digest(original, "structure")[0]
+    return Fingerprint(original.name, name, structure, weights(original), level, tuple(notes))

@@ -1,0 +1,89 @@
+"""The verb merge: the average of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxcanon.choices import Aligner, Repair, Target
+    from onnxcanon.merging import Merged
+    from onnxcanon.settings import Progress
+    from onnxcanon.verbs.arguments import Data, Labels, ModelSource
+
+
+def merge(
+    models: Sequence[ModelSource],
+    *,
+    weights: Sequence[float] | None = None,
+    align: Aligner = "weights",
+    to: Target = "reference",
+    repair: Repair = "none",
+    data: Data | None = None,
+    labels: Labels | None = None,
+    sizes: Mapping[str, int] | None = None,
+    normalize: bool = False,
+    verify: bool = True,
+    device: str = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Merged:
+    """Average models of one structure: aligned first, repaired after.
+
+    Args:
+        models: the models; the average takes graph, names and metadata of the first.
+        weights: what each contributes, in any unit; by default all the same.
+        align: how units are matched: a method of `onnxcanon.align`; `canonical` averages canonical forms;
+            `none` averages the models as they are, right for checkpoints of one training (SWA).
+        to: what models are aligned to: the `reference`, which is the first; the `mean` of the others, again
+            and again; or a `universe`, the same from whichever model is the best to start from. Annealing to
+            either moves all models at once, and judges the average of all as it will be rescaled.
+        repair: how the statistics that averaging shrinks are set anew on `data`: `rescale` (REPAIR: mean and
+            deviation of every channel as those of the models), `reset-bn` (running statistics of every
+            BatchNormalization), or `none`.
+        data: inputs by name, or an .npz file of them; with labels `y` all models and the average are
+            evaluated.
+        labels: the labels, or an .npy file of them, where `data` does not hold any.
+        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
+        normalize: whether all models are brought to a normal form first, as in `align`.
+        verify: whether to run each model beside itself aligned, and refuse if they differ.
+        device: where models are run: auto, cpu, cuda or cuda:N.
+        seed: what chance is drawn from.
+        progress: called with a short line before each step that lasts.
+
+    Returns:
+        The average, evaluated tensor by tensor when it is read or saved; where something speaks against it,
+        `refusal` says what, and `model` is None.
+
+    Raises:
+        ModelError: a model cannot be read.
+        OnnxcanonError: the models differ in structure or width, or hold quantized weights; there is no such
+            way; or data is missing or does not fit.
+        RuntimeUnavailableError: onnxruntime cannot run a model.
+    """
+    from onnxcanon.alignment import normalized
+    from onnxcanon.errors import OnnxcanonError
+    from onnxcanon.merging import merge as average
+    from onnxcanon.verbs.arguments import all_opened, settings_for
+
+    originals = all_opened(models)
+    if not originals:
+        raise OnnxcanonError("there is nothing to average; name a model or more")
+    settings = settings_for(
+        originals[0], sizes=sizes, device=device, seed=seed, data=data, labels=labels, progress=progress
+    )
+    merged = average(
+        normalized(originals, settings.sizes) if normalize else originals,
+        weights=weights,
+        align=align,
+        to=to,
+        repair=repair,
+        data=settings.data,
+        sizes=settings.sizes,
+        verified=verify,
+        device=settings.device,
+        seed=settings.seed,
+        progress=settings.progress,
+    )
+    return merged if merged.model is None else replace(merged, model=merged.model.guarding(*originals))

@@ -1,0 +1,63 @@
+"""The verb verify: two models on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from onnxcanon.model import Model
+    from onnxcanon.settings import Progress, Settings
+    from onnxcanon.verbs.arguments import Data, ModelSource
+    from onnxcanon.verifying.result import Verification
+
+
+def verify(
+    a: ModelSource,
+    b: ModelSource,
+    *,
+    device: str = "auto",
+    seed: int = 0,
+    data: Data | None = None,
+    rtol: float | None = None,
+    sizes: Mapping[str, int] | None = None,
+    progress: Progress | None = None,
+) -> Verification:
+    """Run two models on the same inputs in onnxruntime and compare every output.
+
+    Args:
+        a: the reference: what rounding alone does to it is the tolerance.
+        b: the model to compare with it.
+        device: where to run them: auto, cpu, cuda or cuda:N.
+        seed: what the inputs are drawn from.
+        data: inputs by name, or an .npz file of them, instead of drawn ones.
+        rtol: a tolerance relative to each output's size, instead of the measured one.
+        sizes: sizes of dynamic dimensions by name.
+        progress: called with a short line before each step that lasts.
+
+    Raises:
+        ModelError: a model cannot be read.
+        RuntimeUnavailableError: onnxruntime cannot run a model.
+    """
+    from onnxcanon.verbs.arguments import opened, settings_for
+
+    first, second = opened(a), opened(b)
+    settings = settings_for(first, sizes=sizes, device=device, seed=seed, data=data, progress=progress)
+    return run_both(first, second, settings, rtol=rtol)
+
+
+def run_both(a: Model, b: Model, settings: Settings, rtol: float | None = None) -> Verification:
+    """Run two opened models."""
+    from onnxcanon.verifying import verify as run
+
+    named = {name: size for name, size in settings.sizes.items() if not name.endswith("]")}
+    return run(
+        a,
+        b,
+        device=settings.device,
+        seed=settings.seed,
+        data=settings.data,
+        rtol=rtol,
+        shapes=named or None,
+        progress=settings.progress,
+    )
