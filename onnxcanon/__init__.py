@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from onnxcanon.verbs.scramble import Scrambled, scramble
     from onnxcanon.verbs.sketch import sketch
     from onnxcanon.verbs.verify import verify
-    from onnxcanon.verifying.result import Verification
+    from onnxcanon.verifying.verification import Verification
 
 __version__ = "0.1.0"
 
@@ -130,7 +130,7 @@ _HOMES = {
     ),
     "verbs.sketch": ("sketch",),
     "verbs.verify": ("verify",),
-    "verifying.result": ("Verification",),
+    "verifying.verification": ("Verification",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

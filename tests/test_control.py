@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 
 from onnxcanon.explaining.report import Analysis, analyze
 from onnxcanon.model import load
-from onnxcanon.shapes import Shapes, probe
+from onnxcanon.shapes import Shapes, infer_shapes
 from tests.fuzz.builder import Array
 from tests.fuzz.check import check
 from tests.fuzz.graphs import Case
@@ -474,7 +474,7 @@ def test_a_function_of_unknown_operators_is_a_barrier_where_they_are() -> None:
 def shapes(text: str) -> tuple[onnx_ir.Graph, Shapes]:
     proto = helper.make_model(onnx.parser.parse_graph(text), opset_imports=[helper.make_opsetid("", 17)])
     graph = onnx_ir.serde.deserialize_model(proto).graph
-    return graph, probe(graph, lambda value: value.const_value.numpy())
+    return graph, infer_shapes(graph, lambda value: value.const_value.numpy())
 
 
 def test_a_loop_of_known_length_has_stacked_outputs_of_known_shape() -> None:

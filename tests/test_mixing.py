@@ -15,7 +15,7 @@ from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.model import Model, load
 from onnxcanon.runtime.sessions import open_session
 from onnxcanon.runtime.weights import on_device
-from onnxcanon.runtime.weights.on_device import Mix, differing, mixes_well
+from onnxcanon.runtime.weights.on_device import DeviceLine, differing, line_fits_device
 from tests.devices import needs_cuda
 from tests.examples import build
 from tests.shared import ROOT, SHARED, TWINS, each
@@ -31,7 +31,7 @@ def assert_mixes(model: Model, device: str, tolerance: float = 1e-5) -> None:
     other, given = other_weights(model), feeds(model)
     seen = set()
     along = path_between("linear", model, other)
-    with Mix(model, other, device=device, optimize=True) as mix:
+    with DeviceLine(model, other, device=device, optimize=True) as mix:
         for alpha in (0.0, 0.3, 1.0, 0.3):
             found = mix.at(alpha).run(given)
             with open_session(along(alpha), device=device, optimize=True) as fresh:
@@ -71,7 +71,7 @@ def test_what_is_equal_stays_in_the_graph() -> None:
     model = build(text, {"w": np.eye(4, dtype=np.float32), **limits})
     other = model.with_tensors({"w": np.eye(4, dtype=np.float32) * 3})
     assert differing(model, other) == ["w"]
-    with Mix(model, other, device="cpu") as mix:
+    with DeviceLine(model, other, device="cpu") as mix:
         found = mix.at(0.5).run({"x": np.full((1, 4), 0.25, np.float32)})
     np.testing.assert_array_equal(found["y"], np.full((1, 4), 0.5, np.float32))
 
@@ -84,13 +84,13 @@ def test_constants_of_nodes_are_for_other_sessions(monkeypatch: pytest.MonkeyPat
     }"""
     model = build(text, {})
     (name,) = model.tensor_names()
-    assert mixes_well(model, model, "cuda")
-    assert not mixes_well(model, model.with_tensors({name: np.ones(4, np.float32)}), "cuda")
+    assert line_fits_device(model, model, "cuda")
+    assert not line_fits_device(model, model.with_tensors({name: np.ones(4, np.float32)}), "cuda")
 
 
 def test_on_a_cpu_sessions_are_made_anew() -> None:
     model = load(MODELS[0])
-    assert not mixes_well(model, other_weights(model), "cpu")
+    assert not line_fits_device(model, other_weights(model), "cpu")
 
 
 def test_curves_are_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,7 +104,7 @@ def test_curves_are_the_same_either_way(monkeypatch: pytest.MonkeyPatch) -> None
         used.append(device)
         return True
 
-    monkeypatch.setattr(curves, "mixes_well", on_any_device)
+    monkeypatch.setattr(curves, "line_fits_device", on_any_device)
     mixed = oc.barrier(a, b, data, points=5, device="cpu", align="none")
     assert used == ["cpu"]
     assert mixed.alphas == swapped.alphas
@@ -117,7 +117,7 @@ def test_curves_on_cuda_are_those_on_the_cpu() -> None:
     a, b = (load(ROOT / "models" / f"digits_resnet_seed{k}.onnx") for k in (0, 1))
     with np.load(ROOT / "models" / "digits_eval.npz") as file:
         data = dict(file)
-    assert mixes_well(a, spelled_as(a, b), "cuda")
+    assert line_fits_device(a, spelled_as(a, b), "cuda")
     for options in ({}, {"path": "geodesic"}, {"repair": "rescale"}):
         one, other = (
             oc.barrier(a, b, data, points=5, device=device, **options) for device in ("cuda", "cpu")

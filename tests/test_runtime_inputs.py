@@ -8,13 +8,7 @@ from onnx import TensorProto, helper
 
 from onnxcanon.errors import OnnxcanonError, RuntimeUnavailableError
 from onnxcanon.model import load
-from onnxcanon.runtime.inputs import (
-    KINDS,
-    InputPlan,
-    given_inputs,
-    input_specs,
-    plan_inputs,
-)
+from onnxcanon.runtime.inputs import KINDS, InputPlan, data_inputs, input_specs, plan_inputs
 from onnxcanon.runtime.sessions import open_session
 from tests.runtime_graphs import SHARED, Shape, mlp, model, needs_shared, value
 
@@ -121,7 +115,7 @@ def test_strings_are_refused_and_taken_from_data():
     with pytest.raises(RuntimeUnavailableError, match="'text' holds STRING"):
         input_specs(base.ir)
     specs = input_specs(base.ir, any_type=True)
-    (given,) = given_inputs(specs, {"text": np.array(["a", "b"], object)}, 4, 4)
+    (given,) = data_inputs(specs, {"text": np.array(["a", "b"], object)}, 4, 4)
     assert given["text"].tolist() == ["a", "b"]
 
 
@@ -183,7 +177,7 @@ def test_data_is_cut_into_batches_and_states_are_not():
         [value("x2", None), value("state2", None)],
     )
     data = {"x": np.arange(14.0).reshape(7, 2), "state": np.zeros((1, 3)), "y": np.arange(7)}
-    sets = given_inputs(input_specs(base.ir), data, batch=3, most=10)
+    sets = data_inputs(input_specs(base.ir), data, batch=3, most=10)
     assert [made["x"].shape for made in sets] == [(3, 2), (3, 2), (1, 2)]
     assert {made["state"].shape for made in sets} == {(1, 3)}
     assert sets[0]["x"].dtype == np.float32
@@ -195,7 +189,7 @@ def test_data_is_cut_into_batches_and_states_are_not():
 )
 def test_data_that_does_not_fit_is_refused(data, message):
     with pytest.raises(OnnxcanonError, match=message):
-        given_inputs(input_specs(mlp().ir), data, 4, 4)
+        data_inputs(input_specs(mlp().ir), data, 4, 4)
 
 
 def small_models() -> list[str]:

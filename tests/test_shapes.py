@@ -13,12 +13,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnxcanon.shapes import (
-    Known,
-    Shapes,
-    probe,
-    propagation,
-)
+from onnxcanon.shapes import SampleValue, Shapes, infer_shapes, propagation
 
 SHARED = Path(__file__).parents[2] / "shared"
 SMALL = 3_000_000  # bytes of a model that is worth running here
@@ -56,7 +51,7 @@ DYNAMIC_OR_EXOTIC = {
 
 
 def probe_graph(graph: ir.Graph, sizes: dict[str, int] | None = None) -> Shapes:
-    return probe(graph, lambda value: value.const_value.numpy(), sizes)
+    return infer_shapes(graph, lambda value: value.const_value.numpy(), sizes)
 
 
 def probe_text(text: str, sizes: dict[str, int] | None = None) -> tuple[Shapes, dict[str, ir.Value]]:
@@ -102,7 +97,7 @@ def session_of(proto: onnx.ModelProto) -> Any:
 
 
 def disagreements(path: Path, index: int) -> list[str]:
-    """What the pass claims under a probe and onnxruntime does not confirm."""
+    """What the pass claims under a infer_shapes and onnxruntime does not confirm."""
     graph = ir.load(str(path)).graph
     shapes = probe_graph(graph)
     session = session_of(exposed(path))
@@ -110,7 +105,7 @@ def disagreements(path: Path, index: int) -> list[str]:
     names = [output.name for output in session.get_outputs() if output.name in values]
     wrong = []
     for name, actual in zip(names, session.run(names, feeds(graph, shapes, index)), strict=True):
-        shape, data = shapes.shapes(values[name])[index], shapes.held_pair(values[name])[index]
+        shape, data = shapes.shapes(values[name])[index], shapes.float_pair(values[name])[index]
         if shape is not None and shape != np.shape(actual):
             wrong.append(f"{name}: shape {shape}, really {np.shape(actual)}")
         if data is not None and (
@@ -165,7 +160,7 @@ def node_case(case: Any, is_constant: Callable[[Any], bool]) -> tuple[ir.Graph, 
     for node in graph:
         for value in node.outputs:
             value.shape = None
-    return graph, probe(graph, lambda value: constants[value.name])
+    return graph, infer_shapes(graph, lambda value: constants[value.name])
 
 
 def test_shapes_of_the_node_tests(node_cases: list[Any]) -> None:
@@ -194,7 +189,7 @@ def test_shapes_of_the_node_tests(node_cases: list[Any]) -> None:
 def test_values_of_the_node_tests(node_cases: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """With every input known: what is folded is right."""
     monkeypatch.setattr(
-        propagation, "constant", lambda tensor, read: Known(np.shape(read()), np.asarray(read()))
+        propagation, "constant", lambda tensor, read: SampleValue(np.shape(read()), np.asarray(read()))
     )
     wrong, checked = [], 0
     for case in node_cases:
@@ -510,7 +505,7 @@ def test_sizes_that_the_model_refuses_are_tried_again() -> None:
     }""")
     assert shapes.shapes(values["y"]) == ((1, 6), (1, 6))
     assert shapes.contradictions == (0, 0)
-    assert shapes.stuck == ("batch",)
+    assert shapes.unvaried == ("batch",)
     assert shapes.data(values["shape"]) is None
 
 

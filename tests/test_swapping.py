@@ -15,7 +15,7 @@ from onnxcanon.model import Model, load
 from onnxcanon.runtime.evaluation import Evaluator
 from onnxcanon.runtime.sessions import open_session
 from onnxcanon.runtime.weights import external
-from onnxcanon.runtime.weights.external import Swap
+from onnxcanon.runtime.weights.external import WeightSessions
 from tests.examples import build
 from tests.runtime_graphs import mlp
 from tests.shared import ROOT, SHARED, SHIPPED, TWINS, each
@@ -48,11 +48,11 @@ def outputs(session: Any, given: dict[str, np.ndarray]) -> dict[str, bytes]:
     return {name: value.tobytes() for name, value in session.run(given).items()}
 
 
-def assert_swaps(model: Model) -> Swap:
+def assert_swaps(model: Model) -> WeightSessions:
     """At every level, for two sets of weights; returns the last swap."""
     given = feeds(model)
     for level in LEVELS:
-        swap = Swap(model, device="cpu", optimize=level)
+        swap = WeightSessions(model, device="cpu", optimize=level)
         seen = set()
         for seed in (0, 1):
             changed = other_weights(model, seed)
@@ -107,7 +107,7 @@ def test_constants_of_nodes_and_small_tensors_are_swapped_as_well() -> None:
 def test_what_the_caller_may_override_stays_in_the_graph() -> None:
     proto = mlp().to_proto()
     proto.graph.input.append(helper.make_tensor_value_info("w1", onnx.TensorProto.FLOAT, [32, 16]))
-    assert Swap(load(proto)).given == ("w0",)
+    assert WeightSessions(load(proto)).given == ("w0",)
     assert_swaps(load(proto))
 
 
@@ -129,7 +129,7 @@ def test_half_precision_is_given_and_other_types_stay() -> None:
 
 
 def test_another_graph_is_opened_from_its_start() -> None:
-    swap = Swap(mlp(), device="cpu")
+    swap = WeightSessions(mlp(), device="cpu")
     deeper = mlp(sizes=(8, 32, 16, 16, 5))
     given = feeds(deeper)
     with swap.open(deeper) as session, open_session(deeper, device="cpu") as fresh:
@@ -145,7 +145,7 @@ def test_weights_count_for_nothing_in_the_message(monkeypatch: pytest.MonkeyPatc
     """So a model whose weights are too large for one message needs no file."""
     model = mlp(sizes=(8, 512, 5))
     changed, given = other_weights(model), feeds(model)
-    swap = Swap(model, device="cpu")
+    swap = WeightSessions(model, device="cpu")
     with open_session(changed, device="cpu") as fresh:
         expected = outputs(fresh, given)
     monkeypatch.setattr(external, "INLINE_LIMIT", 100)
@@ -158,7 +158,9 @@ def test_weights_count_for_nothing_in_the_message(monkeypatch: pytest.MonkeyPatc
 def test_weights_live_as_long_as_the_session() -> None:
     model = normalized(bias=True)
     given, changed = feeds(model), other_weights(model)
-    session = Swap(model, device="cpu").open(changed.with_tensors({"k": lambda: changed.tensor("k") + 0}))
+    session = WeightSessions(model, device="cpu").open(
+        changed.with_tensors({"k": lambda: changed.tensor("k") + 0})
+    )
     noise = [np.full((300, 3, 3, 3), np.nan, np.float32) for _ in range(50)]
     with session, open_session(changed, device="cpu") as fresh:
         assert outputs(session, given) == outputs(fresh, given)
@@ -168,8 +170,8 @@ def test_weights_live_as_long_as_the_session() -> None:
 def test_weights_may_lie_in_memory_in_any_order() -> None:
     model = mlp()
     given = feeds(model)
-    turned = {n: np.asfortranarray(model.tensor(n)) for n in Swap(model).given}
-    swapped = Swap(model, device="cpu").open(model.with_tensors(turned))
+    turned = {n: np.asfortranarray(model.tensor(n)) for n in WeightSessions(model).given}
+    swapped = WeightSessions(model, device="cpu").open(model.with_tensors(turned))
     with swapped as session, open_session(model, device="cpu") as fresh:
         assert outputs(session, given) == outputs(fresh, given)
 

@@ -12,7 +12,7 @@ from onnxcanon.runtime import run
 from onnxcanon.symmetry import symmetry
 from onnxcanon.verifying import verify
 from onnxcanon.verifying.noise import rounds_to_integers
-from onnxcanon.verifying.overflow_guard import unsaturated
+from onnxcanon.verifying.overflow_guard import guarded
 from onnxcanon.verifying.smooth.model import unrounded
 from onnxcanon.verifying.smooth.rewriter import Unroundable
 from tests.fuzz.builder import Array
@@ -199,11 +199,11 @@ def test_small_models_are_the_same_as_their_twins_only(kind: str) -> None:
 def test_sums_of_large_integers_do_not_depend_on_their_order(kind: str) -> None:
     """Some processors saturate in sums of two products, and what meets there depends on the order."""
     model = chain(kind)
-    exact = unsaturated(model)
+    exact = guarded(model)
     dtypes = {exact.tensor_info(name)[1].name for name in exact.tensor_names() if name.endswith("unsigned")}
     assert dtypes == {"UINT8"}
     rng = np.random.default_rng(3)
-    twin = unsaturated(symmetry(model).random(rng).apply(model))
+    twin = guarded(symmetry(model).random(rng).apply(model))
     for _ in range(20):
         feed = {"x": (10.0 ** rng.uniform(-3, 1.5, (3, 16)) * rng.normal(size=(3, 16))).astype(np.float32)}
         one, other = (run(m, feed, device="cpu")["y"] for m in (exact, twin))
@@ -216,7 +216,7 @@ def test_unsigned_weights_compute_the_same() -> None:
     example = case(text, numbers())
     model = load(example.proto)
     for feed in example.feeds:
-        one, other = (run(m, feed, device="cpu")["y"] for m in (model, unsaturated(model)))
+        one, other = (run(m, feed, device="cpu")["y"] for m in (model, guarded(model)))
         assert (one == other).all()
 
 

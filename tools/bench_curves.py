@@ -27,14 +27,14 @@ from onnxcanon.landscape.paths import held, path
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import Session, open_session
-from onnxcanon.runtime.weights.external import Swap
-from onnxcanon.runtime.weights.on_device import Mix
+from onnxcanon.runtime.weights.external import WeightSessions
+from onnxcanon.runtime.weights.on_device import DeviceLine
 
 Batch = Mapping[str, np.ndarray]
 Outputs = list[np.ndarray]
 
 
-def outputs(session: Session | Mix, batches: Sequence[Batch]) -> Outputs:
+def outputs(session: Session | DeviceLine, batches: Sequence[Batch]) -> Outputs:
     """The first output of every batch."""
     name = session.outputs[0].name
     return [session.run(batch, [name])[name] for batch in batches]
@@ -76,7 +76,7 @@ def swapped(
     a: oc.Model, b: oc.Model, batches: list[Batch], device: str
 ) -> Iterator[Callable[[float], Outputs]]:
     """A session with external initializers."""
-    along, swap = path("linear", a, b), Swap(a, device=device, optimize=True)
+    along, swap = path("linear", a, b), WeightSessions(a, device=device, optimize=True)
 
     def at(alpha: float) -> Outputs:
         with swap.open(along(alpha)) as session:
@@ -89,7 +89,7 @@ def mixed(
     a: oc.Model, b: oc.Model, batches: list[Batch], device: str
 ) -> Iterator[Callable[[float], Outputs]]:
     """Mixed weights that stay on the device."""
-    with Mix(a, b, device=device, optimize=True) as mix:
+    with DeviceLine(a, b, device=device, optimize=True) as mix:
         yield lambda alpha: outputs(mix.at(alpha), batches)
 
 

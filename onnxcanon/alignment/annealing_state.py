@@ -21,7 +21,7 @@ from onnxcanon.alignment.weight_matching import Matching
 from onnxcanon.arrays import Arrays, Ids
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.runtime.sessions import Session
-from onnxcanon.runtime.weights.as_inputs import feedable, open_fed
+from onnxcanon.runtime.weights.as_inputs import input_tensors, open_with_inputs
 from onnxcanon.solving.group import WreathNode
 from onnxcanon.transform import Transform
 
@@ -177,7 +177,7 @@ class Average:
 
     def _pieces(self, riders: Sequence[Rider]) -> Iterator[Piece]:
         """The orbits whose parameters can be inputs of the graph, and which a swap of rows exchanges."""
-        able = feedable(self.frame.reference)
+        able = input_tensors(self.frame.reference)
         stacks, matching = self.symmetry.stacks, self.movers[0].matching
         for branch, curved in zip(matching.branches, matching.curved, strict=True):
             names = [c.rows.name for c in branch.contacts]
@@ -203,7 +203,9 @@ class Average:
                 fixed[name] = total.astype(ours.dtype)
         fed = [name for name in self.inputs if name not in self._riders]
         dress = None if repair is None else partial(self._dress, repair)
-        return open_fed(reference.with_tensors(fixed), fed, device=device, optimize=True, change=dress)
+        return open_with_inputs(
+            reference.with_tensors(fixed), fed, device=device, optimize=True, change=dress
+        )
 
     def _dress(self, repair: Repair, proto: onnx.ModelProto) -> None:
         """Give the graph its riders and the repair that reads them."""

@@ -33,7 +33,7 @@ from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.arrays import Arrays, Ids
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.runtime.evaluation import LABELS, Judge, labels_of
-from onnxcanon.runtime.sessions import Port, Session
+from onnxcanon.runtime.sessions import Session, SessionValue
 
 STEPS = 1000
 """Exchanges that are tried."""
@@ -143,7 +143,7 @@ class Fed:
         return self.session.device
 
     @property
-    def outputs(self) -> tuple[Port, ...]:
+    def outputs(self) -> tuple[SessionValue, ...]:
         """What it returns."""
         return self.session.outputs
 

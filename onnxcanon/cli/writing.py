@@ -14,7 +14,7 @@ from onnxcanon.errors import OnnxcanonError, RuntimeUnavailableError
 
 if TYPE_CHECKING:
     from onnxcanon.model import Model
-    from onnxcanon.verifying.result import Verification
+    from onnxcanon.verifying.verification import Verification
 
 
 def destination(model: Path, how: Writing) -> Path:

@@ -21,7 +21,7 @@ from onnxcanon.transform import Transform
 
 if TYPE_CHECKING:
     from onnxcanon.normalform import NormalForm
-    from onnxcanon.verifying.result import Verification
+    from onnxcanon.verifying.verification import Verification
 
 VERDICTS = ("identical", "symmetric", "equivalent", "close", "different")
 SAME = frozenset(VERDICTS[:3])
@@ -194,13 +194,13 @@ def _noise(form: NormalForm, sizes: dict[str, int]) -> Model:
     """The normal form with every entry replaced by how far it moves when the original's weights move by one
     in the last place: nothing, for those that were not computed."""
     from onnxcanon.normalform import normal_form
-    from onnxcanon.verifying.noise import nudged
+    from onnxcanon.verifying.noise import perturbed
 
     computed = [name for name, sources in form.sources.items() if len(sources) > 1]
     names = set(form.model.tensor_names())
     moved = {n: np.zeros(form.model.tensor_info(n)[0]) for n in computed if n in names}
     for seed in range(DRAWS) if moved else ():
-        other = normal_form(nudged(form.original, seed, jumps=False), sizes).model
+        other = normal_form(perturbed(form.original, seed, jumps=False), sizes).model
         there = set(other.tensor_names())
         for name, most in moved.items():
             if name not in there or other.tensor_info(name)[0] != most.shape:

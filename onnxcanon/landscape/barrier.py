@@ -41,7 +41,7 @@ from onnxcanon.merging.repair import (
 )
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator, Judge
-from onnxcanon.runtime.weights.on_device import Mix, mixes_well
+from onnxcanon.runtime.weights.on_device import DeviceLine, line_fits_device
 from onnxcanon.symmetry import symmetry
 from onnxcanon.text import table
 
@@ -257,7 +257,7 @@ def barrier(
     measured: dict[str, list[Evaluation]] = {}
     for name, end in ends.items():
         with ExitStack() as stack:
-            stays = kind == LINEAR and repair == NO_REPAIR and mixes_well(a, end, device)
+            stays = kind == LINEAR and repair == NO_REPAIR and line_fits_device(a, end, device)
             along = path(kind, a, end, group)
             at = judging.on_device(a, end, stack) if stays else judging.swapped(along)
             measured[name] = []
@@ -296,7 +296,7 @@ class _Judging:
 
     def on_device(self, a: Model, b: Model, stack: ExitStack) -> Callable[[float], Evaluation]:
         """The same for the straight line, with weights that stay on the device until the stack is left."""
-        mix = stack.enter_context(Mix(a, b, device=self.device, optimize=True))
+        mix = stack.enter_context(DeviceLine(a, b, device=self.device, optimize=True))
         data, output, batch = self.evaluate.data, self.evaluate.output, self.evaluate.batch
         judge = Judge(a, mix, data, output=output, batch=batch)
         return lambda alpha: judge(mix.at(alpha))

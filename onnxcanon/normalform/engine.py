@@ -130,7 +130,7 @@ class Rewriting:
 
     def sizes(self, *values: ir.Value | None) -> tuple[Sizes, ...] | None:
         """The shapes of values, in the walks that know all of them; None where a probe does not."""
-        known = [self.shapes.known(value) for value in values if value is not None]
+        known = [self.shapes.in_all_samples(value) for value in values if value is not None]
         if len(known) < len(values) or not known:
             return None
         shown = [k for k in range(len(known[0])) if all(one[k].shape is not None for one in known)]

@@ -33,7 +33,7 @@ from onnxcanon.normalform.names import Names
 from onnxcanon.normalform.rules import RULES, UPGRADES
 from onnxcanon.normalform.structure import order_operands
 from onnxcanon.normalform.version_check import Obstacle, check_complete, check_meaning
-from onnxcanon.shapes import probe
+from onnxcanon.shapes import infer_shapes
 
 IR_VERSION = 10
 """The version of the format that belongs to the target's operator set."""
@@ -104,7 +104,7 @@ def _rewrite(model: ir.Model, sources: dict[ir.Value, tuple[str, ...]], version:
     """Rewrite the graph by all rules; returns why they did not come to an end."""
     graph = model.graph
     check_complete(graph, version)
-    g = Rewriting(graph, probe(graph, _read), sources, version)
+    g = Rewriting(graph, infer_shapes(graph, _read), sources, version)
     g.apply(UPGRADES)
     check_meaning(graph, version)
     for node in graph.all_nodes():
@@ -114,7 +114,7 @@ def _rewrite(model: ir.Model, sources: dict[ir.Value, tuple[str, ...]], version:
     model.ir_version = max(model.ir_version, IR_VERSION)
     try:
         while _settle(g, model):
-            g.shapes = probe(graph, _read)  # which sees more in the graph as it is now
+            g.shapes = infer_shapes(graph, _read)  # which sees more in the graph as it is now
         return None
     except Endless as error:
         return f"the rules found no end at {error}"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from onnxcanon.arrays import Arrays
-from onnxcanon.runtime.inputs import InputSpec, given_inputs
+from onnxcanon.runtime.inputs import InputSpec, data_inputs
 
 BATCH = 128
 """Examples that run at a time at most, where the model takes any number."""
@@ -29,6 +29,6 @@ def batches(
     Raises:
         OnnxcanonError: the data does not fit, or holds no set.
     """
-    (first,) = given_inputs(specs, data, 1, 1)
+    (first,) = data_inputs(specs, data, 1, 1)
     held = sum(array.nbytes for array in values(first).values())
-    return given_inputs(specs, data, min(BATCH, max(1, HELD // max(held, 1))))
+    return data_inputs(specs, data, min(BATCH, max(1, HELD // max(held, 1))))

@@ -17,14 +17,9 @@ import numpy as np
 from onnxcanon.arrays import Arrays, Floats
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.runtime.inputs import (
-    InputSpec,
-    called,
-    fitted,
-    input_specs,
-)
-from onnxcanon.runtime.sessions import Port, open_session
-from onnxcanon.runtime.weights.external import Swap
+from onnxcanon.runtime.inputs import InputSpec, converted, data_name, input_specs
+from onnxcanon.runtime.sessions import SessionValue, open_session
+from onnxcanon.runtime.weights.external import WeightSessions
 
 LABELS = "y"
 """What the data calls the labels."""
@@ -42,7 +37,7 @@ class Runs(Protocol):
         """Where it runs."""
 
     @property
-    def outputs(self) -> tuple[Port, ...]:
+    def outputs(self) -> tuple[SessionValue, ...]:
         """What it returns."""
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
@@ -159,7 +154,7 @@ class Evaluator:
     ) -> None:
         self.data, self.labels = data, labels_of(data)
         self.output, self.batch = output, batch
-        self._swap = Swap(model, device=device, optimize=True)
+        self._swap = WeightSessions(model, device=device, optimize=True)
         self._first: _Runner | None = None
 
     def __call__(self, model: Model) -> Evaluation:
@@ -226,12 +221,12 @@ def labels_of(data: Mapping[str, np.ndarray]) -> np.ndarray:
     """
     if LABELS not in data:
         raise OnnxcanonError(
-            f"{called(data)} has no labels; name them '{LABELS}': it holds {', '.join(data)}"
+            f"{data_name(data)} has no labels; name them '{LABELS}': it holds {', '.join(data)}"
         )
     labels = np.asarray(data[LABELS])
     if labels.dtype.kind not in "iubfV" or not labels.ndim or not labels.size:
         raise OnnxcanonError(
-            f"the labels '{LABELS}' of {called(data)} are {labels.dtype} of shape"
+            f"the labels '{LABELS}' of {data_name(data)} are {labels.dtype} of shape"
             f" {list(labels.shape)}; give a number for each example"
         )
     return labels
@@ -298,8 +293,8 @@ class _Runner:
         held = [f"'{s.name}' {list(np.shape(data[s.name]))}" for s in self.specs if s.name in data]
         if held and not any(self._examples(spec, data) for spec in self.specs):
             raise OnnxcanonError(
-                f"{self.model.name}: no input in {called(data)} is as long as the {len(self.labels)} labels:"
-                f" {', '.join(held)}"
+                f"{self.model.name}: no input in {data_name(data)} is as long as the"
+                f" {len(self.labels)} labels: {', '.join(held)}"
             )
         step = self._step() or count
         for first in range(start, start + count, step):
@@ -330,9 +325,9 @@ class _Runner:
     ) -> np.ndarray:
         """Some examples of one input; the last one again where a fixed number is not full."""
         if self._examples(spec, data):
-            some = fitted(spec, data, slice(first, first + rows))
+            some = converted(spec, data, slice(first, first + rows))
             return np.concatenate([some, *[some[-1:]] * (step - rows)]) if rows < step else some
-        return fitted(spec, data)
+        return converted(spec, data)
 
     def _judged(self, guess: Floats, labels: np.ndarray) -> Floats:
         """Log-probabilities with the classes last, or numbers shaped as the labels."""

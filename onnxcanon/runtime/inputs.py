@@ -33,7 +33,7 @@ _OPTIONS = {
 }  # fmt: skip
 
 
-class Stored(dict[str, np.ndarray]):
+class FileArrays(dict[str, np.ndarray]):
     """Arrays by name that were read from a file.
 
     Attributes:
@@ -45,9 +45,9 @@ class Stored(dict[str, np.ndarray]):
         self.source = source
 
 
-def called(data: Mapping[str, np.ndarray]) -> str:
+def data_name(data: Mapping[str, np.ndarray]) -> str:
     """What messages call the caller's data: the file it was read from, if any."""
-    return data.source if isinstance(data, Stored) else "the data"
+    return data.source if isinstance(data, FileArrays) else "the data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,7 @@ def plan_inputs(
     )
 
 
-def given_inputs(
+def data_inputs(
     specs: Sequence[InputSpec], data: Mapping[str, np.ndarray], batch: int, most: int | None = None
 ) -> list[Arrays]:
     """Cuts the caller's data into sets of `batch` rows, or of as many as the model takes; the first `most`.
@@ -163,7 +163,7 @@ def given_inputs(
     Raises:
         OnnxcanonError: an input is missing, of a rank or type the model does not take, or not even one set.
     """
-    arrays = {spec.name: fitted(spec, data) for spec in specs}
+    arrays = {spec.name: converted(spec, data) for spec in specs}
     rows = max((len(array) for array in arrays.values() if array.ndim), default=1)
     cut = [spec for spec in specs if arrays[spec.name].ndim and len(arrays[spec.name]) == rows]
     takes = {spec.shape.dims[0] for spec in cut if isinstance(spec.shape.dims[0], int)}
@@ -175,13 +175,13 @@ def given_inputs(
     ]
     if not sets:
         raise OnnxcanonError(
-            f"{called(data)} holds {counted(rows, 'example')}, fewer than the {step if takes else 1} that"
+            f"{data_name(data)} holds {counted(rows, 'example')}, fewer than the {step if takes else 1} that"
             " the model takes at a time"
         )
     return sets[:most]
 
 
-def fitted(spec: InputSpec, data: Mapping[str, np.ndarray], examples: slice | None = None) -> np.ndarray:
+def converted(spec: InputSpec, data: Mapping[str, np.ndarray], examples: slice | None = None) -> np.ndarray:
     """The caller's values for an input, in its type: all of them, or some examples.
 
     Raises:
@@ -189,17 +189,17 @@ def fitted(spec: InputSpec, data: Mapping[str, np.ndarray], examples: slice | No
     """
     if spec.name not in data:
         raise OnnxcanonError(
-            f"{called(data)} has no values for input '{spec.name}'; it holds {', '.join(data)}"
+            f"{data_name(data)} has no values for input '{spec.name}'; it holds {', '.join(data)}"
         )
     array = np.asarray(data[spec.name] if examples is None else data[spec.name][examples])
     if array.ndim != len(spec.shape.dims):
         takes = ", ".join("any" if dim is None else str(dim) for dim in spec.shape.dims)
         raise OnnxcanonError(
-            f"input '{spec.name}' takes [{takes}], {called(data)} holds {list(array.shape)} for it"
+            f"input '{spec.name}' takes [{takes}], {data_name(data)} holds {list(array.shape)} for it"
         )
     if not np.can_cast(array.dtype, spec.dtype, "same_kind") and not np.can_cast(array.dtype, np.float16):
         raise OnnxcanonError(
-            f"input '{spec.name}' takes {spec.dtype}, {called(data)} holds {array.dtype} for it"
+            f"input '{spec.name}' takes {spec.dtype}, {data_name(data)} holds {array.dtype} for it"
         )
     return array.astype(spec.dtype)
 

@@ -59,7 +59,7 @@ _RAW_TYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Port:
+class SessionValue:
     """A graph input or output as onnxruntime sees it; a dimension is a size, a name, or None."""
 
     name: str
@@ -67,7 +67,7 @@ class Port:
     shape: tuple[int | str | None, ...]
 
 
-class Closing(ABC):
+class Closable(ABC):
     """What is closed when the context that it is used as ends."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class Closing(ABC):
         self.close()
 
 
-class Session(Closing):
+class Session(Closable):
     """An open onnxruntime session. Use it as a context manager, or `close` it: it may hold a temporary file.
 
     Attributes:
@@ -342,10 +342,10 @@ def _expose(proto: onnx.ModelProto, extra: tuple[str, ...]) -> None:
             proto.graph.output.add().name = name
 
 
-def _port(item: Any) -> Port:
+def _port(item: Any) -> SessionValue:
     # A declared size of zero or below (exporters write -1) is no size.
     shape = tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in item.shape or ())
-    return Port(item.name, item.type, shape)
+    return SessionValue(item.name, item.type, shape)
 
 
 def _to_numpy(value: Any) -> Any:

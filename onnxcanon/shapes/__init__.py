@@ -6,7 +6,7 @@ goes over the graph once and `probing` twice. An operator without a rule has the
 declares, or none.
 """
 
-from onnxcanon.shapes.known import Known
-from onnxcanon.shapes.probing import Shapes, probe
+from onnxcanon.shapes.samples import Shapes, infer_shapes
+from onnxcanon.shapes.values import SampleValue
 
-__all__ = ["Known", "Shapes", "probe"]
+__all__ = ["SampleValue", "Shapes", "infer_shapes"]

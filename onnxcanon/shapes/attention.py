@@ -6,11 +6,11 @@ B batch, S queries, L keys, P past keys, H heads, G key/value heads, d head size
 from __future__ import annotations
 
 from onnxcanon.arrays import Shape
-from onnxcanon.shapes.known import Op, Shapes, rule
+from onnxcanon.shapes.values import Op, OutputShapes, rule
 
 
 @rule("Attention")
-def attention(op: Op) -> Shapes:
+def attention(op: Op) -> OutputShapes:
     """Q[B, H, S, d] or [B, S, H*d], K, V, mask, past K[B, G, P, d], past V -> Y like Q, present K, V, QK."""
     query, key, value = op.shape(0), op.shape(1), op.shape(2)
     if len(query) == 3:
@@ -29,7 +29,7 @@ def attention(op: Op) -> Shapes:
 
 
 @rule("Attention", "QAttention", contrib=True)
-def contrib_attention(op: Op) -> Shapes:
+def contrib_attention(op: Op) -> OutputShapes:
     """X[B, S, in], W[in, q + k + v], bias, mask, past[2, B, H, P, d] -> Y[B, S, v], present."""
     batch, length, _ = op.shape(0)
     sizes = op.attr("qkv_hidden_sizes")
@@ -44,7 +44,7 @@ def contrib_attention(op: Op) -> Shapes:
 
 
 @rule("MultiHeadAttention", "DecoderMaskedMultiHeadAttention", contrib=True)
-def multi_head_attention(op: Op) -> Shapes:
+def multi_head_attention(op: Op) -> OutputShapes:
     """Q[B, S, H*d], K[B, L, H*d] or [B, H, L, d], V alike -> Y[B, S, H*dv], present K, V, QK[B, H, S, P+L].
 
     Packed: Q is QKV[B, S, H, 3, d], or K is KV[B, L, H, 2, d].
@@ -73,7 +73,7 @@ def multi_head_attention(op: Op) -> Shapes:
 
 
 @rule("GroupQueryAttention", contrib=True)
-def group_query_attention(op: Op) -> Shapes:
+def group_query_attention(op: Op) -> OutputShapes:
     """Q[B, S, H*d], K[B, S, G*d], V alike, past K[B, G, P, d], past V -> Y[B, S, H*d], present K, V.
 
     Packed: Q is QKV[B, S, (H+2G)*d]. The present is as long as the past buffer or as the sequence so far
@@ -99,19 +99,19 @@ def group_query_attention(op: Op) -> Shapes:
 
 
 @rule("RotaryEmbedding", both=True)
-def rotary(op: Op) -> Shapes:
+def rotary(op: Op) -> OutputShapes:
     """X[*S], ... -> Y[*S]."""
     return [op.shape(0)]
 
 
 @rule("GemmaRotaryEmbedding", contrib=True)
-def gemma_rotary(op: Op) -> Shapes:
+def gemma_rotary(op: Op) -> OutputShapes:
     """emb[B, S, d], Q[B, H, S, d], Q turned, K, K turned -> Q, K."""
     return [op.shape(1), op.shape(3)]
 
 
 @rule("EmbedLayerNormalization", "QEmbedLayerNormalization", contrib=True)
-def embed_layer_norm(op: Op) -> Shapes:
+def embed_layer_norm(op: Op) -> OutputShapes:
     """ids[B, S], segments, words[V, C], ... -> Y[B, S, C], mask index[B], sum[B, S, C]."""
     batch, length = op.shape(0)
     result = (batch, length, op.shape(2)[1])
@@ -119,26 +119,26 @@ def embed_layer_norm(op: Op) -> Shapes:
 
 
 @rule("RelativePositionBias", contrib=True)
-def relative_bias(op: Op) -> Shapes:
+def relative_bias(op: Op) -> OutputShapes:
     """table[buckets, H], query length[], key length[] -> Y[1, H, S, L]."""
     return [(1, op.shape(0)[1], int(op.values(1)[0]), int(op.values(2)[0]))]
 
 
 @rule("LongformerAttention", "DecoderAttention", contrib=True)
-def like_query(op: Op) -> Shapes:
+def like_query(op: Op) -> OutputShapes:
     """X[B, S, C], ... -> Y[B, S, C]."""
     return [op.shape(0)]
 
 
 @rule("PackedAttention", contrib=True)
-def packed_attention(op: Op) -> Shapes:
+def packed_attention(op: Op) -> OutputShapes:
     """X[tokens, in], W[in, q + k + v], ... -> Y[tokens, v]."""
     sizes = op.attr("qkv_hidden_sizes")
     return [(op.shape(0)[0], sizes[2] if sizes else op.shape(1)[1] // 3)]
 
 
 @rule("LinearAttention")
-def linear_attention(op: Op) -> Shapes:
+def linear_attention(op: Op) -> OutputShapes:
     """Q[B, S, H*d], K[B, S, G*d], V[B, S, G*dv], ... -> Y[B, S, H*dv], state[B, G, d, dv]."""
     batch, length, width = op.shape(0)
     heads, groups = op.attr("q_num_heads"), op.attr("kv_num_heads")

@@ -1,9 +1,9 @@
-"""Shapes of matrix products and what is built from them."""
+"""OutputShapes of matrix products and what is built from them."""
 
 from __future__ import annotations
 
 from onnxcanon.arrays import Shape
-from onnxcanon.shapes.known import Contradiction, Op, Shapes, broadcast, norm_axis, rule
+from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, broadcast, norm_axis, rule
 
 
 def product(left: Shape, right: Shape) -> Shape:
@@ -18,19 +18,19 @@ def product(left: Shape, right: Shape) -> Shape:
 
 @rule("MatMul", "MatMulInteger")
 @rule("MatMulInteger16", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", contrib=True)
-def matmul(op: Op) -> Shapes:
+def matmul(op: Op) -> OutputShapes:
     """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]."""
     return [product(op.shape(0), op.shape(1))]
 
 
 @rule("QLinearMatMul")
-def quantized_matmul(op: Op) -> Shapes:
+def quantized_matmul(op: Op) -> OutputShapes:
     """A[*B, n, k], a_scale, a_zero, B[*B, k, m], ... -> Y[*B, n, m]."""
     return [product(op.shape(0), op.shape(3))]
 
 
 @rule("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation", contrib=True)
-def fused_matmul(op: Op) -> Shapes:
+def fused_matmul(op: Op) -> OutputShapes:
     """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]; transBatchA: A[n, *B, k], before transA: A[*B, k, n]; so B."""
     sides = []
     for index, side in enumerate("AB"):
@@ -56,7 +56,7 @@ def gemm_shape(op: Op, left: Shape, right: Shape) -> Shape:
 
 @rule("Gemm")
 @rule("FusedGemm", "GemmFastGelu", contrib=True)
-def gemm(op: Op) -> Shapes:
+def gemm(op: Op) -> OutputShapes:
     """A[n, k], B[k, m], C[...] -> Y[n, m]."""
     if op.node.op_type == "GemmFastGelu":
         return [product(op.shape(0), op.shape(1))]
@@ -64,31 +64,31 @@ def gemm(op: Op) -> Shapes:
 
 
 @rule("QGemm", contrib=True)
-def quantized_gemm(op: Op) -> Shapes:
+def quantized_gemm(op: Op) -> OutputShapes:
     """A[n, k], a_scale, a_zero, B[k, m], ... -> Y[n, m]."""
     return [gemm_shape(op, op.shape(0), op.shape(3))]
 
 
 @rule("MatMulNBits", "MatMulBnb4", contrib=True)
-def packed_matmul(op: Op) -> Shapes:
+def packed_matmul(op: Op) -> OutputShapes:
     """A[*S, K], B packed -> Y[*S, N]."""
     return [(*op.shape(0)[:-1], op.attr("N"))]
 
 
 @rule("Det")
-def det(op: Op) -> Shapes:
+def det(op: Op) -> OutputShapes:
     """X[*S, m, m] -> Y[*S]."""
     return [op.shape(0)[:-2]]
 
 
 @rule("Inverse", contrib=True)
-def inverse(op: Op) -> Shapes:
+def inverse(op: Op) -> OutputShapes:
     """X[*S, m, m] -> Y[*S, m, m]."""
     return [op.shape(0)]
 
 
 @rule("Einsum")
-def einsum(op: Op) -> Shapes:
+def einsum(op: Op) -> OutputShapes:
     """A term per input, e.g. "...ij,...jk->...ik"; without an arrow the labels that occur once, in order."""
     left, arrow, right = op.attr("equation").replace(" ", "").partition("->")
     sizes: dict[str, int] = {}
@@ -114,25 +114,25 @@ def einsum(op: Op) -> Shapes:
 
 
 @rule("MoE", "QMoE", contrib=True)
-def mixture(op: Op) -> Shapes:
+def mixture(op: Op) -> OutputShapes:
     """X[*S, hidden], router[rows, experts], ... -> Y[*S, hidden]."""
     return [op.shape(0)]
 
 
 @rule("CDist", contrib=True)
-def cdist(op: Op) -> Shapes:
+def cdist(op: Op) -> OutputShapes:
     """A[n, d], B[m, d] -> Y[n, m]."""
     return [(op.shape(0)[0], op.shape(1)[0])]
 
 
 @rule("NGramRepeatBlock", contrib=True)
-def scores(op: Op) -> Shapes:
+def scores(op: Op) -> OutputShapes:
     """ids[B, S], scores[B, V] -> scores[B, V]."""
     return [op.shape(1)]
 
 
 @rule("UnfoldTensor", contrib=True)
-def unfold(op: Op) -> Shapes:
+def unfold(op: Op) -> OutputShapes:
     """X[*S, n, *T] -> Y[*S, count, *T, size]: windows of `size` every `step` elements."""
     shape = op.shape(0)
     axis = norm_axis(op.attr("dim", -1), len(shape))

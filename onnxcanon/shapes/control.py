@@ -13,26 +13,26 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.arrays import Shape
-from onnxcanon.shapes.known import UNKNOWN, Known, KnownSequence, Op, norm_axis, same
+from onnxcanon.shapes.values import UNKNOWN, Op, SampleSequence, SampleValue, norm_axis, same
 
 
-class Walker(Protocol):
+class SubgraphPropagation(Protocol):
     """What a rule needs of the walk."""
 
     contradictions: int
     unknown: int
     assumed: Mapping[ir.Node, bool]
 
-    def body(self, graph: ir.Graph, inputs: Sequence[Known]) -> list[Known]:
+    def body(self, graph: ir.Graph, inputs: Sequence[SampleValue]) -> list[SampleValue]:
         """What is known of a subgraph's outputs, given what is known of its inputs."""
 
-    def or_declared(self, value: ir.Value, known: Known) -> Known:
+    def or_declared(self, value: ir.Value, known: SampleValue) -> SampleValue:
         """What is known of a value, or what the file declares where that is nothing."""
 
 
-def if_(op: Op, walk: Walker) -> list[Known]:
+def if_(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     """condition[] -> the outputs of the branch taken, or what both agree on."""
-    data = op.known(0).data
+    data = op.value(0).data
     condition = walk.assumed.get(op.node, bool(data.item()) if data is not None and data.size == 1 else None)
     if condition is None:
         branches = [walk.body(op.attr(name), ()) for name in ("then_branch", "else_branch")]
@@ -44,15 +44,15 @@ def if_(op: Op, walk: Walker) -> list[Known]:
     return walk.body(op.attr(taken), ())
 
 
-def loop(op: Op, walk: Walker) -> list[Known]:
+def loop(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     """trip count[], condition[], state[*S]... -> state[*S]..., stacked outputs[trips, *T]..."""
     body: ir.Graph = op.attr("body")
     number, _, *formals = body.inputs
-    count = op.known(0).data if op.has(0) else None
-    first = op.known(1) if op.has(1) else Known((), np.array(True))
+    count = op.value(0).data if op.has(0) else None
+    first = op.value(1) if op.has(1) else SampleValue((), np.array(True))
     given = [walk.or_declared(f, known or UNKNOWN) for f, known in zip(formals, op.inputs[2:], strict=True)]
     rank = 0 if number.shape is None else len(number.shape)
-    (first, *states), outputs = _settled(body, [Known((1,) * rank)], [first, *given], [], walk)
+    (first, *states), outputs = _settled(body, [SampleValue((1,) * rank)], [first, *given], [], walk)
     endless = first.data is not None and bool(first.data.all())
     trips = int(count.item()) if endless and count is not None and count.size == 1 else None
     items = outputs[1 + len(states) :]
@@ -62,12 +62,12 @@ def loop(op: Op, walk: Walker) -> list[Known]:
     ]
 
 
-def scan(op: Op, walk: Walker) -> list[Known]:
+def scan(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     """state[*S]..., sequence[T, *I]... -> state[*S]..., stacked[T, *O]... (axes as the attributes say)."""
     count = op.attr("num_scan_inputs")
     states = len(op.inputs) - count
     if op.version < 9:  # the sequence lengths come first, and every tensor has a batch axis
-        return [Known(op.shape(i)) for i in range(1, states)]
+        return [SampleValue(op.shape(i)) for i in range(1, states)]
     axes = op.attr("scan_input_axes") or (0,) * count
     length, items = None, []
     for known, axis in zip(op.inputs[states:], axes, strict=True):
@@ -76,7 +76,7 @@ def scan(op: Op, walk: Walker) -> list[Known]:
             continue
         at = norm_axis(axis, len(known.shape))
         length = known.shape[at]
-        items.append(Known(known.shape[:at] + known.shape[at + 1 :]))
+        items.append(SampleValue(known.shape[:at] + known.shape[at + 1 :]))
     body: ir.Graph = op.attr("body")
     before = zip(body.inputs, op.inputs[:states], strict=False)
     given = [walk.or_declared(f, known or UNKNOWN) for f, known in before]
@@ -86,12 +86,20 @@ def scan(op: Op, walk: Walker) -> list[Known]:
     return [*after, *(_stacked(item.shape, length, place) for item, place in stacked)]
 
 
-CONTROL: dict[str, Callable[[Op, Walker], list[Known]]] = {"If": if_, "Loop": loop, "Scan": scan}
+CONTROL: dict[str, Callable[[Op, SubgraphPropagation], list[SampleValue]]] = {
+    "If": if_,
+    "Loop": loop,
+    "Scan": scan,
+}
 
 
 def _settled(
-    body: ir.Graph, before: list[Known], states: list[Known], after: list[Known], walk: Walker
-) -> tuple[list[Known], list[Known]]:
+    body: ir.Graph,
+    before: list[SampleValue],
+    states: list[SampleValue],
+    after: list[SampleValue],
+    walk: SubgraphPropagation,
+) -> tuple[list[SampleValue], list[SampleValue]]:
     """What is known of the states at every iteration, and of the body's outputs; its first are the states."""
     while True:
         counts = walk.contradictions, walk.unknown
@@ -103,28 +111,28 @@ def _settled(
         states = weaker
 
 
-def _kept(state: Known, result: Known) -> Known:
+def _kept(state: SampleValue, result: SampleValue) -> SampleValue:
     """What is known of a state that also holds after an iteration."""
-    if state.shape is None and not isinstance(state, KnownSequence):
+    if state.shape is None and not isinstance(state, SampleSequence):
         return state
     hidden = result.private and not state.private
     if same(state, result) and not hidden:
         return state
     if state.shape is None or state.shape != result.shape:
         return UNKNOWN
-    return state if state.data is None else Known(state.shape)
+    return state if state.data is None else SampleValue(state.shape)
 
 
-def _both(one: Known, other: Known) -> Known:
+def _both(one: SampleValue, other: SampleValue) -> SampleValue:
     """What is known of a value that is one or the other."""
     if same(one, other):
         return other if other.private else one
-    return Known(one.shape) if one.shape == other.shape else UNKNOWN
+    return SampleValue(one.shape) if one.shape == other.shape else UNKNOWN
 
 
-def _stacked(item: Shape | None, length: int | None, place: int) -> Known:
+def _stacked(item: Shape | None, length: int | None, place: int) -> SampleValue:
     """The shape of one output of every iteration, stacked along a new axis."""
     if item is None or length is None:
         return UNKNOWN
     at = norm_axis(place, len(item) + 1)
-    return Known((*item[:at], length, *item[at:]))
+    return SampleValue((*item[:at], length, *item[at:]))

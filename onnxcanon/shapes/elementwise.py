@@ -1,14 +1,8 @@
-"""Shapes of elementwise operators and of everything else that keeps the shape of an input."""
+"""OutputShapes of elementwise operators and of everything else that keeps the shape of an input."""
 
 from __future__ import annotations
 
-from onnxcanon.shapes.known import (
-    Op,
-    Shapes,
-    broadcast,
-    norm_axis,
-    rule,
-)
+from onnxcanon.shapes.values import Op, OutputShapes, broadcast, norm_axis, rule
 
 
 @rule("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike", "Ceil")
@@ -23,7 +17,7 @@ from onnxcanon.shapes.known import (
 @rule(
     "BiasDropout", "BiasSoftmax", "SoftmaxDropout", "DequantizeWithOrder", "QuantizeWithOrder", contrib=True
 )
-def unary(op: Op) -> Shapes:
+def unary(op: Op) -> OutputShapes:
     """X[*S] -> Y[*S] (slopes, biases and limits broadcast into X)."""
     return [op.shape(0)]
 
@@ -35,13 +29,13 @@ def unary(op: Op) -> Shapes:
 @rule("SwiGLU")
 @rule("GroupNorm", contrib=True)
 @rule("Binarizer", "CategoryMapper", "Imputer", "LabelEncoder", "Normalizer", "Scaler", classical=True)
-def alike(op: Op) -> Shapes:
+def alike(op: Op) -> OutputShapes:
     """X[*S], ... -> Y[*S]."""
     return [op.shape(0)]
 
 
 @rule("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater")
-def arithmetic(op: Op) -> Shapes:
+def arithmetic(op: Op) -> OutputShapes:
     """A[*S], B[*T] -> C[broadcast]; before opset 7, B spans axes of A from `axis` on and C[*S]."""
     if op.version < 7 and op.attr("broadcast", 0):
         return [op.shape(0)]
@@ -50,38 +44,38 @@ def arithmetic(op: Op) -> Shapes:
 
 @rule("Mod", "LessOrEqual", "GreaterOrEqual", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor")
 @rule("Max", "Min", "Sum", "Mean", "Where")
-def meeting(op: Op) -> Shapes:
+def meeting(op: Op) -> OutputShapes:
     """A[*S], B[*T], ... -> C[broadcast]."""
     return [broadcast(op.shapes())]
 
 
 @rule("QLinearAdd", "QLinearMul", contrib=True)
-def quantized_meeting(op: Op) -> Shapes:
+def quantized_meeting(op: Op) -> OutputShapes:
     """A[*S], a_scale, a_zero, B[*T], b_scale, b_zero, c_scale, c_zero -> C[broadcast]."""
     return [broadcast((op.shape(0), op.shape(3)))]
 
 
 @rule("QLinearWhere", contrib=True)
-def quantized_where(op: Op) -> Shapes:
+def quantized_where(op: Op) -> OutputShapes:
     """condition[*S], X[*T], x_scale, x_zero, Y[*U], ... -> Z[broadcast]."""
     return [broadcast((op.shape(0), op.shape(1), op.shape(4)))]
 
 
 @rule("Dropout", both=True)
 @rule("BitmaskDropout", contrib=True)
-def dropout(op: Op) -> Shapes:
+def dropout(op: Op) -> OutputShapes:
     """X[*S] -> Y[*S], mask[*S]."""
     return [op.shape(0), op.shape(0)]
 
 
 @rule("BatchNormalization")
-def batch_norm(op: Op) -> Shapes:
+def batch_norm(op: Op) -> OutputShapes:
     """X[N, C, *S], scale[C], ... -> Y[N, C, *S], up to four statistics [C]."""
     return [op.shape(0), *[op.shape(1)] * (len(op.node.outputs) - 1)]
 
 
 @rule("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", both=True)
-def layer_norm(op: Op) -> Shapes:
+def layer_norm(op: Op) -> OutputShapes:
     """X[*S, *N] -> Y[*S, *N], mean[*S, 1...], inverse deviation[*S, 1...]."""
     shape = op.shape(0)
     axis = norm_axis(op.attr("axis", -1), len(shape))
@@ -90,7 +84,7 @@ def layer_norm(op: Op) -> Shapes:
 
 
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm", contrib=True)
-def skip_layer_norm(op: Op) -> Shapes:
+def skip_layer_norm(op: Op) -> OutputShapes:
     """X[*S, C], skip, ... -> Y[*S, C], mean[*S, 1], inverse deviation[*S, 1], X + skip [*S, C]."""
     shape = op.shape(0)
     if op.node.op_type == "SkipGroupNorm":
@@ -100,19 +94,19 @@ def skip_layer_norm(op: Op) -> Shapes:
 
 
 @rule("DynamicQuantizeLinear")
-def dynamic_quantize(op: Op) -> Shapes:
+def dynamic_quantize(op: Op) -> OutputShapes:
     """X[*S] -> Y[*S], scale[], zero[]."""
     return [op.shape(0), (), ()]
 
 
 @rule("BiasSplitGelu", contrib=True)
-def split_gelu(op: Op) -> Shapes:
+def split_gelu(op: Op) -> OutputShapes:
     """X[N, S, D], bias[D] -> Y[N, S, D/2]."""
     shape = op.shape(0)
     return [(*shape[:-1], shape[-1] // 2)]
 
 
 @rule("BiasAdd", "NhwcBiasAdd", contrib=True)
-def bias_add(op: Op) -> Shapes:
+def bias_add(op: Op) -> OutputShapes:
     """X[N, S, C], bias[C], skip[N, S, C] -> Y[N, S, C]."""
     return [op.shape(0)]

@@ -16,9 +16,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.arrays import Array
-from onnxcanon.shapes.known import Contradiction, Op, Unresolved, find_rule, size_of
 from onnxcanon.shapes.rearrangement import slices, split_bounds, split_sizes
 from onnxcanon.shapes.reduction import reduced_axes
+from onnxcanon.shapes.values import Contradiction, Op, Unresolved, find_rule, size_of
 
 LIMIT = 65_536  # elements of a value that is computed; a larger one has a shape only
 

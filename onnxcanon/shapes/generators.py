@@ -1,39 +1,33 @@
-"""Shapes of constants, ranges, random draws and signal transforms."""
+"""OutputShapes of constants, ranges, random draws and signal transforms."""
 
 from __future__ import annotations
 
 import math
 
-from onnxcanon.shapes.known import (
-    Contradiction,
-    Op,
-    Shapes,
-    norm_axis,
-    rule,
-)
+from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, norm_axis, rule
 
 
 @rule("Shape")
-def shape_(op: Op) -> Shapes:
+def shape_(op: Op) -> OutputShapes:
     """X[*S] -> length of S[start:end]."""
     shape = op.shape(0)
     return [(len(shape[op.attr("start", 0) : op.attr("end", len(shape))]),)]
 
 
 @rule("Size")
-def size(op: Op) -> Shapes:
+def size(op: Op) -> OutputShapes:
     """X[*S] -> []."""
     return [()]
 
 
 @rule("ConstantOfShape")
-def constant_of_shape(op: Op) -> Shapes:
+def constant_of_shape(op: Op) -> OutputShapes:
     """shape[r] -> Y[*shape]."""
     return [tuple(op.values(0))]
 
 
 @rule("Range", both=True)
-def range_(op: Op) -> Shapes:
+def range_(op: Op) -> OutputShapes:
     """start[], limit[], delta[] -> Y[ceil((limit - start) / delta)]."""
     start, limit = op.values(0)[0], op.values(1)[0]
     delta = op.values(2)[0] if op.has(2) else 1
@@ -43,31 +37,31 @@ def range_(op: Op) -> Shapes:
 
 
 @rule("RandomNormal", "RandomUniform")
-def random(op: Op) -> Shapes:
+def random(op: Op) -> OutputShapes:
     """-> Y[*shape]."""
     return [tuple(op.attr("shape"))]
 
 
 @rule("Multinomial")
-def multinomial(op: Op) -> Shapes:
+def multinomial(op: Op) -> OutputShapes:
     """X[N, C] -> index[N, sample_size]."""
     return [(op.shape(0)[0], op.attr("sample_size", 1))]
 
 
 @rule("HannWindow", "HammingWindow", "BlackmanWindow")
-def window(op: Op) -> Shapes:
+def window(op: Op) -> OutputShapes:
     """size[] -> Y[size]."""
     return [(int(op.values(0)[0]),)]
 
 
 @rule("MelWeightMatrix")
-def mel_matrix(op: Op) -> Shapes:
+def mel_matrix(op: Op) -> OutputShapes:
     """bins[], dft_length[], ... -> Y[dft_length/2 + 1, bins]."""
     return [(int(op.values(1)[0]) // 2 + 1, int(op.values(0)[0]))]
 
 
 @rule("DFT")
-def dft(op: Op) -> Shapes:
+def dft(op: Op) -> OutputShapes:
     """X[B, *S, 1 or 2], dft_length[], axis[] -> Y[B, S with n or n/2 + 1 at the axis, 2]."""
     shape = op.shape(0)
     axis = norm_axis(
@@ -85,7 +79,7 @@ def dft(op: Op) -> Shapes:
 
 
 @rule("STFT")
-def stft(op: Op) -> Shapes:
+def stft(op: Op) -> OutputShapes:
     """signal[B, L, 1 or 2], step[], window[W], frame_length[] -> Y[B, frames, bins, 2]."""
     shape, step = op.shape(0), int(op.values(1)[0])
     frame = int(op.values(3)[0]) if op.has(3) else op.shape(2)[0]

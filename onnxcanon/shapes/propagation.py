@@ -12,19 +12,19 @@ from onnxcanon.graph.element_types import FLOATS
 from onnxcanon.graph.traversal import ordered, reads
 from onnxcanon.shapes.control import CONTROL
 from onnxcanon.shapes.fold import fold
-from onnxcanon.shapes.known import (
+from onnxcanon.shapes.sequences import SEQUENCE_RULES
+from onnxcanon.shapes.sizes import Sizes, Symbols, declared
+from onnxcanon.shapes.values import (
     UNKNOWN,
     Contradiction,
-    Known,
-    KnownSequence,
     Op,
+    SampleSequence,
+    SampleValue,
     Unresolved,
     find_rule,
     same,
     size_of,
 )
-from onnxcanon.shapes.sequences import SEQUENCE_RULES
-from onnxcanon.shapes.sizes import Sizes, Symbols, declared
 
 CONSTANT_LIMIT = 1 << 20  # elements of an integer constant that is read
 PRIVATE_LIMIT = 8  # elements of a float vector that is read because it may be the scales of a Resize
@@ -41,10 +41,10 @@ _INTEGERS = frozenset(
 )
 
 TensorReader = Callable[[ir.Value], Array]
-Constants = dict[ir.Value, Known]
+Constants = dict[ir.Value, SampleValue]
 
 
-class Walk:
+class Propagation:
     """What is known of every value of a graph under one choice of sizes.
 
     Given an earlier walk, only nodes that read what differs from it are visited, and what turns out the same
@@ -67,7 +67,7 @@ class Walk:
         constants: Constants,
         assumed: Mapping[ir.Node, bool],
         sizes: Sizes,
-        base: Walk | None = None,
+        base: Propagation | None = None,
         give_up: int | None = None,
     ) -> None:
         self.sizes = sizes
@@ -79,7 +79,7 @@ class Walk:
         self._base = base
         self._version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
         self._contrib_version = graph.opset_imports.get("com.microsoft", 1)
-        self._known: dict[ir.Value, Known] = dict(base._known) if base else {}
+        self._known: dict[ir.Value, SampleValue] = dict(base._known) if base else {}
         self._changed: set[ir.Value] = set()
         self._symbolic: set[ir.Node] = set(base._symbolic) if base else set()
         self._orders: dict[ir.Graph, list[ir.Node]] = base._orders if base else {}
@@ -88,19 +88,19 @@ class Walk:
             shape = (
                 None if dims is None else tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
             )
-            self._set(value, Known(shape))
+            self._set(value, SampleValue(shape))
         for node in nodes:
             if base is None or node in self._symbolic or not self._changed.isdisjoint(reads(node)):
                 self.visit(node)
                 if give_up is not None and self.contradictions and self.unknown >= give_up:
                     break
 
-    def get(self, value: ir.Value) -> Known:
+    def get(self, value: ir.Value) -> SampleValue:
         """What is known of a value of the graph."""
         known = self._known.get(value)
         return self._leaf(value) if known is None else known
 
-    def _set(self, value: ir.Value, known: Known) -> None:
+    def _set(self, value: ir.Value, known: SampleValue) -> None:
         if self._base is not None:
             before = self._base._known.get(value, UNKNOWN)
             if same(known, before):
@@ -110,7 +110,7 @@ class Walk:
                 self._changed.add(value)
         self._known[value] = known
 
-    def _leaf(self, value: ir.Value) -> Known:
+    def _leaf(self, value: ir.Value) -> SampleValue:
         """A value that no node before has computed: an initializer."""
         known = self._constants.get(value)
         if known is None:
@@ -128,19 +128,19 @@ class Walk:
         results += [UNKNOWN] * (len(node.outputs) - len(results))
         for value, result in zip(node.outputs, results, strict=False):
             result = self.or_declared(value, result, node)
-            self.unknown += result.shape is None and not isinstance(result, KnownSequence)
+            self.unknown += result.shape is None and not isinstance(result, SampleSequence)
             self._set(value, result)
 
-    def or_declared(self, value: ir.Value, known: Known, node: ir.Node | None = None) -> Known:
+    def or_declared(self, value: ir.Value, known: SampleValue, node: ir.Node | None = None) -> SampleValue:
         """What is known of a value, computed by `node`; where that is nothing, what the file declares."""
-        if known.shape is not None or isinstance(known, KnownSequence):
+        if known.shape is not None or isinstance(known, SampleSequence):
             return known
         shape, symbolic = declared(value, self.sizes)
         if symbolic:
             self._symbolic.update(self._around, [] if node is None else [node])
-        return Known(shape)
+        return SampleValue(shape)
 
-    def body(self, graph: ir.Graph, inputs: Sequence[Known]) -> list[Known]:
+    def body(self, graph: ir.Graph, inputs: Sequence[SampleValue]) -> list[SampleValue]:
         """What is known of a subgraph's outputs, given what is known of its inputs."""
         if graph not in self._orders:
             self._orders[graph] = ordered(graph)
@@ -150,7 +150,7 @@ class Walk:
             self.visit(node)
         return [self.get(value) for value in graph.outputs]
 
-    def _control(self, op: Op) -> list[Known]:
+    def _control(self, op: Op) -> list[SampleValue]:
         """What is known of the outputs of a node with subgraphs."""
         self._around.append(op.node)
         try:
@@ -158,7 +158,7 @@ class Walk:
         finally:
             self._around.pop()
 
-    def _infer(self, node: ir.Node, inputs: list[Known | None]) -> list[Known]:
+    def _infer(self, node: ir.Node, inputs: list[SampleValue | None]) -> list[SampleValue]:
         """What the rules say of the outputs."""
         op_type, domain = node.op_type, "" if node.domain == "ai.onnx" else node.domain
         op = Op(node, inputs, node.version or (self._contrib_version if domain else self._version))
@@ -173,9 +173,9 @@ class Walk:
                     arrays = fold(op)
                     if arrays is not None:
                         private = any(known is not None and known.private for known in inputs)
-                        return [Known(array.shape, array, private) for array in arrays]
+                        return [SampleValue(array.shape, array, private) for array in arrays]
             rule = find_rule(domain, op_type)
-            return [] if rule is None else [Known(shape) for shape in rule(op)]
+            return [] if rule is None else [SampleValue(shape) for shape in rule(op)]
         except Unresolved:
             return []
         except (Contradiction, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
@@ -184,66 +184,66 @@ class Walk:
             return []
 
 
-def constant(tensor: ir.TensorProtocol, read: Callable[[], Array]) -> Known:
+def constant(tensor: ir.TensorProtocol, read: Callable[[], Array]) -> SampleValue:
     """What is known of a constant tensor; its value is read only where that helps."""
     shape = tuple(int(dim) for dim in tensor.shape.numpy())
     size, dtype = size_of(shape), tensor.dtype
     if (dtype in _INTEGERS and size <= CONSTANT_LIMIT) or (dtype in FLOATS and size == 1):
-        return Known(shape, read())
+        return SampleValue(shape, read())
     if dtype in FLOATS and len(shape) == 1 and size <= PRIVATE_LIMIT:
-        return Known(shape, read(), private=True)
-    return Known(shape)
+        return SampleValue(shape, read(), private=True)
+    return SampleValue(shape)
 
 
-def _constant_node(op: Op) -> list[Known]:
+def _constant_node(op: Op) -> list[SampleValue]:
     """-> Y, from whichever attribute holds the value."""
     for name in op.attributes:
         value = op.attr(name)
         if name == "value":
             return [constant(value, value.numpy)]
         if name in ("value_float", "value_int"):
-            return [Known((), np.array(value, np.float32 if name == "value_float" else np.int64))]
+            return [SampleValue((), np.array(value, np.float32 if name == "value_float" else np.int64))]
         if name == "value_ints":
             data = np.array(value, np.int64)
-            return [Known(data.shape, data)]
+            return [SampleValue(data.shape, data)]
         if name == "value_floats":
             tensor = ir.tensor(np.array(value, np.float32))
             return [constant(tensor, tensor.numpy)]
         if name == "value_string":
-            return [Known(())]
+            return [SampleValue(())]
         if name == "value_strings":
-            return [Known((len(value),))]
+            return [SampleValue((len(value),))]
     raise Unresolved
 
 
-def _shape_node(op: Op) -> list[Known]:
+def _shape_node(op: Op) -> list[SampleValue]:
     """X[*S] -> S[start:end]."""
     data = np.array(op.shape(0)[op.attr("start", 0) : op.attr("end")], np.int64)
-    return [Known(data.shape, data)]
+    return [SampleValue(data.shape, data)]
 
 
-def _size_node(op: Op) -> list[Known]:
+def _size_node(op: Op) -> list[SampleValue]:
     """X[*S] -> the product of S."""
-    return [Known((), np.array(size_of(op.shape(0)), np.int64))]
+    return [SampleValue((), np.array(size_of(op.shape(0)), np.int64))]
 
 
-def _cast_like(op: Op) -> list[Known]:
+def _cast_like(op: Op) -> list[SampleValue]:
     """X[*S], Y -> X in the type of Y."""
-    data = op.known(0).data
+    data = op.value(0).data
     if data is None:
-        return [Known(op.shape(0))]
+        return [SampleValue(op.shape(0))]
     try:
-        return [Known(data.shape, data.astype(op.dtype(1)), op.known(0).private)]
+        return [SampleValue(data.shape, data.astype(op.dtype(1)), op.value(0).private)]
     except Unresolved:
-        return [Known(data.shape)]
+        return [SampleValue(data.shape)]
 
 
-def _identity(op: Op) -> list[Known]:
+def _identity(op: Op) -> list[SampleValue]:
     """X -> X, a tensor or a sequence."""
-    return [op.known(0)]
+    return [op.value(0)]
 
 
-_SPECIAL: dict[str, Callable[[Op], list[Known]]] = {
+_SPECIAL: dict[str, Callable[[Op], list[SampleValue]]] = {
     "CastLike": _cast_like,
     "Constant": _constant_node,
     "Identity": _identity,

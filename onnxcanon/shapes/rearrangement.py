@@ -6,11 +6,20 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from onnxcanon.arrays import Shape
-from onnxcanon.shapes.known import Contradiction, Op, Shapes, Unresolved, broadcast, norm_axis, rule, size_of
+from onnxcanon.shapes.values import (
+    Contradiction,
+    Op,
+    OutputShapes,
+    Unresolved,
+    broadcast,
+    norm_axis,
+    rule,
+    size_of,
+)
 
 
 @rule("Reshape")
-def reshape(op: Op) -> Shapes:
+def reshape(op: Op) -> OutputShapes:
     """X[*S], shape[r] -> Y[*T]; 0 keeps the dimension there unless allowzero, -1 takes what is left."""
     shape = op.shape(0)
     target = op.attr_or_values("shape", 1)
@@ -38,7 +47,7 @@ def reshaped(shape: Shape, target: Sequence[int], allowzero: bool = False) -> Sh
 
 
 @rule("Flatten")
-def flatten(op: Op) -> Shapes:
+def flatten(op: Op) -> OutputShapes:
     """X[*S, *T] -> Y[prod S, prod T], cut before `axis`."""
     shape = op.shape(0)
     axis = op.attr("axis", 1)
@@ -47,7 +56,7 @@ def flatten(op: Op) -> Shapes:
 
 
 @rule("Squeeze")
-def squeeze(op: Op) -> Shapes:
+def squeeze(op: Op) -> OutputShapes:
     """X[*S] -> Y[S without the axes, or without every axis of size 1]."""
     shape = op.shape(0)
     axes = op.attr_or_values("axes", 1)
@@ -60,7 +69,7 @@ def squeeze(op: Op) -> Shapes:
 
 
 @rule("Unsqueeze")
-def unsqueeze(op: Op) -> Shapes:
+def unsqueeze(op: Op) -> OutputShapes:
     """X[*S] -> Y[S with 1 inserted, so that the new axes are at `axes` of Y]."""
     shape = op.shape(0)
     axes = op.attr_or_values("axes", 1)
@@ -73,7 +82,7 @@ def unsqueeze(op: Op) -> Shapes:
 
 
 @rule("Transpose")
-def transpose(op: Op) -> Shapes:
+def transpose(op: Op) -> OutputShapes:
     """X[*S] -> Y[S[perm]]; the default turns the order around."""
     shape = op.shape(0)
     perm = op.attr("perm")
@@ -85,7 +94,7 @@ def transpose(op: Op) -> Shapes:
 
 
 @rule("Concat")
-def concat(op: Op) -> Shapes:
+def concat(op: Op) -> OutputShapes:
     """X_i[*S, c_i, *T] -> Y[*S, sum c_i, *T]."""
     return [concatenated(op.shapes(), op.attr("axis", 1))]
 
@@ -104,13 +113,13 @@ def concatenated(shapes: Sequence[Shape], axis: int) -> Shape:
 
 
 @rule("QLinearConcat", contrib=True)
-def quantized_concat(op: Op) -> Shapes:
+def quantized_concat(op: Op) -> OutputShapes:
     """y_scale, y_zero, (X_i[*S, c_i, *T], scale_i, zero_i)... -> Y[*S, sum c_i, *T]."""
     return [concatenated([op.shape(i) for i in range(2, len(op.inputs), 3)], op.attr("axis", 1))]
 
 
 @rule("Split")
-def split(op: Op) -> Shapes:
+def split(op: Op) -> OutputShapes:
     """X[*S, sum c_i, *T] -> Y_i[*S, c_i, *T]."""
     shape = op.shape(0)
     axis, sizes = split_sizes(op)
@@ -137,7 +146,7 @@ def split_bounds(sizes: Sequence[int]) -> list[int]:
 
 
 @rule("Slice")
-def slice_(op: Op) -> Shapes:
+def slice_(op: Op) -> OutputShapes:
     """X[*S] -> Y[len(start:end:step) at each of the axes]."""
     shape = op.shape(0)
     return [tuple([len(range(dim)[cut]) for dim, cut in zip(shape, slices(op), strict=True)])]
@@ -159,9 +168,9 @@ def slices(op: Op) -> list[slice]:
 
 
 @rule("Gather")
-def gather(op: Op) -> Shapes:
+def gather(op: Op) -> OutputShapes:
     """X[*S, n, *T], index[*I] -> Y[*S, *I, *T]."""
-    shape, index = op.shape(0), op.known(1)
+    shape, index = op.shape(0), op.value(1)
     if index.shape is None:
         raise Unresolved
     axis = norm_axis(op.attr("axis", 0), len(shape))
@@ -171,26 +180,26 @@ def gather(op: Op) -> Shapes:
 
 
 @rule("GatherElements")
-def gather_elements(op: Op) -> Shapes:
+def gather_elements(op: Op) -> OutputShapes:
     """X[*S], index[*I] -> Y[*I]."""
     return [op.shape(1)]
 
 
 @rule("GatherND", both=True)
-def gather_nd(op: Op) -> Shapes:
+def gather_nd(op: Op) -> OutputShapes:
     """X[*B, *S, *T], index[*B, *I, len S] -> Y[*B, *I, *T]."""
     shape, index = op.shape(0), op.shape(1)
     return [index[:-1] + shape[op.attr("batch_dims", 0) + index[-1] :]]
 
 
 @rule("Expand")
-def expand(op: Op) -> Shapes:
+def expand(op: Op) -> OutputShapes:
     """X[*S], shape[r] -> Y[broadcast of S and shape]."""
     return [broadcast((op.shape(0), tuple(op.values(1))))]
 
 
 @rule("Tile")
-def tile(op: Op) -> Shapes:
+def tile(op: Op) -> OutputShapes:
     """X[*S], repeats[rank] -> Y[S * repeats]; before opset 6 one factor and one axis."""
     shape, repeats = op.shape(0), op.values(1)
     if op.version < 6:
@@ -202,7 +211,7 @@ def tile(op: Op) -> Shapes:
 
 
 @rule("Pad", both=True)
-def pad(op: Op) -> Shapes:
+def pad(op: Op) -> OutputShapes:
     """X[*S], pads[2 * axes] -> Y[S + begin + end]; negative pads cut."""
     shape = op.shape(0)
     pads = op.attr_or_values("pads", 1) or op.attr("paddings")
@@ -219,7 +228,7 @@ def pad(op: Op) -> Shapes:
 
 
 @rule("DepthToSpace")
-def depth_to_space(op: Op) -> Shapes:
+def depth_to_space(op: Op) -> OutputShapes:
     """X[N, C*b*b, H, W] -> Y[N, C, H*b, W*b]."""
     n, c, h, w = op.shape(0)
     b = op.attr("blocksize")
@@ -229,7 +238,7 @@ def depth_to_space(op: Op) -> Shapes:
 
 
 @rule("SpaceToDepth")
-def space_to_depth(op: Op) -> Shapes:
+def space_to_depth(op: Op) -> OutputShapes:
     """X[N, C, H*b, W*b] -> Y[N, C*b*b, H, W]."""
     n, c, h, w = op.shape(0)
     b = op.attr("blocksize")
@@ -239,7 +248,7 @@ def space_to_depth(op: Op) -> Shapes:
 
 
 @rule("Compress")
-def compress(op: Op) -> Shapes:
+def compress(op: Op) -> OutputShapes:
     """X[*S, n, *T], condition[n] -> Y[*S, count, *T]; the count depends on the data."""
     shape, count = op.shape(0), int(op.data(1).sum())
     axis = op.attr("axis")
@@ -250,7 +259,7 @@ def compress(op: Op) -> Shapes:
 
 
 @rule("Crop")
-def crop(op: Op) -> Shapes:
+def crop(op: Op) -> OutputShapes:
     """X[N, C, H, W], border (left, top, right, bottom), optionally scale (height, width) -> Y[N, C, h, w]."""
     n, c, h, w = op.shape(0)
     left, top, right, bottom = op.attr("border", (0, 0, 0, 0))
@@ -262,7 +271,7 @@ def crop(op: Op) -> Shapes:
 
 
 @rule("CenterCropPad")
-def center_crop_pad(op: Op) -> Shapes:
+def center_crop_pad(op: Op) -> OutputShapes:
     """X[*S], shape[axes] -> Y[S with the axes set to shape]."""
     result = list(op.shape(0))
     axes = op.attr("axes", range(len(result)))
@@ -272,14 +281,14 @@ def center_crop_pad(op: Op) -> Shapes:
 
 
 @rule("ArrayFeatureExtractor", classical=True)
-def features(op: Op) -> Shapes:
+def features(op: Op) -> OutputShapes:
     """X[*S, n], positions[m] -> Y[*S, m], with at least two axes."""
     shape, count = op.shape(0), size_of(op.shape(1))
     return [(*(shape[:-1] or (1,)), count)]
 
 
 @rule("ExpandDims", contrib=True)
-def expand_dims(op: Op) -> Shapes:
+def expand_dims(op: Op) -> OutputShapes:
     """X[*S], axis[] -> Y[*S] with a new axis of size 1."""
     shape = op.shape(0)
     axis = norm_axis(int(op.values(1)[0]), len(shape) + 1)

@@ -1,13 +1,13 @@
-"""Shapes of operators that carry a state along a sequence."""
+"""OutputShapes of operators that carry a state along a sequence."""
 
 from __future__ import annotations
 
-from onnxcanon.shapes.known import Op, Shapes, rule
+from onnxcanon.shapes.values import Op, OutputShapes, rule
 
 
 @rule("RNN", "GRU", "LSTM")
 @rule("DynamicQuantizeLSTM", contrib=True)
-def recurrent(op: Op) -> Shapes:
+def recurrent(op: Op) -> OutputShapes:
     """X[T, B, in], W[D, g*H, in], R[D, g*H, H] -> Y[T, D, B, H], Y_h[D, B, H], Y_c[D, B, H].
 
     With layout 1 the batch comes first everywhere.
@@ -25,7 +25,7 @@ def recurrent(op: Op) -> Shapes:
 
 
 @rule("CausalConvWithState")
-def causal_conv(op: Op) -> Shapes:
+def causal_conv(op: Op) -> OutputShapes:
     """X[B, C, L], W[C, 1, k], bias[C], past[B, C, k-1] -> Y[B, C, L], present[B, C, k-1]."""
     batch, channels, length = op.shape(0)
     return [(batch, channels, length), (batch, channels, op.shape(1)[2] - 1)]

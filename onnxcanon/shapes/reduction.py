@@ -1,18 +1,18 @@
-"""Shapes of reductions, searches and counts along axes."""
+"""OutputShapes of reductions, searches and counts along axes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from onnxcanon.arrays import Shape
-from onnxcanon.shapes.known import Contradiction, Op, Shapes, norm_axis, rule
+from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, norm_axis, rule
 
 REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 
 
 @rule(*(f"Reduce{name}" for name in REDUCTIONS))
 @rule("ReduceSumInteger", contrib=True)
-def reduce(op: Op) -> Shapes:
+def reduce(op: Op) -> OutputShapes:
     """X[*S] -> Y[S with 1 at the axes, or without them]; no axes: all, or none with noop_with_empty_axes."""
     shape = op.shape(0)
     return [reduced(shape, reduced_axes(op), op.attr("keepdims", 1))]
@@ -35,14 +35,14 @@ def reduced(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
 
 
 @rule("ArgMax", "ArgMin")
-def arg_max(op: Op) -> Shapes:
+def arg_max(op: Op) -> OutputShapes:
     """X[*S] -> index[S with 1 at the axis, or without it]."""
     shape = op.shape(0)
     return [reduced(shape, [norm_axis(op.attr("axis", 0), len(shape))], op.attr("keepdims", 1))]
 
 
 @rule("TopK")
-def top_k(op: Op) -> Shapes:
+def top_k(op: Op) -> OutputShapes:
     """X[*S, n, *T], K[1] -> values[*S, K, *T], indices[*S, K, *T]."""
     shape = op.shape(0)
     k = op.attr("k")
@@ -56,7 +56,7 @@ def top_k(op: Op) -> Shapes:
 
 
 @rule("OneHot")
-def one_hot(op: Op) -> Shapes:
+def one_hot(op: Op) -> OutputShapes:
     """index[*S], depth[], values[2] -> Y[S with depth inserted at axis]."""
     shape = op.shape(0)
     axis = norm_axis(op.attr("axis", -1), len(shape) + 1)
@@ -64,13 +64,13 @@ def one_hot(op: Op) -> Shapes:
 
 
 @rule("SoftmaxCrossEntropyLoss")
-def cross_entropy(op: Op) -> Shapes:
+def cross_entropy(op: Op) -> OutputShapes:
     """scores[N, C, *S], labels[N, *S], weights[C] -> loss[N, *S] or [], log probabilities[N, C, *S]."""
     none = op.attr("reduction", "mean") == "none"
     return [op.shape(1) if none else (), op.shape(0)]
 
 
 @rule("NegativeLogLikelihoodLoss")
-def likelihood(op: Op) -> Shapes:
+def likelihood(op: Op) -> OutputShapes:
     """X[N, C, *S], labels[N, *S], weights[C] -> loss[N, *S] or []."""
     return [op.shape(1) if op.attr("reduction", "mean") == "none" else ()]

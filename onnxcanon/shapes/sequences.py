@@ -6,26 +6,19 @@ from collections.abc import Callable
 
 import numpy as np
 
-from onnxcanon.shapes.known import (
-    Contradiction,
-    Known,
-    KnownSequence,
-    Op,
-    Unresolved,
-    norm_axis,
-)
 from onnxcanon.shapes.rearrangement import concatenated, split_bounds
+from onnxcanon.shapes.values import Contradiction, Op, SampleSequence, SampleValue, Unresolved, norm_axis
 
 
-def sequence(items: tuple[Known, ...]) -> Known:
+def sequence(items: tuple[SampleValue, ...]) -> SampleValue:
     """A sequence of these items."""
-    return KnownSequence(None, items=items)
+    return SampleSequence(None, items=items)
 
 
-def items_of(op: Op) -> tuple[Known, ...]:
+def items_of(op: Op) -> tuple[SampleValue, ...]:
     """The items of a sequence that is the first input."""
-    known = op.known(0)
-    if not isinstance(known, KnownSequence):
+    known = op.value(0)
+    if not isinstance(known, SampleSequence):
         raise Unresolved
     return known.items
 
@@ -38,44 +31,44 @@ def place(op: Op, index: int, count: int) -> int:
     return position % count
 
 
-def construct(op: Op) -> Known:
+def construct(op: Op) -> SampleValue:
     """X_i[*S_i]... -> sequence of X_i."""
     return sequence(tuple(known for known in op.inputs if known is not None))
 
 
-def empty(op: Op) -> Known:
+def empty(op: Op) -> SampleValue:
     """-> sequence of nothing."""
     return sequence(())
 
 
-def at(op: Op) -> Known:
+def at(op: Op) -> SampleValue:
     """sequence, position[] -> item."""
     items = items_of(op)
     return items[place(op, 1, len(items))]
 
 
-def insert(op: Op) -> Known:
+def insert(op: Op) -> SampleValue:
     """sequence, X, position[] -> sequence with X before the position, or at the end."""
     items = items_of(op)
     position = place(op, 2, len(items)) if op.has(2) else len(items)
-    return sequence((*items[:position], op.known(1), *items[position:]))
+    return sequence((*items[:position], op.value(1), *items[position:]))
 
 
-def erase(op: Op) -> Known:
+def erase(op: Op) -> SampleValue:
     """sequence, position[] -> sequence without the item."""
     items = items_of(op)
     position = place(op, 1, len(items))
     return sequence((*items[:position], *items[position + 1 :]))
 
 
-def length(op: Op) -> Known:
+def length(op: Op) -> SampleValue:
     """sequence -> []."""
-    return Known((), np.array(len(items_of(op)), np.int64))
+    return SampleValue((), np.array(len(items_of(op)), np.int64))
 
 
-def split(op: Op) -> Known:
+def split(op: Op) -> SampleValue:
     """X[*S, sum c_i, *T], sizes or one size -> sequence of [*S, c_i, *T]; default [*S, 1, *T] or [*S, *T]."""
-    shape, data = op.shape(0), op.known(0).data
+    shape, data = op.shape(0), op.value(0).data
     axis = norm_axis(op.attr("axis", 0), len(shape))
     total = shape[axis]
     if not op.has(1):
@@ -90,12 +83,14 @@ def split(op: Op) -> Known:
     parts = [None] * len(sizes) if data is None else np.split(data, split_bounds(sizes), axis)
     if not op.has(1) and not op.attr("keepdims", 1):
         rest = shape[:axis] + shape[axis + 1 :]
-        return sequence(tuple(Known(rest, None if part is None else part.reshape(rest)) for part in parts))
+        return sequence(
+            tuple(SampleValue(rest, None if part is None else part.reshape(rest)) for part in parts)
+        )
     shapes = [(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
-    return sequence(tuple(Known(item, part) for item, part in zip(shapes, parts, strict=True)))
+    return sequence(tuple(SampleValue(item, part) for item, part in zip(shapes, parts, strict=True)))
 
 
-def concat(op: Op) -> Known:
+def concat(op: Op) -> SampleValue:
     """sequence of [*S, c_i, *T] -> [*S, sum c_i, *T], or with new_axis [*S, count, *T]."""
     items = items_of(op)
     shapes = [item.shape for item in items if item.shape is not None]
@@ -108,12 +103,12 @@ def concat(op: Op) -> Known:
         if any(shape != shapes[0] for shape in shapes):
             raise Contradiction(f"stack of {shapes}")
         data = np.stack(arrays, axis) if len(arrays) == len(items) else None
-        return Known((*shapes[0][:axis], len(shapes), *shapes[0][axis:]), data)
+        return SampleValue((*shapes[0][:axis], len(shapes), *shapes[0][axis:]), data)
     data = np.concatenate(arrays, axis) if len(arrays) == len(items) else None
-    return Known(concatenated(shapes, axis), data)
+    return SampleValue(concatenated(shapes, axis), data)
 
 
-SEQUENCE_RULES: dict[str, Callable[[Op], Known]] = {
+SEQUENCE_RULES: dict[str, Callable[[Op], SampleValue]] = {
     "ConcatFromSequence": concat,
     "SequenceAt": at,
     "SequenceConstruct": construct,

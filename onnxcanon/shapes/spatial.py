@@ -7,18 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxcanon.arrays import Shape
-from onnxcanon.shapes.known import Contradiction, Op, Shapes, Unresolved, norm_axis, rule
+from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, Unresolved, norm_axis, rule
 
 
 @rule("Conv", "ConvInteger")
 @rule("FusedConv", contrib=True)
-def conv(op: Op) -> Shapes:
+def conv(op: Op) -> OutputShapes:
     """X[N, C, *S], W[M, C/g, *K], B[M] -> Y[N, M, *T]."""
     return [convolved(op, op.shape(0), op.shape(1))]
 
 
 @rule("QLinearConv", both=True)
-def quantized_conv(op: Op) -> Shapes:
+def quantized_conv(op: Op) -> OutputShapes:
     """X[N, C, *S], x_scale, x_zero, W[M, C/g, *K], ... -> Y[N, M, *T]; contrib channels_last: X[N, *S, C]."""
     shape, weight = op.shape(0), op.shape(3)
     if not op.attr("channels_last", 0):
@@ -28,7 +28,7 @@ def quantized_conv(op: Op) -> Shapes:
 
 
 @rule("NhwcConv", "NhwcFusedConv", contrib=True)
-def conv_nhwc(op: Op) -> Shapes:
+def conv_nhwc(op: Op) -> OutputShapes:
     """X[N, *S, C], W[M, C/g, *K] -> Y[N, *T, M]."""
     shape = op.shape(0)
     n, m, *spatial = convolved(op, (shape[0], shape[-1], *shape[1:-1]), op.shape(1))
@@ -71,7 +71,7 @@ def windows(op: Op, spatial: Sequence[int], kernel: Sequence[int]) -> list[int]:
 
 
 @rule("ConvTranspose")
-def conv_transpose(op: Op) -> Shapes:
+def conv_transpose(op: Op) -> OutputShapes:
     """X[N, C, *S], W[C, M/g, *K] -> Y[N, M, stride*(S-1) + output_padding + dilation*(K-1) + 1 - pads]."""
     shape, weight = op.shape(0), op.shape(1)
     if len(shape) != len(weight) or shape[1] != weight[0]:
@@ -99,14 +99,14 @@ def conv_transpose(op: Op) -> Shapes:
 
 
 @rule("DeformConv")
-def deform_conv(op: Op) -> Shapes:
+def deform_conv(op: Op) -> OutputShapes:
     """X[N, C, *S], W[M, C/g, *K], offset, ... -> Y[N, M, *T]."""
     return [convolved(op, op.shape(0), op.shape(1))]
 
 
 @rule("MaxPool", "AveragePool", "LpPool")
 @rule("QLinearAveragePool", contrib=True)
-def pool(op: Op) -> Shapes:
+def pool(op: Op) -> OutputShapes:
     """X[N, C, *S] -> Y[N, C, *T], for MaxPool also indices[N, C, *T]."""
     shape = op.shape(0)
     if op.attr("channels_last", 0):
@@ -117,7 +117,7 @@ def pool(op: Op) -> Shapes:
 
 
 @rule("NhwcMaxPool", contrib=True)
-def pool_nhwc(op: Op) -> Shapes:
+def pool_nhwc(op: Op) -> OutputShapes:
     """X[N, *S, C] -> Y[N, *T, C]."""
     shape = op.shape(0)
     return [(shape[0], *windows(op, shape[1:-1], op.attr("kernel_shape")), shape[-1])]
@@ -125,7 +125,7 @@ def pool_nhwc(op: Op) -> Shapes:
 
 @rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 @rule("QLinearGlobalAveragePool", contrib=True)
-def global_pool(op: Op) -> Shapes:
+def global_pool(op: Op) -> OutputShapes:
     """X[N, C, *S] -> Y[N, C, 1...]."""
     shape = op.shape(0)
     if op.attr("channels_last", 0):
@@ -134,7 +134,7 @@ def global_pool(op: Op) -> Shapes:
 
 
 @rule("MaxUnpool")
-def max_unpool(op: Op) -> Shapes:
+def max_unpool(op: Op) -> OutputShapes:
     """X[N, C, *S], indices[N, C, *S], output_shape[rank] -> Y[N, C, *T]."""
     if op.has(2):
         return [tuple(op.values(2))]
@@ -148,40 +148,40 @@ def max_unpool(op: Op) -> Shapes:
 
 
 @rule("MaxRoiPool")
-def roi_pool(op: Op) -> Shapes:
+def roi_pool(op: Op) -> OutputShapes:
     """X[N, C, H, W], rois[R, 5] -> Y[R, C, *pooled_shape]."""
     return [(op.shape(1)[0], op.shape(0)[1], *op.attr("pooled_shape"))]
 
 
 @rule("RoiAlign")
-def roi_align(op: Op) -> Shapes:
+def roi_align(op: Op) -> OutputShapes:
     """X[N, C, H, W], rois[R, 4], batch[R] -> Y[R, C, output_height, output_width]."""
     size = (op.attr("output_height", 1), op.attr("output_width", 1))
     return [(op.shape(1)[0], op.shape(0)[1], *size)]
 
 
 @rule("GridSample", both=True)
-def grid_sample(op: Op) -> Shapes:
+def grid_sample(op: Op) -> OutputShapes:
     """X[N, C, *S], grid[N, *T, rank] -> Y[N, C, *T]."""
     return [(*op.shape(0)[:2], *op.shape(1)[1:-1])]
 
 
 @rule("AffineGrid")
-def affine_grid(op: Op) -> Shapes:
+def affine_grid(op: Op) -> OutputShapes:
     """theta[N, d, d+1], size (N, C, *S) -> grid[N, *S, d]."""
     n, _, *spatial = op.values(1)
     return [(n, *spatial, len(spatial))]
 
 
 @rule("Col2Im")
-def col_to_im(op: Op) -> Shapes:
+def col_to_im(op: Op) -> OutputShapes:
     """X[N, C * prod block, L], image_shape[d], block_shape[d] -> Y[N, C, *image_shape]."""
     n, columns, _ = op.shape(0)
     return [(n, columns // int(np.prod(op.data(2))), *op.values(1))]
 
 
 @rule("Upsample")
-def upsample(op: Op) -> Shapes:
+def upsample(op: Op) -> OutputShapes:
     """X[*S], scales[rank] -> Y[floor(S * scales)]."""
     shape = op.shape(0)
     scales = op.attr_or_values("scales", 1)
@@ -191,7 +191,7 @@ def upsample(op: Op) -> Shapes:
 
 
 @rule("Resize")
-def resize(op: Op) -> Shapes:
+def resize(op: Op) -> OutputShapes:
     """X[*S], roi, scales[axes] or sizes[axes] -> Y[floor(S * scales) or sizes]; opset 10: X[*S], scales."""
     shape = op.shape(0)
     if op.version < 11:

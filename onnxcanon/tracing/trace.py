@@ -26,7 +26,7 @@ from onnxcanon.graph.traversal import (
     subgraphs,
 )
 from onnxcanon.model import Model
-from onnxcanon.shapes import Shapes, probe
+from onnxcanon.shapes import Shapes, infer_shapes
 from onnxcanon.tracing.abstract_value import (
     FIXED,
     UNIFORM,
@@ -140,12 +140,14 @@ class Tracer:
     def _worlds(self, sizes: dict[str, int] | None) -> list[Shapes]:
         """The shapes; once per branch where no sizes suit both branches of an `If` that chooses by the data.
         The graph is then traced once per branch, and every fact of either trace holds."""
-        together = probe(self.graph, self._read, sizes)
+        together = infer_shapes(self.graph, self._read, sizes)
         if not any(together.contradictions):
             return [together]
         for node in self.graph:
-            if node.op_type == "If" and node.inputs[0] is not None and not together.is_known(node.inputs[0]):
-                apart = [probe(self.graph, self._read, sizes, {node: taken}) for taken in (True, False)]
+            if node.op_type == "If" and node.inputs[0] is not None and not together.has_data(node.inputs[0]):
+                apart = [
+                    infer_shapes(self.graph, self._read, sizes, {node: taken}) for taken in (True, False)
+                ]
                 if not any(any(shapes.contradictions) for shapes in apart):
                     return apart
         return [together]
@@ -395,7 +397,7 @@ class Tracer:
             return False
         for source in reads(node):
             known = self._labelled(source)
-            if known is not None and self.shapes.is_known(source):
+            if known is not None and self.shapes.has_data(source):
                 self.labels.cause = Cause(node_name(node), "")
                 self.labels.fix_all(known, f"read by {node.op_type} as it is")
         for value in node.outputs:

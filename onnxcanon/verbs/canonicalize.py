@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from onnxcanon.symmetry import Symmetry
     from onnxcanon.transform import Transform
     from onnxcanon.verbs.arguments import Data, ModelSource
-    from onnxcanon.verifying.result import Verification
+    from onnxcanon.verifying.verification import Verification
 
 
 @dataclass(frozen=True, slots=True)

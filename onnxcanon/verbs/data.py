@@ -26,7 +26,7 @@ def load_data(model: Model, data: Data, labels: Labels | None = None) -> Mapping
     Raises:
         OnnxcanonError: a file cannot be read, or holds one array for a model with several inputs.
     """
-    from onnxcanon.runtime.inputs import Stored, input_specs
+    from onnxcanon.runtime.inputs import FileArrays, input_specs
 
     if isinstance(data, Mapping):
         if labels is None:
@@ -44,7 +44,7 @@ def load_data(model: Model, data: Data, labels: Labels | None = None) -> Mapping
         arrays = _archived(data)
     if labels is not None:
         arrays[LABELS] = labels if isinstance(labels, np.ndarray) else _mapped(labels)
-    return arrays if isinstance(data, Mapping) else Stored(arrays, os.fspath(data))
+    return arrays if isinstance(data, Mapping) else FileArrays(arrays, os.fspath(data))
 
 
 def _mapped(path: str | os.PathLike[str]) -> Array:

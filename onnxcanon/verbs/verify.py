@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from onnxcanon.model import Model
     from onnxcanon.settings import Progress, Settings
     from onnxcanon.verbs.arguments import Data, ModelSource
-    from onnxcanon.verifying.result import Verification
+    from onnxcanon.verifying.verification import Verification
 
 
 def verify(

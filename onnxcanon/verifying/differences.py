@@ -20,7 +20,7 @@ import numpy as np
 
 from onnxcanon.arrays import Arrays
 from onnxcanon.verifying.noise import unit
-from onnxcanon.verifying.probes import Tap
+from onnxcanon.verifying.probes import Probe
 
 # What the floor is multiplied with: 2.5 was the most seen among equal models. The moves of `noise` for models
 # that jump are a thousand times larger than rounding, so there the floor is an upper bound already.
@@ -32,7 +32,7 @@ _FADED = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class NoiseLimits:
     """How much is noise.
 
     Attributes:
@@ -47,21 +47,21 @@ class Limits:
     rtol: float | None = None
 
 
-def limits_for(coarsest: float, jumps: bool, rtol: float | None = None) -> Limits:
+def noise_limits(coarsest: float, jumps: bool, rtol: float | None = None) -> NoiseLimits:
     """The limits for a model whose least precise type has the unit `coarsest`.
 
     The caps are what real models need: in single precision tolerances of 1e-6 to 9e-4 for all but outputs
     that nearly vanish, in half precision up to 3e-2, in quantized models up to 0.2.
     """
     if jumps:
-        return Limits(FACTOR_JUMPS, (0.25,), rtol)
+        return NoiseLimits(FACTOR_JUMPS, (0.25,), rtol)
     if coarsest <= 2.0**-23:
-        return Limits(FACTOR, (1e-3, 3e-2), rtol)
-    return Limits(FACTOR, (0.05,) if coarsest <= 2.0**-10 else (0.2,), rtol)
+        return NoiseLimits(FACTOR, (1e-3, 3e-2), rtol)
+    return NoiseLimits(FACTOR, (0.05,) if coarsest <= 2.0**-10 else (0.2,), rtol)
 
 
 @dataclass(frozen=True, slots=True)
-class Channel:
+class ComparedValue:
     """One value of each model to compare.
 
     Attributes:
@@ -76,8 +76,8 @@ class Channel:
     label: str
     a: str
     b: str
-    forget: Tap | None = None
-    scores: tuple[tuple[Tap, Tap], ...] = ()
+    forget: Probe | None = None
+    scores: tuple[tuple[Probe, Probe], ...] = ()
     bounded: bool = False
 
     def names(self, side: int) -> list[str]:
@@ -86,7 +86,7 @@ class Channel:
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class PairedRun:
     """What one set of inputs led to: in the first model, the second, and the nudged twins of the first."""
 
     kind: str
@@ -110,12 +110,12 @@ class OutputDifference:
     kind: str
 
 
-def compare(channel: Channel, runs: Sequence[Run], limits: Limits) -> OutputDifference | str:
+def compare(channel: ComparedValue, runs: Sequence[PairedRun], limits: NoiseLimits) -> OutputDifference | str:
     """Judges one channel over all runs; a sentence where nothing can be said about it."""
     first = runs[0].a[channel.a]
     if _is_discrete(first.dtype):
         return _judge(
-            [_discrete(channel, run) for run in runs], runs, 0.0, Limits(limits.factor, (CAP_DISCRETE,))
+            [_discrete(channel, run) for run in runs], runs, 0.0, NoiseLimits(limits.factor, (CAP_DISCRETE,))
         )
     normal = [_normalized(channel, run) for run in runs]
     if channel.forget is not None and any(a.shape != b.shape for a, b, _ in normal):
@@ -156,7 +156,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _judge(
-    rows: Sequence[tuple[float, float, float]], runs: Sequence[Run], base: float, limits: Limits
+    rows: Sequence[tuple[float, float, float]], runs: Sequence[PairedRun], base: float, limits: NoiseLimits
 ) -> OutputDifference | str:
     """The verdict from (absolute difference, relative difference, relative floor) of each run."""
     floors = [floor for _, _, floor in rows]
@@ -183,21 +183,21 @@ def _judge(
     )
 
 
-def _normalized(channel: Channel, run: Run) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def _normalized(channel: ComparedValue, run: PairedRun) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     values = run.a[channel.a], run.b[channel.b], *(twin[channel.a] for twin in run.twins)
     forget = channel.forget
     a, b, *twins = (_wide(value if forget is None else forget.normal(value)) for value in values)
     return a, b, twins
 
 
-def _discrete(channel: Channel, run: Run) -> tuple[float, float, float]:
+def _discrete(channel: ComparedValue, run: PairedRun) -> tuple[float, float, float]:
     """Shares of entries that differ: labels decided by a near tie are equal."""
     share = _labels_apart(channel, run, run.b, 1)
     floor = max((_labels_apart(channel, run, twin, 0) for twin in run.twins), default=0.0)
     return (difference(run.a[channel.a], run.b[channel.b]) if share else 0.0), share, floor
 
 
-def _labels_apart(channel: Channel, run: Run, other: Arrays, side: int) -> float:
+def _labels_apart(channel: ComparedValue, run: PairedRun, other: Arrays, side: int) -> float:
     """The share of labels that differ from those of the second model (side 1) or of a twin (side 0)."""
     a, b = run.a[channel.a], other[channel.b if side else channel.a]
     if a.shape != b.shape:
@@ -208,7 +208,7 @@ def _labels_apart(channel: Channel, run: Run, other: Arrays, side: int) -> float
     return apart / a.size if apart else 0.0
 
 
-def _flips(tap: Tap, twin: Tap, run: Run, other: Arrays) -> int:
+def _flips(tap: Probe, twin: Probe, run: PairedRun, other: Arrays) -> int:
     """How many labels of one ArgMax differ, if all by near ties (scores as close as their noise); else 0."""
     sign = -1.0 if tap.op_type == "ArgMin" else 1.0
     values = run.a[tap.value], other[twin.value], *(nudged[tap.value] for nudged in run.twins)

@@ -62,7 +62,7 @@ def _op_types(model: ir.Model) -> Iterator[str]:
         yield from (node.op_type for node in graph.all_nodes())
 
 
-def nudged(model: Model, seed: int, jumps: bool) -> Model:
+def perturbed(model: Model, seed: int, jumps: bool) -> Model:
     """A twin with every floating weight moved: by one unit in the last place, by 1e-4 if it `jumps`.
 
     Short vectors keep their values: they are as often sizes, scales of a Resize or limits, which are exact.
@@ -76,7 +76,7 @@ def nudged(model: Model, seed: int, jumps: bool) -> Model:
     return model.with_tensors(moved)
 
 
-def nudged_inputs(inputs: Arrays, seed: int, jumps: bool) -> Arrays:
+def perturbed_inputs(inputs: Arrays, seed: int, jumps: bool) -> Arrays:
     """The same inputs, floating ones moved away from zero: a number that is cut to an id stays that id."""
     rng = np.random.default_rng(seed)
     return {

@@ -20,7 +20,7 @@ LARGEST = 1 << 28  # bytes of weights: the copy is held in memory
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
+class QuantizedInputs:
     """Which inputs hold the weight, its zero point and that of the activation (None: always unsigned)."""
 
     weight: int
@@ -29,17 +29,17 @@ class Slots:
 
 
 SLOTS = {
-    "ConvInteger": Slots(1, 3, 2),
-    "DynamicQuantizeMatMul": Slots(1, 3, None),
-    "MatMulInteger": Slots(1, 3, 2),
-    "MatMulIntegerToFloat": Slots(1, 5, 4),
-    "QGemm": Slots(3, 5, 2),
-    "QLinearConv": Slots(3, 5, 2),
-    "QLinearMatMul": Slots(3, 5, 2),
+    "ConvInteger": QuantizedInputs(1, 3, 2),
+    "DynamicQuantizeMatMul": QuantizedInputs(1, 3, None),
+    "MatMulInteger": QuantizedInputs(1, 3, 2),
+    "MatMulIntegerToFloat": QuantizedInputs(1, 5, 4),
+    "QGemm": QuantizedInputs(3, 5, 2),
+    "QLinearConv": QuantizedInputs(3, 5, 2),
+    "QLinearMatMul": QuantizedInputs(3, 5, 2),
 }
 
 
-def unsaturated(model: Model) -> Model:
+def guarded(model: Model) -> Model:
     """The model with the signed weights of its unsigned activations as unsigned ones."""
     nodes = [node for node in model.ir.graph if node.op_type in SLOTS]
     if not nodes or model.serialized_size() > LARGEST:
@@ -57,7 +57,7 @@ def unsaturated(model: Model) -> Model:
 
 
 def _unsigned(
-    model: Model, node: onnx.NodeProto, slots: Slots, constants: set[str], dynamic: set[str]
+    model: Model, node: onnx.NodeProto, slots: QuantizedInputs, constants: set[str], dynamic: set[str]
 ) -> bool:
     """Whether a node's activation is known to be unsigned."""
     if slots.activation is None or node.input[0] in dynamic:
@@ -67,7 +67,11 @@ def _unsigned(
 
 
 def _turn(
-    model: Model, node: onnx.NodeProto, slots: Slots, constants: set[str], made: dict[str, np.ndarray]
+    model: Model,
+    node: onnx.NodeProto,
+    slots: QuantizedInputs,
+    constants: set[str],
+    made: dict[str, np.ndarray],
 ) -> None:
     """Replace a signed weight and its zero point."""
     weight = node.input[slots.weight]

@@ -39,7 +39,7 @@ _INVISIBLE, _UNUSUAL = 104.0, 100.0
 
 
 @dataclass(frozen=True, slots=True)
-class Tap:
+class Probe:
     """An intermediate value to compare.
 
     Attributes:
@@ -58,7 +58,7 @@ class Tap:
     to_end: bool = False
     path: tuple[str, ...] = ()
 
-    def matches(self, other: Tap) -> bool:
+    def matches(self, other: Probe) -> bool:
         """Whether both go into the same operator along the same axes, by the same path."""
         return replace(self, value=other.value) == other
 
@@ -79,7 +79,7 @@ class Tap:
         return np.asarray((values - values.mean(axes, keepdims=True)) / np.where(spread > 0, spread, 1))
 
 
-def saturating_taps(model: ir.Model, name: str) -> list[Tap]:
+def saturating_probes(model: ir.Model, name: str) -> list[Probe]:
     """The values before the saturating operators that a value shows, from it backwards.
 
     Operators that keep every entry are passed; so is a saturating one behind another (ArgMax of Softmax).
@@ -103,13 +103,13 @@ def saturating_taps(model: ir.Model, name: str) -> list[Tap]:
     return taps
 
 
-def _tap(node: ir.Node, value: str, opset: int) -> Tap:
+def _tap(node: ir.Node, value: str, opset: int) -> Probe:
     form = _SATURATING[node.op_type]
     # Before opset 13 softmax joined all axes from `axis` on, which was 1 unless said; ArgMax takes one.
     to_end = opset < 13 and node.op_type == "Softmax"
     default = 0 if node.op_type.startswith("Arg") else 1 if to_end else -1
     attribute = node.attributes.get("axis")
-    return Tap(value, node.op_type, form, default if attribute is None else attribute.as_int(), to_end)
+    return Probe(value, node.op_type, form, default if attribute is None else attribute.as_int(), to_end)
 
 
 @dataclass(frozen=True, slots=True)

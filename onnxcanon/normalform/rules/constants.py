@@ -9,12 +9,7 @@ from onnxcanon.graph.element_types import FLOATS
 from onnxcanon.normalform.engine import Outputs, Rewriting, static
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.shapes.fold import LIMIT, fold
-from onnxcanon.shapes.known import (
-    Contradiction,
-    Known,
-    Op,
-    Unresolved,
-)
+from onnxcanon.shapes.values import Contradiction, Op, SampleValue, Unresolved
 
 LARGEST = 1 << 30
 """Elements of a constant that is computed."""
@@ -56,7 +51,7 @@ def _fold(g: Rewriting, node: ir.Node) -> list[np.ndarray] | None:
     limit = min(LARGEST, max(g.allowance, 0) // 8)
     if max((a.size for a in arrays if a is not None), default=0) > max(limit, LIMIT):
         return None
-    known = [None if a is None else Known(a.shape, a) for a in arrays]
+    known = [None if a is None else SampleValue(a.shape, a) for a in arrays]
     with np.errstate(all="ignore"):
         try:
             return fold(Op(node, known, g.version(node)), limit)

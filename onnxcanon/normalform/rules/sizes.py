@@ -45,7 +45,7 @@ def dynamic_integers(g: Rewriting, node: ir.Node) -> Outputs:
 
 def _entries(g: Rewriting, value: ir.Value) -> list[Size] | None:
     """The entries of a list of integers in every walk that knows them."""
-    arrays = [known.data for known in g.shapes.known(value)]
+    arrays = [known.data for known in g.shapes.in_all_samples(value)]
     if arrays[0] is None or arrays[1] is None:
         return None
     shown = [array for array in arrays if array is not None]

@@ -23,7 +23,7 @@ FED_TYPES = NUMPY_TYPES | {DataType.BFLOAT16}
 """Types of weights that a session takes as inputs."""
 
 
-def feedable(model: Model) -> set[str]:
+def input_tensors(model: Model) -> set[str]:
     """The tensors that can be inputs: initializers of the main graph, of types that a session takes."""
     values = [(model.key(value), value.name) for value in model.ir.graph.initializers.values()]
     return {
@@ -33,7 +33,7 @@ def feedable(model: Model) -> set[str]:
     }
 
 
-def open_fed(
+def open_with_inputs(
     model: Model,
     names: Collection[str],
     *,
@@ -41,7 +41,7 @@ def open_fed(
     optimize: bool | Level = False,
     change: Callable[[onnx.ModelProto], None] | None = None,
 ) -> Session:
-    """A session on the graph of `model` that is given the named tensors (`feedable`) as inputs.
+    """A session on the graph of `model` that is given the named tensors (`input_tensors`) as inputs.
 
     Args:
         model: the model.

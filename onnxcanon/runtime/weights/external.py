@@ -1,6 +1,6 @@
 """One graph, opened in onnxruntime with one set of weights after the other.
 
-    swap = Swap(model, device="cpu", optimize=True)
+    sessions = WeightSessions(model, device="cpu", optimize=True)
     for step in steps:
         with swap.open(model.with_tensors(step)) as session:
             session.run(inputs)
@@ -29,7 +29,7 @@ SMALLEST_GIVEN = 1024
 """Smaller tensors, in bytes, cost less inside the message."""
 
 
-class Swap:
+class WeightSessions:
     """Opens sessions on one graph with different weights.
 
     Args:

@@ -1,13 +1,14 @@
 """One graph at many points of the straight line between two sets of weights, which stay on the device.
 
-    with Mix(a, b, device="cuda") as mix:
+    with DeviceLine(a, b, device="cuda") as mix:
         for alpha in alphas:
             mix.at(alpha).run(inputs)
 
 One session computes θ(α) = (1-α) A + α B, in single precision or better; its results stay where they are and
 are inputs of a second session, on the graph of the models. So no weight goes to a GPU twice, and no session
 is made anew. What is equal in both models stays a constant of the graph. On a GPU a curve is as fast
-that way as the same runs of one model; on a CPU convolutions lose more than that saves, and `Swap` is for it.
+that way as the same runs of one model; on a CPU convolutions lose more than that saves, and `WeightSessions`
+is for it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,16 @@ from onnxcanon.arrays import Arrays
 from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
 from onnxcanon.runtime.devices import providers_for
-from onnxcanon.runtime.sessions import INLINE_LIMIT, Closing, Level, Port, Session, session_options, start
-from onnxcanon.runtime.weights.as_inputs import feedable, open_fed
+from onnxcanon.runtime.sessions import (
+    INLINE_LIMIT,
+    Closable,
+    Level,
+    Session,
+    SessionValue,
+    session_options,
+    start,
+)
+from onnxcanon.runtime.weights.as_inputs import input_tensors, open_with_inputs
 
 if TYPE_CHECKING:
     import onnx
@@ -43,12 +52,12 @@ def differing(a: Model, b: Model) -> list[str]:
     return names
 
 
-class Mix(Closing):
+class DeviceLine(Closable):
     """Sessions for the straight line between two models that share a graph; close it, or use it as a context.
 
     Args:
         a: the model at 0.
-        b: the model at 1; what differs must be `feedable`.
+        b: the model at 1; what differs must be `input_tensors`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         optimize: as for `open_session`.
 
@@ -59,9 +68,9 @@ class Mix(Closing):
 
     def __init__(self, a: Model, b: Model, *, device: str = "auto", optimize: bool | Level = False) -> None:
         self._names = differing(a, b)
-        self._runner = open_fed(a, self._names, device=device, optimize=optimize)
+        self._runner = open_with_inputs(a, self._names, device=device, optimize=optimize)
         self.device = self._runner.device
-        self.outputs: tuple[Port, ...] = self._runner.outputs
+        self.outputs: tuple[SessionValue, ...] = self._runner.outputs
         self._mixer = _mixer(a, self._names, self.device)
         self._ends = {
             f"{end}{k}": self._mixer.held(model.tensor(name))
@@ -71,7 +80,7 @@ class Mix(Closing):
         self._weights: dict[str, Any] = {}
         self.at(0)
 
-    def at(self, alpha: float) -> Mix:
+    def at(self, alpha: float) -> DeviceLine:
         """The same sessions, at another point of the line."""
         found = self._mixer.run_held({**self._ends, SHARE: np.array(alpha, np.float64)})
         self._weights = {name: found[f"w{k}"] for k, name in enumerate(self._names)}
@@ -94,9 +103,9 @@ class Mix(Closing):
         self._runner.close()
 
 
-def mixes_well(a: Model, b: Model, device: str) -> bool:
-    """Whether a line between two models that share a graph is faster here than by `Swap`: on a GPU, where all
-    that differs can be an input.
+def line_fits_device(a: Model, b: Model, device: str) -> bool:
+    """Whether a line between two models that share a graph is faster here than by `WeightSessions`: on a GPU,
+    where all that differs can be an input.
 
     Raises:
         RuntimeUnavailableError: the device is not there.
@@ -107,7 +116,7 @@ def mixes_well(a: Model, b: Model, device: str) -> bool:
     rest = a.serialized_size() - sum(map(a.tensor_size, names))
     if rest >= INLINE_LIMIT:
         return False
-    return feedable(a).issuperset(names) and all(a.tensor_info(n)[1] in NUMPY_TYPES for n in names)
+    return input_tensors(a).issuperset(names) and all(a.tensor_info(n)[1] in NUMPY_TYPES for n in names)
 
 
 def _mixer(model: Model, names: Sequence[str], device: str) -> Session:

@@ -125,10 +125,10 @@ class Op:
         value = self.node.inputs[i] if self.has(i) else None
         return (None, None) if value is None else self._shapes.data_pair(value)
 
-    def held_pair(self, i: int) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
+    def float_pair(self, i: int) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
         """As `data_pair`, of small float constants too; only for inputs that the rule leaves to be pinned."""
         value = self.node.inputs[i] if self.has(i) else None
-        return (None, None) if value is None else self._shapes.held_pair(value)
+        return (None, None) if value is None else self._shapes.float_pair(value)
 
     def in_shapes(self, i: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Shape of input i under both probes; they differ where it is dynamic."""

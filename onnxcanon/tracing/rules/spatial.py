@@ -72,7 +72,7 @@ def _unscaled(op: Op, rank: int) -> set[int]:
     pair = (
         (given, given)
         if given is not None
-        else op.held_pair(2 if op.kind == "Resize" and op.version > 10 else 1)
+        else op.float_pair(2 if op.kind == "Resize" and op.version > 10 else 1)
     )
     if any(scales is None or len(scales) != len(axes) for scales in pair):
         return set()

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxcanon.arrays import Array
 from onnxcanon.model import Model
-from onnxcanon.shapes import Shapes, probe
+from onnxcanon.shapes import Shapes, infer_shapes
 from onnxcanon.verifying.noise import rounds
 
 Rule = Callable[["Rewriter", onnx.NodeProto], None]
@@ -70,7 +70,7 @@ class Rewriter:
         if constant is not None:
             return constant.ndim
         if self._shapes is None:
-            self._shapes = probe(self.model.ir.graph, self._read)
+            self._shapes = infer_shapes(self.model.ir.graph, self._read)
         for value in self._values():
             if value.name == name:
                 shape = self._shapes.shapes(value)[0]

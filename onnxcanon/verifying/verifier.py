@@ -24,38 +24,16 @@ import numpy as np
 from onnxcanon.arrays import Arrays
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
-from onnxcanon.runtime.inputs import (
-    KINDS,
-    given_inputs,
-    input_specs,
-    plan_inputs,
-)
+from onnxcanon.runtime.inputs import KINDS, data_inputs, input_specs, plan_inputs
 from onnxcanon.runtime.interface import agreed_specs, signature_mismatch
 from onnxcanon.runtime.sessions import Level, Session, open_session
-from onnxcanon.verifying.differences import (
-    Channel,
-    OutputDifference,
-    Run,
-    compare,
-    limits_for,
-)
-from onnxcanon.verifying.noise import (
-    coarsest_unit,
-    nudged,
-    nudged_inputs,
-    rounds_to_integers,
-)
-from onnxcanon.verifying.overflow_guard import unsaturated
-from onnxcanon.verifying.probes import (
-    ARGMAX,
-    Tap,
-    randomness,
-    same_graph,
-    saturating_taps,
-)
-from onnxcanon.verifying.result import SMOOTH, Verification, verdict
+from onnxcanon.verifying.differences import ComparedValue, OutputDifference, PairedRun, compare, noise_limits
+from onnxcanon.verifying.noise import coarsest_unit, perturbed, perturbed_inputs, rounds_to_integers
+from onnxcanon.verifying.overflow_guard import guarded
+from onnxcanon.verifying.probes import ARGMAX, Probe, randomness, same_graph, saturating_probes
 from onnxcanon.verifying.smooth.model import unrounded
 from onnxcanon.verifying.smooth.rewriter import Unroundable
+from onnxcanon.verifying.verification import SMOOTH, Verification, verdict
 
 Feed = tuple[str, Arrays]  # a kind of inputs, and inputs
 
@@ -113,7 +91,7 @@ def verify(
     specs = agreed_specs(input_specs(a.ir, any_type=data is not None), b.ir)
     runner = _Runner(device, optimize, threads, progress or (lambda line: None))
     jumps = rounds_to_integers(a.ir)
-    judged = (unsaturated(a), unsaturated(b)) if jumps else (a, b)
+    judged = (guarded(a), guarded(b)) if jumps else (a, b)
     runner.say("running the first model")
     with runner.open(judged[0], names_a) as session:
         where = session.device
@@ -123,7 +101,7 @@ def verify(
             feeds, results_a = _drawn(session, plan.make, seed, samples or _affordable(seconds), names_a)
         else:
             seconds = 0.0
-            feeds = [("data", inputs) for inputs in given_inputs(specs, data, _DATA_ROWS, _DATA_RUNS)]
+            feeds = [("data", inputs) for inputs in data_inputs(specs, data, _DATA_ROWS, _DATA_RUNS)]
             results_a = [_outputs(session, inputs, names_a) for _, inputs in feeds]
     draws = 1 if seconds > _SLOW_SECONDS or a.serialized_size() > _LARGE_BYTES else 2
     judge = _Judge(runner, seed, draws, rtol)
@@ -156,7 +134,7 @@ class _Judge:
         self,
         a: Model,
         b: Model,
-        channels: Sequence[Channel],
+        channels: Sequence[ComparedValue],
         feeds: Sequence[Feed],
         results_a: Sequence[Arrays],
         *,
@@ -166,14 +144,14 @@ class _Judge:
         names_a, names_b = _names(channels)
         self.runner.say("running the second model")
         results_b = self.runner.results(b, feeds, names_b)
-        limits = limits_for(coarsest_unit(a), jumps, self.rtol)
+        limits = noise_limits(coarsest_unit(a), jumps, self.rtol)
         twins: list[list[Arrays]] = []
 
         def judged(draws: int) -> dict[str, OutputDifference | str]:
             seeds = range(self.seed + len(twins), self.seed + draws)
             twins.extend(_twin(self.runner, a, feeds, results_a, names_a, seed, jumps) for seed in seeds)
             runs = [
-                Run(kind, results_a[i], results_b[i], tuple(twin[i] for twin in twins))
+                PairedRun(kind, results_a[i], results_b[i], tuple(twin[i] for twin in twins))
                 for i, (kind, _) in enumerate(feeds)
             ]
             return {channel.label: compare(channel, runs, limits) for channel in channels}
@@ -237,9 +215,9 @@ def _twin(
 ) -> list[Arrays]:
     """What the first model answers when weights and inputs move by as little as rounding does."""
     runner.say("measuring the noise of the first model")
-    moved = [(kind, nudged_inputs(inputs, seed, jumps)) for kind, inputs in feeds]
+    moved = [(kind, perturbed_inputs(inputs, seed, jumps)) for kind, inputs in feeds]
     try:
-        twin = runner.results(nudged(a, seed, jumps), moved, names)
+        twin = runner.results(perturbed(a, seed, jumps), moved, names)
         pairs = list(zip(results, twin, strict=True))
         if not any(all(x[name].shape != y[name].shape for x, y in pairs) for name in names):
             return twin
@@ -260,26 +238,26 @@ def _outputs(session: Session, inputs: Arrays, names: Mapping[str, None]) -> Arr
     return values
 
 
-def _names(channels: Sequence[Channel]) -> tuple[dict[str, None], dict[str, None]]:
+def _names(channels: Sequence[ComparedValue]) -> tuple[dict[str, None], dict[str, None]]:
     """The values to compute in either model."""
     one, two = ({name: None for c in channels for name in c.names(side)} for side in (0, 1))
     return one, two
 
 
-def _channels(a: Model, b: Model) -> tuple[list[Channel], dict[str, str]]:
+def _channels(a: Model, b: Model) -> tuple[list[ComparedValue], dict[str, str]]:
     """What to compare, and outputs that cannot be, with the reason."""
     chance = randomness(a.ir)
-    channels: dict[str, Channel] = {}
+    channels: dict[str, ComparedValue] = {}
     skipped = {}
     for value in a.ir.graph.outputs:
         name = value.name or ""
         if name in chance.outputs:
             skipped[name] = f"it depends on chance ({chance.outputs[name]})"
         else:
-            channels |= _with_taps(a, b, Channel(name, name, name))
+            channels |= _with_taps(a, b, ComparedValue(name, name, name))
     if chance.frontier and same_graph(a.ir, b.ir):
         for name, op_type in chance.frontier.items():
-            channels |= _with_taps(a, b, Channel(f"{name} (into {op_type})", name, name))
+            channels |= _with_taps(a, b, ComparedValue(f"{name} (into {op_type})", name, name))
     if not channels:
         raise RuntimeUnavailableError(f"{a.name}: nothing can be compared: {_list(skipped)}")
     # A value before two outputs, or before an output and the dice, is compared once.
@@ -287,10 +265,10 @@ def _channels(a: Model, b: Model) -> tuple[list[Channel], dict[str, str]]:
     return list(reversed(once.values())), skipped
 
 
-def _with_taps(a: Model, b: Model, channel: Channel) -> dict[str, Channel]:
+def _with_taps(a: Model, b: Model, channel: ComparedValue) -> dict[str, ComparedValue]:
     """A channel by label, and channels for the values before the saturating operators it comes from."""
-    taps_a, taps_b = saturating_taps(a.ir, channel.a), saturating_taps(b.ir, channel.b)
-    if len(taps_a) != len(taps_b) or not all(map(Tap.matches, taps_a, taps_b)):
+    taps_a, taps_b = saturating_probes(a.ir, channel.a), saturating_probes(b.ir, channel.b)
+    if len(taps_a) != len(taps_b) or not all(map(Probe.matches, taps_a, taps_b)):
         return {channel.label: channel}
     pairs = list(zip(taps_a, taps_b, strict=True))
     scores = tuple(pair for pair in pairs if pair[0].form == ARGMAX)
@@ -299,7 +277,7 @@ def _with_taps(a: Model, b: Model, channel: Channel) -> dict[str, Channel]:
     for tap, twin in pairs:
         mark = tap.op_type if len(pairs) == 1 else f"{tap.op_type} of {tap.value}"
         label = f"{channel.label} (before {mark})"
-        channels[label] = Channel(label, tap.value, twin.value, forget=tap)
+        channels[label] = ComparedValue(label, tap.value, twin.value, forget=tap)
     return channels
 
 

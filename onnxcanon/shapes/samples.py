@@ -25,9 +25,9 @@ from onnxcanon.shapes import (
     reduction,
     spatial,
 )
-from onnxcanon.shapes.known import Known, same
-from onnxcanon.shapes.propagation import TensorReader, Walk
+from onnxcanon.shapes.propagation import Propagation, TensorReader
 from onnxcanon.shapes.sizes import Sizes, Symbols, plans
+from onnxcanon.shapes.values import SampleValue, same
 
 # Importing a family registers its rules.
 FAMILIES = (attention, contraction, elementwise, generators, rearrangement, recurrent, reduction, spatial)
@@ -51,15 +51,15 @@ class Shapes:
     def __init__(
         self,
         graph: ir.Graph,
-        first: Walk,
-        second: Walk,
-        stuck: Sequence[str] = (),
-        witness: Walk | None = None,
-        large: Walk | None = None,
-        accepted: Walk | None = None,
+        first: Propagation,
+        second: Propagation,
+        unvaried: Sequence[str] = (),
+        witness: Propagation | None = None,
+        large: Propagation | None = None,
+        accepted: Propagation | None = None,
     ) -> None:
         self.sizes: tuple[Sizes, Sizes] = (first.sizes, second.sizes)
-        self.stuck = tuple(stuck)
+        self.unvaried = tuple(unvaried)
         self.contradictions = (first.contradictions, second.contradictions)
         self._graph = graph
         self._first = first
@@ -94,7 +94,7 @@ class Shapes:
                 second = second if third.data is None else third
         return None if first.private else first.data, None if second.private else second.data
 
-    def held_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
+    def float_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
         """As `data_pair`, of small float constants too, which a parameter's symmetry must then not change."""
         return self._first.get(value).data, self._second.get(value).data
 
@@ -107,7 +107,7 @@ class Shapes:
             static = far.data is None or same(first, far)
         return first.data if static and not first.private else None
 
-    def known(self, value: ir.Value) -> tuple[Known, ...]:
+    def in_all_samples(self, value: ir.Value) -> tuple[SampleValue, ...]:
         """What is known of a value in every walk, those of the two probes first."""
         return tuple(walk.get(value) for walk in self._walks)
 
@@ -133,16 +133,16 @@ class Shapes:
             self._folded = frozenset(
                 node
                 for node in self._graph.all_nodes()
-                if node.outputs and all(map(self.is_known, node.outputs))
+                if node.outputs and all(map(self.has_data, node.outputs))
             )
         return self._folded
 
-    def is_known(self, value: ir.Value) -> bool:
+    def has_data(self, value: ir.Value) -> bool:
         """Whether the value, not its shape alone, is known under both probes."""
         return all(data is not None for data in self.data_pair(value))
 
 
-def probe(
+def infer_shapes(
     graph: ir.Graph,
     tensor: TensorReader,
     sizes: Mapping[str, int] | None = None,
@@ -158,7 +158,7 @@ def probe(
     """
     symbols = Symbols(graph)
     given = sizes or {}
-    walk = partial(Walk, graph, ordered(graph), tensor, symbols, {}, assumed or {})
+    walk = partial(Propagation, graph, ordered(graph), tensor, symbols, {}, assumed or {})
     with np.errstate(all="ignore"):
         first = _search(walk, (symbols.choose(plan, given) for plan in plans(0)), None)
         second = _search(walk, (symbols.choose(plan, given) for plan in plans(1)), first)
@@ -170,12 +170,14 @@ def probe(
     return Shapes(graph, first, second, stuck, witness, large, accepted)
 
 
-def _accepted(walk: Callable[..., Walk], first: Walk, large: Walk | None) -> Walk | None:
+def _accepted(
+    walk: Callable[..., Propagation], first: Propagation, large: Propagation | None
+) -> Propagation | None:
     """A walk with those sizes large that the model accepts so: where an `If` chooses by a size, its branches
     may be of different ranks, and no one means the one that contradicts what follows."""
     if large is None or large.contradictions <= first.contradictions:
         return large
-    best: Walk | None = None
+    best: Propagation | None = None
     sizes = dict(first.sizes)
     for key, size in large.sizes.items():
         found = walk({**sizes, key: size}, first) if size != sizes[key] else None
@@ -184,9 +186,11 @@ def _accepted(walk: Callable[..., Walk], first: Walk, large: Walk | None) -> Wal
     return best
 
 
-def _search(walk: Callable[..., Walk], choices: Iterable[Sizes], base: Walk | None) -> Walk:
+def _search(
+    walk: Callable[..., Propagation], choices: Iterable[Sizes], base: Propagation | None
+) -> Propagation:
     """The first walk without a contradiction; else the one that leaves the fewest values unknown."""
-    best: Walk | None = None
+    best: Propagation | None = None
     tried: list[Sizes] = []
     for sizes in choices:
         if sizes in tried:

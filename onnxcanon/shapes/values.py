@@ -30,7 +30,7 @@ class Contradiction(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class SampleValue:
     """What is known of one value under one probe.
 
     Attributes:
@@ -46,22 +46,22 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class KnownSequence(Known):
+class SampleSequence(SampleValue):
     """A sequence value: what is known of each of its items."""
 
-    items: tuple[Known, ...] = ()
+    items: tuple[SampleValue, ...] = ()
 
 
-UNKNOWN = Known(None)
+UNKNOWN = SampleValue(None)
 
 
-def same(first: Known, second: Known) -> bool:
+def same(first: SampleValue, second: SampleValue) -> bool:
     """Whether two values are known to be the same, or to have the same shape and not known otherwise."""
     if first is second:
         return True
     if first.shape != second.shape or type(first) is not type(second):
         return False
-    if isinstance(first, KnownSequence) and isinstance(second, KnownSequence):
+    if isinstance(first, SampleSequence) and isinstance(second, SampleSequence):
         return len(first.items) == len(second.items) and all(map(same, first.items, second.items))
     if first.data is None or second.data is None:
         return first.data is second.data
@@ -73,7 +73,7 @@ class Op:
 
     __slots__ = ("attributes", "inputs", "node", "version")
 
-    def __init__(self, node: ir.Node, inputs: list[Known | None], version: int) -> None:
+    def __init__(self, node: ir.Node, inputs: list[SampleValue | None], version: int) -> None:
         self.node = node
         self.inputs = inputs
         self.attributes = node.attributes
@@ -83,7 +83,7 @@ class Op:
         """Whether the optional input is given."""
         return index < len(self.inputs) and self.inputs[index] is not None
 
-    def known(self, index: int) -> Known:
+    def value(self, index: int) -> SampleValue:
         """What is known of an input that has to be there."""
         known = self.inputs[index] if index < len(self.inputs) else None
         if known is None:
@@ -92,7 +92,7 @@ class Op:
 
     def shape(self, index: int) -> Shape:
         """The shape of an input."""
-        shape = self.known(index).shape
+        shape = self.value(index).shape
         if shape is None:
             raise Unresolved
         return shape
@@ -103,7 +103,7 @@ class Op:
 
     def data(self, index: int) -> Array:
         """The value of an input."""
-        data = self.known(index).data
+        data = self.value(index).data
         if data is None:
             raise Unresolved
         return data
@@ -131,7 +131,7 @@ class Op:
 
     def dtype(self, index: int) -> np.dtype[Any]:
         """The numpy type of an input."""
-        known = self.known(index)
+        known = self.value(index)
         if known.data is not None:
             return known.data.dtype
         value = self.node.inputs[index]
@@ -140,8 +140,8 @@ class Op:
         return value.dtype.numpy()
 
 
-Shapes = Sequence[Shape | None]
-Rule = Callable[[Op], Shapes]
+OutputShapes = Sequence[Shape | None]
+Rule = Callable[[Op], OutputShapes]
 
 _RULES: dict[tuple[str, str], Rule] = {}
 
