@@ -49,3 +49,11 @@ def test_no_module_imports_from_a_floor_above() -> None:
         if here in floor:
             above = {name for name in imports(path) if floor.get(name, -1) > floor[here]}
             assert not above, f"{path.relative_to(ROOT)} imports {', '.join(sorted(above))}"
+
+
+def test_files_named_in_the_documents_exist() -> None:
+    """Paths in backticks, in the package or the repository; decisions may name what is gone."""
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for name in re.findall(r"`([\w./]+/(?:\w+\.(?:py|md|json))?)`", document.read_text(encoding="utf-8")):
+            places = (PACKAGE / name, ROOT / name)
+            assert any(place.exists() for place in places), f"{document.name} names {name}"
