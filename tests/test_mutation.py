@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from onnxcanon import symmetry as analysis
+from onnxcanon.graph.operators import STANDARD, Key
 from onnxcanon.solving import solve
 from onnxcanon.solving.rescaling import solve_degrees, unite_degrees
 from onnxcanon.tracing.abstract_value import constant
@@ -53,8 +54,13 @@ def image(body: str, shape: str = "1, 3, 3, 3", **constants: Any) -> Case:
     return case(text, {"w1": weights(4, 2, 1, 1), "w2": weights(3, 4, 1, 1), **constants}, 18)
 
 
+def entered(name: str) -> Rule:
+    """The rule of an operator of the standard."""
+    return RULES.entries[Key(STANDARD, name)]
+
+
 def rule(name: str, wrong: Rule) -> Callable[[Patch], None]:
-    return lambda patch: patch.setitem(RULES, ("", name), wrong)
+    return lambda patch: patch.setitem(RULES.entries, Key(STANDARD, name), wrong)
 
 
 def passing(ctx: Context, op: Any) -> Any:
@@ -66,14 +72,14 @@ def unclaimed_pins(name: str, claims: int) -> Callable[[Patch], None]:
     """The rule says that it handles an input which it does not read."""
 
     def apply(patch: Patch) -> None:
-        right = RULES["", name]
+        right = entered(name)
 
         def wrong(ctx: Context, op: Any) -> Any:
             out = right(ctx, op)
             op.claimed.add(claims)
             return out
 
-        patch.setitem(RULES, ("", name), wrong)
+        patch.setitem(RULES.entries, Key(STANDARD, name), wrong)
 
     return apply
 
@@ -87,7 +93,7 @@ def ignoring(name: str, unread: int) -> Callable[[Patch], None]:
                 ctx.bind(op.x(k))
             return ctx.copy(ctx.bind(op.x(0)))
 
-        patch.setitem(RULES, ("", name), wrong)
+        patch.setitem(RULES.entries, Key(STANDARD, name), wrong)
 
     return apply
 
@@ -237,9 +243,9 @@ MUTANTS = [
     Mutant("Relu lets signs pass", rule("Relu", passing)),
     Mutant("Tanh lets scales pass", rule("Tanh", passing), lambda: layer("Tanh")),
     Mutant("Sigmoid lets all pass", rule("Sigmoid", passing), lambda: layer("Sigmoid")),
-    Mutant("Softplus is odd", rule("Softplus", RULES["", "Tanh"]), lambda: layer("Softplus")),
-    Mutant("Exp is homogeneous", rule("Exp", RULES["", "Relu"]), lambda: layer("Exp")),
-    Mutant("Cos is odd", rule("Cos", RULES["", "Tanh"]), lambda: layer("Cos")),
+    Mutant("Softplus is odd", rule("Softplus", entered("Tanh")), lambda: layer("Softplus")),
+    Mutant("Exp is homogeneous", rule("Exp", entered("Relu")), lambda: layer("Exp")),
+    Mutant("Cos is odd", rule("Cos", entered("Tanh")), lambda: layer("Cos")),
     Mutant("Abs is linear", rule("Abs", passing), lambda: layer("Abs")),
     Mutant(
         "Clip passes",
@@ -302,7 +308,7 @@ MUTANTS = [
     ),
     Mutant(
         "LRN lets channels pass",
-        rule("LRN", RULES["", "Sigmoid"]),
+        rule("LRN", entered("Sigmoid")),
         lambda: image("h = LRN<size = 3, alpha = 1.0>(a)"),
     ),
     Mutant("Transpose the other way", rule("Transpose", mirrored_transpose), turned),
@@ -312,9 +318,15 @@ MUTANTS = [
     ),
     Mutant("Add forgets its second operand", ignoring("Add", 1), lambda: hidden(ADDED, {"m": weights(6)})),
     Mutant("Mul forgets its second operand", ignoring("Mul", 1), lambda: hidden(MASKED, {"m": weights(6)})),
-    Mutant("Add multiplies degrees", rule("Add", RULES["", "Mul"]), lambda: hidden(ADDED, {"m": weights(6)})),
     Mutant(
-        "Max keeps signs", rule("Max", RULES["", "Add"]), lambda: hidden("h = Max(a, m)", {"m": weights(6)})
+        "Add multiplies degrees",
+        rule("Add", entered("Mul")),
+        lambda: hidden(ADDED, {"m": weights(6)}),
+    ),
+    Mutant(
+        "Max keeps signs",
+        rule("Max", entered("Add")),
+        lambda: hidden("h = Max(a, m)", {"m": weights(6)}),
     ),
     Mutant(
         "Where claims its condition only",

@@ -11,7 +11,7 @@ layers like others: their channels need no alignment to mean the same in all mod
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,11 +20,15 @@ import onnx_ir as ir
 from onnxcanon.arrays import Floats
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.graph.nodes import attribute, given, node_name
+from onnxcanon.graph.operators import Table, domain_of, is_standard
 from onnxcanon.graph.traversal import live, subgraphs
 from onnxcanon.model import Model
 
 Rule = Callable[["_Graph", ir.Node], "RepairSite | Norm | None"]
 """What a node offers to repair: None if it is no layer, or one that another node stands for."""
+
+REPAIRS: Table[Rule] = Table("repairs")
+STATISTICS: Table[Rule] = Table("statistics that can be measured anew")
 
 
 class Unrepairable(Exception):
@@ -87,19 +91,19 @@ class RepairSites:
 
 def norms(model: Model) -> RepairSites:
     """The BatchNormalizations of a model whose statistics can be measured anew."""
-    return _found(model, {"BatchNormalization": _Graph.norm})
+    return _found(model, STATISTICS)
 
 
 def sites(model: Model) -> RepairSites:
     """The layers of a model that can be repaired."""
-    return _found(model, _RULES)
+    return _found(model, REPAIRS)
 
 
-def _found(model: Model, rules: Mapping[str, Rule]) -> RepairSites:
+def _found(model: Model, rules: Table[Rule]) -> RepairSites:
     graph, found = _Graph(model), RepairSites()
     for node in live(model.ir.graph):
         for inner in (node, *(n for body in subgraphs(node) for n in body.all_nodes())):
-            rule = rules.get(inner.op_type) if inner.domain in ("", "ai.onnx") else None
+            rule = rules.of(inner, inner.version or model.opset(domain_of(inner)))
             try:
                 place = rule(graph, inner) if rule is not None else None
                 if place is not None and inner is not node:
@@ -165,6 +169,7 @@ class _Graph:
         name = self.own(value, "weight")
         return None if name is None else Fold(name, axis)
 
+    @STATISTICS.register("BatchNormalization")
     def norm(self, node: ir.Node) -> Norm:
         """A BatchNormalization whose statistics are constants of its own."""
         if not self.infers(node):
@@ -184,7 +189,7 @@ class _Graph:
     def normalized(self, value: ir.Value) -> bool:
         """Whether all that becomes of a value is its batch normalization, which is repaired instead."""
         reader = sole_reader(value)
-        return reader is not None and _is(reader, "BatchNormalization") and reader.inputs[0] is value
+        return reader is not None and is_standard(reader, "BatchNormalization") and reader.inputs[0] is value
 
     def layer(
         self, node: ir.Node, weight: Fold, bias: Fold | None, rank: int, axis: int
@@ -206,7 +211,7 @@ class _Graph:
     def added(self, value: ir.Value, channels: int, rank: int, axis: int) -> tuple[Fold, ir.Value] | None:
         """The constant per channel that is added to a value, and the sum."""
         reader = sole_reader(value)
-        if reader is None or not _is(reader, "Add") or "broadcast" in reader.attributes:
+        if reader is None or not is_standard(reader, "Add") or "broadcast" in reader.attributes:
             return None
         other = next((v for v in reader.inputs if v is not value), None)
         if other is None or self.model.key(other) is None:
@@ -220,11 +225,13 @@ class _Graph:
         return Fold(name, place), reader.outputs[0]
 
 
+@REPAIRS.register("Conv")
 def convolution(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], W[M, C/g, *K], B[M] -> Y[N, M, *S]."""
     return _convolution(graph, node, axis=0)
 
 
+@REPAIRS.register("ConvTranspose")
 def transposed_convolution(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], W[C, M/g, *K], B[M] -> Y[N, M, *S]."""
     return _convolution(graph, node, axis=1, groups=attribute(node, "group", 1))
@@ -244,6 +251,7 @@ def _convolution(graph: _Graph, node: ir.Node, axis: int, groups: int = 1) -> Re
     return graph.layer(node, Fold(weight.name, weight.axis, groups), fold, rank, 1)
 
 
+@REPAIRS.register("Gemm")
 def gemm(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """A[M, K], B[K, N], C[N] -> α A B + β C, [M, N]."""
     weight = graph.weight(node.inputs[1], 0 if attribute(node, "transB", 0) else 1)
@@ -260,6 +268,7 @@ def gemm(graph: _Graph, node: ir.Node) -> RepairSite | None:
     return graph.layer(node, weight, fold, 2, 1)
 
 
+@REPAIRS.register("MatMul")
 def matmul(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """X[…, K] @ W[K, N] -> […, N]; what multiplies two computed values is no layer."""
     x, w = node.inputs
@@ -273,6 +282,7 @@ def matmul(graph: _Graph, node: ir.Node) -> RepairSite | None:
     return graph.layer(node, weight, None, 2, -1)
 
 
+@REPAIRS.register("BatchNormalization")
 def batch_normalization(graph: _Graph, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], scale[C], bias[C], mean[C], variance[C] -> Y[N, C, *S]."""
     if not graph.infers(node):
@@ -283,23 +293,10 @@ def batch_normalization(graph: _Graph, node: ir.Node) -> RepairSite | None:
     return RepairSite(_name(node.outputs[0]), 1, Fold(scale, 0), Fold(bias, 0))
 
 
-_RULES: Mapping[str, Rule] = {
-    "Conv": convolution,
-    "ConvTranspose": transposed_convolution,
-    "Gemm": gemm,
-    "MatMul": matmul,
-    "BatchNormalization": batch_normalization,
-}
-
-
 def sole_reader(value: ir.Value) -> ir.Node | None:
     """The node that alone reads a value; None if the value is an output, or there are more or none."""
     readers = [node for node, _ in value.uses()]
     return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
-
-
-def _is(node: ir.Node, operator: str) -> bool:
-    return node.op_type == operator and node.domain in ("", "ai.onnx")
 
 
 def _name(value: ir.Value | None) -> str:

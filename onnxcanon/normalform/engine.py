@@ -16,6 +16,7 @@ dynamic dimensions; a size is static if these agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import onnx_ir as ir
 
 from onnxcanon.arrays import Array
 from onnxcanon.graph.element_types import FLOATS
+from onnxcanon.graph.operators import ANY, FIRST, STANDARD, Table, domain_of
 from onnxcanon.graph.traversal import remove, subgraphs
 from onnxcanon.normalform.dead_nodes import is_read
 from onnxcanon.normalform.element_types import result_types
@@ -48,26 +50,39 @@ class Endless(Exception):
 
 
 class Rules:
-    """Rules by operator; those entered for no operator are tried on every node, and first."""
+    """Rules by operator, several for one operator: one for each pattern.
 
-    def __init__(self) -> None:
-        self._rules: dict[str, list[Rule]] = {}
+    They are tried in the order of their families, and in a family in that of its file. Those for no
+    operator are tried on every node of the standard, and first.
+    """
 
-    def __call__(self, *op_types: str) -> Callable[[Rule], Rule]:
-        """Enter a rule for operators of the standard."""
+    def __init__(self, subject: str, families: Sequence[str]) -> None:
+        self.table: Table[tuple[int, Rule]] = Table(subject)
+        self._rank = {family: rank for rank, family in enumerate(families)}
+
+    def __call__(
+        self, *names: str, domain: str | Sequence[str] = STANDARD, since: int = FIRST
+    ) -> Callable[[Rule], Rule]:
+        """Enter a rule for operators; its pattern is called by its family (the file) and its own name."""
 
         def enter(function: Rule) -> Rule:
-            for op_type in op_types or ("",):
-                self._rules.setdefault(op_type, []).append(function)
+            family = function.__module__.rpartition(".")[2]
+            if family not in self._rank:
+                raise ValueError(f"the family '{family}' has no place in the order of {self.table.subject}")
+            entry, pattern = (self._rank[family], function), f"{family}.{function.__name__}"
+            self.table.enter(entry, *(names or (ANY,)), domain=domain, since=since, pattern=pattern)
             return function
 
         return enter
 
-    def of(self, node: ir.Node) -> list[Rule]:
-        """The rules to try on a node."""
-        if node.domain not in ("", "ai.onnx"):
-            return []
-        return [*self._rules.get("", ()), *self._rules.get(node.op_type, ())]
+    def of(self, node: ir.Node, version: int) -> list[Rule]:
+        """The rules to try on a node that is written in a version of its operator set."""
+        # Stable: in a family the order is that of the file, whichever family was imported first.
+        return [
+            rule
+            for name in (ANY, node.op_type)
+            for _, rule in sorted(self.table.patterns(domain_of(node), name, version), key=itemgetter(0))
+        ]
 
 
 class Rewriting:
@@ -285,7 +300,7 @@ class Rewriting:
 
     def _rewrite(self, node: ir.Node, rules: Rules) -> list[ir.Node] | None:
         """Replace a node by what the first rule that applies makes of it; returns the new nodes."""
-        for rule in rules.of(node):
+        for rule in rules.of(node, self.version(node)):
             self._at, self._made = node, []
             result = rule(self, node)
             if result is not None:

@@ -6,6 +6,7 @@ B batch, S queries, L keys, P past keys, H heads, G key/value heads, d head size
 from __future__ import annotations
 
 from onnxcanon.arrays import Shape
+from onnxcanon.graph.operators import BOTH, CONTRIB
 from onnxcanon.shapes.values import Op, OutputShapes, rule
 
 
@@ -28,7 +29,7 @@ def attention(op: Op) -> OutputShapes:
     return [result, (*present, head_size), (*present, value_size), (batch, heads, length, keys)]
 
 
-@rule("Attention", "QAttention", contrib=True)
+@rule("Attention", "QAttention", domain=CONTRIB)
 def contrib_attention(op: Op) -> OutputShapes:
     """X[B, S, in], W[in, q + k + v], bias, mask, past[2, B, H, P, d] -> Y[B, S, v], present."""
     batch, length, _ = op.shape(0)
@@ -43,7 +44,7 @@ def contrib_attention(op: Op) -> OutputShapes:
     return [(batch, length, width), present]
 
 
-@rule("MultiHeadAttention", "DecoderMaskedMultiHeadAttention", contrib=True)
+@rule("MultiHeadAttention", "DecoderMaskedMultiHeadAttention", domain=CONTRIB)
 def multi_head_attention(op: Op) -> OutputShapes:
     """Q[B, S, H*d], K[B, L, H*d] or [B, H, L, d], V alike -> Y[B, S, H*dv], present K, V, QK[B, H, S, P+L].
 
@@ -72,7 +73,7 @@ def multi_head_attention(op: Op) -> OutputShapes:
     return [result, (*present, head_size), (*present, value_size), (batch, heads, length, total)]
 
 
-@rule("GroupQueryAttention", contrib=True)
+@rule("GroupQueryAttention", domain=CONTRIB)
 def group_query_attention(op: Op) -> OutputShapes:
     """Q[B, S, H*d], K[B, S, G*d], V alike, past K[B, G, P, d], past V -> Y[B, S, H*d], present K, V.
 
@@ -98,19 +99,19 @@ def group_query_attention(op: Op) -> OutputShapes:
     return [result, (*present, sizes[0]), (*present, sizes[1])]
 
 
-@rule("RotaryEmbedding", both=True)
+@rule("RotaryEmbedding", domain=BOTH)
 def rotary(op: Op) -> OutputShapes:
     """X[*S], ... -> Y[*S]."""
     return [op.shape(0)]
 
 
-@rule("GemmaRotaryEmbedding", contrib=True)
+@rule("GemmaRotaryEmbedding", domain=CONTRIB)
 def gemma_rotary(op: Op) -> OutputShapes:
     """emb[B, S, d], Q[B, H, S, d], Q turned, K, K turned -> Q, K."""
     return [op.shape(1), op.shape(3)]
 
 
-@rule("EmbedLayerNormalization", "QEmbedLayerNormalization", contrib=True)
+@rule("EmbedLayerNormalization", "QEmbedLayerNormalization", domain=CONTRIB)
 def embed_layer_norm(op: Op) -> OutputShapes:
     """ids[B, S], segments, words[V, C], ... -> Y[B, S, C], mask index[B], sum[B, S, C]."""
     batch, length = op.shape(0)
@@ -118,19 +119,19 @@ def embed_layer_norm(op: Op) -> OutputShapes:
     return [result, (batch,), result]
 
 
-@rule("RelativePositionBias", contrib=True)
+@rule("RelativePositionBias", domain=CONTRIB)
 def relative_bias(op: Op) -> OutputShapes:
     """table[buckets, H], query length[], key length[] -> Y[1, H, S, L]."""
     return [(1, op.shape(0)[1], int(op.values(1)[0]), int(op.values(2)[0]))]
 
 
-@rule("LongformerAttention", "DecoderAttention", contrib=True)
+@rule("LongformerAttention", "DecoderAttention", domain=CONTRIB)
 def like_query(op: Op) -> OutputShapes:
     """X[B, S, C], ... -> Y[B, S, C]."""
     return [op.shape(0)]
 
 
-@rule("PackedAttention", contrib=True)
+@rule("PackedAttention", domain=CONTRIB)
 def packed_attention(op: Op) -> OutputShapes:
     """X[tokens, in], W[in, q + k + v], ... -> Y[tokens, v]."""
     sizes = op.attr("qkv_hidden_sizes")

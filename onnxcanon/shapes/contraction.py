@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxcanon.arrays import Shape
+from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, broadcast, norm_axis, rule
 
 
@@ -17,7 +18,7 @@ def product(left: Shape, right: Shape) -> Shape:
 
 
 @rule("MatMul", "MatMulInteger")
-@rule("MatMulInteger16", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", contrib=True)
+@rule("MatMulInteger16", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", domain=CONTRIB)
 def matmul(op: Op) -> OutputShapes:
     """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]."""
     return [product(op.shape(0), op.shape(1))]
@@ -29,7 +30,7 @@ def quantized_matmul(op: Op) -> OutputShapes:
     return [product(op.shape(0), op.shape(3))]
 
 
-@rule("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation", contrib=True)
+@rule("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation", domain=CONTRIB)
 def fused_matmul(op: Op) -> OutputShapes:
     """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]; transBatchA: A[n, *B, k], before transA: A[*B, k, n]; so B."""
     sides = []
@@ -55,7 +56,7 @@ def gemm_shape(op: Op, left: Shape, right: Shape) -> Shape:
 
 
 @rule("Gemm")
-@rule("FusedGemm", "GemmFastGelu", contrib=True)
+@rule("FusedGemm", "GemmFastGelu", domain=CONTRIB)
 def gemm(op: Op) -> OutputShapes:
     """A[n, k], B[k, m], C[...] -> Y[n, m]."""
     if op.node.op_type == "GemmFastGelu":
@@ -63,13 +64,13 @@ def gemm(op: Op) -> OutputShapes:
     return [gemm_shape(op, op.shape(0), op.shape(1))]
 
 
-@rule("QGemm", contrib=True)
+@rule("QGemm", domain=CONTRIB)
 def quantized_gemm(op: Op) -> OutputShapes:
     """A[n, k], a_scale, a_zero, B[k, m], ... -> Y[n, m]."""
     return [gemm_shape(op, op.shape(0), op.shape(3))]
 
 
-@rule("MatMulNBits", "MatMulBnb4", contrib=True)
+@rule("MatMulNBits", "MatMulBnb4", domain=CONTRIB)
 def packed_matmul(op: Op) -> OutputShapes:
     """A[*S, K], B packed -> Y[*S, N]."""
     return [(*op.shape(0)[:-1], op.attr("N"))]
@@ -81,7 +82,7 @@ def det(op: Op) -> OutputShapes:
     return [op.shape(0)[:-2]]
 
 
-@rule("Inverse", contrib=True)
+@rule("Inverse", domain=CONTRIB)
 def inverse(op: Op) -> OutputShapes:
     """X[*S, m, m] -> Y[*S, m, m]."""
     return [op.shape(0)]
@@ -113,25 +114,25 @@ def einsum(op: Op) -> OutputShapes:
     return [(*(sizes[c] for c in head), *middle, *(sizes[c] for c in tail))]
 
 
-@rule("MoE", "QMoE", contrib=True)
+@rule("MoE", "QMoE", domain=CONTRIB)
 def mixture(op: Op) -> OutputShapes:
     """X[*S, hidden], router[rows, experts], ... -> Y[*S, hidden]."""
     return [op.shape(0)]
 
 
-@rule("CDist", contrib=True)
+@rule("CDist", domain=CONTRIB)
 def cdist(op: Op) -> OutputShapes:
     """A[n, d], B[m, d] -> Y[n, m]."""
     return [(op.shape(0)[0], op.shape(1)[0])]
 
 
-@rule("NGramRepeatBlock", contrib=True)
+@rule("NGramRepeatBlock", domain=CONTRIB)
 def scores(op: Op) -> OutputShapes:
     """ids[B, S], scores[B, V] -> scores[B, V]."""
     return [op.shape(1)]
 
 
-@rule("UnfoldTensor", contrib=True)
+@rule("UnfoldTensor", domain=CONTRIB)
 def unfold(op: Op) -> OutputShapes:
     """X[*S, n, *T] -> Y[*S, count, *T, size]: windows of `size` every `step` elements."""
     shape = op.shape(0)

@@ -13,6 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.arrays import Shape
+from onnxcanon.graph.operators import Table
 from onnxcanon.shapes.values import UNKNOWN, Op, SampleSequence, SampleValue, norm_axis, same
 
 
@@ -30,6 +31,11 @@ class SubgraphPropagation(Protocol):
         """What is known of a value, or what the file declares where that is nothing."""
 
 
+ControlRule = Callable[[Op, SubgraphPropagation], list[SampleValue]]
+CONTROL: Table[ControlRule] = Table("shapes through bodies")
+
+
+@CONTROL.register("If")
 def if_(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     """condition[] -> the outputs of the branch taken, or what both agree on."""
     data = op.value(0).data
@@ -44,6 +50,7 @@ def if_(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     return walk.body(op.attr(taken), ())
 
 
+@CONTROL.register("Loop")
 def loop(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     """trip count[], condition[], state[*S]... -> state[*S]..., stacked outputs[trips, *T]..."""
     body: ir.Graph = op.attr("body")
@@ -62,6 +69,7 @@ def loop(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     ]
 
 
+@CONTROL.register("Scan")
 def scan(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     """state[*S]..., sequence[T, *I]... -> state[*S]..., stacked[T, *O]... (axes as the attributes say)."""
     count = op.attr("num_scan_inputs")
@@ -84,13 +92,6 @@ def scan(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     places = op.attr("scan_output_axes") or (0,) * (len(outputs) - states)
     stacked = zip(outputs[states:], places, strict=True)
     return [*after, *(_stacked(item.shape, length, place) for item, place in stacked)]
-
-
-CONTROL: dict[str, Callable[[Op, SubgraphPropagation], list[SampleValue]]] = {
-    "If": if_,
-    "Loop": loop,
-    "Scan": scan,
-}
 
 
 def _settled(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from onnxcanon.shapes.values import Op, OutputShapes, broadcast, norm_axis, rule
+from onnxcanon.graph.operators import BOTH, CLASSICAL, CONTRIB
+from onnxcanon.shapes.values import (
+    Op,
+    OutputShapes,
+    broadcast,
+    norm_axis,
+    rule,
+)
 
 
-@rule("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "CastLike", "Ceil")
+@rule("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil")
 @rule("Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity")
 @rule("IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu")
 @rule("Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh")
 @rule("ThresholdedRelu", "Affine", "ParametricSoftplus", "ScaledTanh", "ImageScaler", "PRelu", "BitCast")
-@rule("Gelu", both=True)
-@rule(
-    "BiasGelu", "FastGelu", "QuickGelu", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", contrib=True
-)
-@rule(
-    "BiasDropout", "BiasSoftmax", "SoftmaxDropout", "DequantizeWithOrder", "QuantizeWithOrder", contrib=True
-)
+@rule("Gelu", domain=BOTH)
+@rule("BiasGelu", "FastGelu", "QuickGelu", domain=CONTRIB)
+@rule("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", domain=CONTRIB)
+@rule("BiasDropout", "BiasSoftmax", "SoftmaxDropout", domain=CONTRIB)
+@rule("DequantizeWithOrder", "QuantizeWithOrder", domain=CONTRIB)
 def unary(op: Op) -> OutputShapes:
     """X[*S] -> Y[*S] (slopes, biases and limits broadcast into X)."""
     return [op.shape(0)]
@@ -25,10 +30,10 @@ def unary(op: Op) -> OutputShapes:
 @rule("Softmax", "LogSoftmax", "Hardmax", "LRN", "LpNormalization", "MeanVarianceNormalization", "CumSum")
 @rule("InstanceNormalization", "GroupNormalization", "Bernoulli", "RandomNormalLike", "RandomUniformLike")
 @rule("EyeLike", "Scatter", "ScatterElements", "ScatterND", "ReverseSequence", "TensorScatter", "CumProd")
-@rule("QuantizeLinear", "DequantizeLinear", "Trilu", both=True)
+@rule("QuantizeLinear", "DequantizeLinear", "Trilu", domain=BOTH)
 @rule("SwiGLU")
-@rule("GroupNorm", contrib=True)
-@rule("Binarizer", "CategoryMapper", "Imputer", "LabelEncoder", "Normalizer", "Scaler", classical=True)
+@rule("GroupNorm", domain=CONTRIB)
+@rule("Binarizer", "CategoryMapper", "Imputer", "LabelEncoder", "Normalizer", "Scaler", domain=CLASSICAL)
 def alike(op: Op) -> OutputShapes:
     """X[*S], ... -> Y[*S]."""
     return [op.shape(0)]
@@ -49,20 +54,20 @@ def meeting(op: Op) -> OutputShapes:
     return [broadcast(op.shapes())]
 
 
-@rule("QLinearAdd", "QLinearMul", contrib=True)
+@rule("QLinearAdd", "QLinearMul", domain=CONTRIB)
 def quantized_meeting(op: Op) -> OutputShapes:
     """A[*S], a_scale, a_zero, B[*T], b_scale, b_zero, c_scale, c_zero -> C[broadcast]."""
     return [broadcast((op.shape(0), op.shape(3)))]
 
 
-@rule("QLinearWhere", contrib=True)
+@rule("QLinearWhere", domain=CONTRIB)
 def quantized_where(op: Op) -> OutputShapes:
     """condition[*S], X[*T], x_scale, x_zero, Y[*U], ... -> Z[broadcast]."""
     return [broadcast((op.shape(0), op.shape(1), op.shape(4)))]
 
 
-@rule("Dropout", both=True)
-@rule("BitmaskDropout", contrib=True)
+@rule("Dropout", domain=BOTH)
+@rule("BitmaskDropout", domain=CONTRIB)
 def dropout(op: Op) -> OutputShapes:
     """X[*S] -> Y[*S], mask[*S]."""
     return [op.shape(0), op.shape(0)]
@@ -74,7 +79,7 @@ def batch_norm(op: Op) -> OutputShapes:
     return [op.shape(0), *[op.shape(1)] * (len(op.node.outputs) - 1)]
 
 
-@rule("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", both=True)
+@rule("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", domain=BOTH)
 def layer_norm(op: Op) -> OutputShapes:
     """X[*S, *N] -> Y[*S, *N], mean[*S, 1...], inverse deviation[*S, 1...]."""
     shape = op.shape(0)
@@ -83,7 +88,7 @@ def layer_norm(op: Op) -> OutputShapes:
     return [shape, statistics, statistics]
 
 
-@rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm", contrib=True)
+@rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm", domain=CONTRIB)
 def skip_layer_norm(op: Op) -> OutputShapes:
     """X[*S, C], skip, ... -> Y[*S, C], mean[*S, 1], inverse deviation[*S, 1], X + skip [*S, C]."""
     shape = op.shape(0)
@@ -99,14 +104,14 @@ def dynamic_quantize(op: Op) -> OutputShapes:
     return [op.shape(0), (), ()]
 
 
-@rule("BiasSplitGelu", contrib=True)
+@rule("BiasSplitGelu", domain=CONTRIB)
 def split_gelu(op: Op) -> OutputShapes:
     """X[N, S, D], bias[D] -> Y[N, S, D/2]."""
     shape = op.shape(0)
     return [(*shape[:-1], shape[-1] // 2)]
 
 
-@rule("BiasAdd", "NhwcBiasAdd", contrib=True)
+@rule("BiasAdd", "NhwcBiasAdd", domain=CONTRIB)
 def bias_add(op: Op) -> OutputShapes:
     """X[N, S, C], bias[C], skip[N, S, C] -> Y[N, S, C]."""
     return [op.shape(0)]

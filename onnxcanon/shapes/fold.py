@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.arrays import Array
+from onnxcanon.graph.operators import STANDARD, Table
 from onnxcanon.shapes.rearrangement import slices, split_bounds, split_sizes
 from onnxcanon.shapes.reduction import reduced_axes
 from onnxcanon.shapes.values import Contradiction, Op, Unresolved, find_rule, size_of
@@ -24,7 +25,9 @@ LIMIT = 65_536  # elements of a value that is computed; a larger one has a shape
 
 Fold = Callable[[Op, list[Any]], Any]  # returns one array or a list of arrays
 
-_FOLDS: dict[str, Fold] = {}
+FOLDS: Table[Fold] = Table("values")
+folds = FOLDS.register
+
 _GROWING = frozenset({"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Tile"})
 
 
@@ -36,13 +39,13 @@ def fold(op: Op, limit: int = LIMIT) -> list[Array] | None:
         limit: elements of an output, unless the node makes many of few: those stay below `LIMIT`.
     """
     op_type = op.node.op_type
-    function = _FOLDS.get(op_type)
+    function = FOLDS.of(op.node, op.version)
     if function is None:
         return None
     arrays = [None if known is None else known.data for known in op.inputs]
     most = min(limit, LIMIT) if op_type in _GROWING else limit
     if op_type in _GROWING or _bound(arrays) > limit:
-        rule = find_rule("", op_type)
+        rule = find_rule(STANDARD, op_type, op.version)
         if rule is None or any(shape is None or size_of(shape) > most for shape in rule(op)):
             return None
     try:
@@ -61,16 +64,6 @@ def _bound(arrays: list[Any]) -> int:
         if array is not None and array.size > 1:
             bound *= array.size
     return bound
-
-
-def folds(*op_types: str) -> Callable[[Fold], Fold]:
-    """Register how to compute operators."""
-
-    def register(function: Fold) -> Fold:
-        _FOLDS.update(dict.fromkeys(op_types, function))
-        return function
-
-    return register
 
 
 def _elementwise(function: Callable[..., Any]) -> Fold:
@@ -127,8 +120,10 @@ _ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "Where": np.where,
     "Xor": np.logical_xor,
 }
-_FOLDS |= {name: _elementwise(function) for name, function in _ELEMENTWISE.items()}
-_FOLDS |= {"Max": _chain(np.maximum), "Min": _chain(np.minimum), "Sum": _chain(np.add)}
+for _name, _function in _ELEMENTWISE.items():
+    FOLDS.enter(_elementwise(_function), _name)
+for _name, _function in {"Max": np.maximum, "Min": np.minimum, "Sum": np.add}.items():
+    FOLDS.enter(_chain(_function), _name)
 
 
 @folds("Mod")
@@ -174,7 +169,7 @@ def cast(op: Op, arrays: list[Any]) -> Any:
 @folds("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(op: Op, arrays: list[Any]) -> Any:
     """The same elements in the shape that the shape rule finds."""
-    rule = find_rule("", op.node.op_type)
+    rule = find_rule(STANDARD, op.node.op_type, op.version)
     shape = rule(op)[0] if rule is not None else None
     return None if shape is None else arrays[0].reshape(shape)
 

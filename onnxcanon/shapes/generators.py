@@ -4,20 +4,14 @@ from __future__ import annotations
 
 import math
 
-from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, norm_axis, rule
-
-
-@rule("Shape")
-def shape_(op: Op) -> OutputShapes:
-    """X[*S] -> length of S[start:end]."""
-    shape = op.shape(0)
-    return [(len(shape[op.attr("start", 0) : op.attr("end", len(shape))]),)]
-
-
-@rule("Size")
-def size(op: Op) -> OutputShapes:
-    """X[*S] -> []."""
-    return [()]
+from onnxcanon.graph.operators import BOTH
+from onnxcanon.shapes.values import (
+    Contradiction,
+    Op,
+    OutputShapes,
+    norm_axis,
+    rule,
+)
 
 
 @rule("ConstantOfShape")
@@ -26,7 +20,7 @@ def constant_of_shape(op: Op) -> OutputShapes:
     return [tuple(op.values(0))]
 
 
-@rule("Range", both=True)
+@rule("Range", domain=BOTH)
 def range_(op: Op) -> OutputShapes:
     """start[], limit[], delta[] -> Y[ceil((limit - start) / delta)]."""
     start, limit = op.values(0)[0], op.values(1)[0]

@@ -9,13 +9,14 @@ import onnx_ir as ir
 
 from onnxcanon.arrays import Array
 from onnxcanon.graph.element_types import FLOATS
+from onnxcanon.graph.operators import domain_of
 from onnxcanon.graph.traversal import ordered, reads
-from onnxcanon.shapes.control import CONTROL
+from onnxcanon.shapes.control import CONTROL, ControlRule
 from onnxcanon.shapes.fold import fold
-from onnxcanon.shapes.sequences import SEQUENCE_RULES
 from onnxcanon.shapes.sizes import Sizes, Symbols, declared
 from onnxcanon.shapes.values import (
     UNKNOWN,
+    VALUES,
     Contradiction,
     Op,
     SampleSequence,
@@ -150,31 +151,31 @@ class Propagation:
             self.visit(node)
         return [self.get(value) for value in graph.outputs]
 
-    def _control(self, op: Op) -> list[SampleValue]:
+    def _control(self, op: Op, rule: ControlRule) -> list[SampleValue]:
         """What is known of the outputs of a node with subgraphs."""
         self._around.append(op.node)
         try:
-            return CONTROL[op.node.op_type](op, self)
+            return rule(op, self)
         finally:
             self._around.pop()
 
     def _infer(self, node: ir.Node, inputs: list[SampleValue | None]) -> list[SampleValue]:
         """What the rules say of the outputs."""
-        op_type, domain = node.op_type, "" if node.domain == "ai.onnx" else node.domain
-        op = Op(node, inputs, node.version or (self._contrib_version if domain else self._version))
+        domain = domain_of(node)
+        version = node.version or (self._contrib_version if domain else self._version)
+        op = Op(node, inputs, version)
         try:
-            if not domain:
-                if op_type in CONTROL:
-                    return self._control(op)
-                special = _SPECIAL.get(op_type)
-                if special is not None:
-                    return special(op)
-                if inputs and all(known is None or known.data is not None for known in inputs):
-                    arrays = fold(op)
-                    if arrays is not None:
-                        private = any(known is not None and known.private for known in inputs)
-                        return [SampleValue(array.shape, array, private) for array in arrays]
-            rule = find_rule(domain, op_type)
+            control, value = CONTROL.of(node, version), VALUES.of(node, version)
+            if control is not None:
+                return self._control(op, control)
+            if value is not None:
+                return [value(op)]
+            if inputs and all(known is None or known.data is not None for known in inputs):
+                arrays = fold(op)
+                if arrays is not None:
+                    private = any(known is not None and known.private for known in inputs)
+                    return [SampleValue(array.shape, array, private) for array in arrays]
+            rule = find_rule(domain, node.op_type, version)
             return [] if rule is None else [SampleValue(shape) for shape in rule(op)]
         except Unresolved:
             return []
@@ -195,62 +196,54 @@ def constant(tensor: ir.TensorProtocol, read: Callable[[], Array]) -> SampleValu
     return SampleValue(shape)
 
 
-def _constant_node(op: Op) -> list[SampleValue]:
+@VALUES.register("Constant")
+def _constant_node(op: Op) -> SampleValue:
     """-> Y, from whichever attribute holds the value."""
     for name in op.attributes:
         value = op.attr(name)
         if name == "value":
-            return [constant(value, value.numpy)]
+            return constant(value, value.numpy)
         if name in ("value_float", "value_int"):
-            return [SampleValue((), np.array(value, np.float32 if name == "value_float" else np.int64))]
+            return SampleValue((), np.array(value, np.float32 if name == "value_float" else np.int64))
         if name == "value_ints":
             data = np.array(value, np.int64)
-            return [SampleValue(data.shape, data)]
+            return SampleValue(data.shape, data)
         if name == "value_floats":
             tensor = ir.tensor(np.array(value, np.float32))
-            return [constant(tensor, tensor.numpy)]
+            return constant(tensor, tensor.numpy)
         if name == "value_string":
-            return [SampleValue(())]
+            return SampleValue(())
         if name == "value_strings":
-            return [SampleValue((len(value),))]
+            return SampleValue((len(value),))
     raise Unresolved
 
 
-def _shape_node(op: Op) -> list[SampleValue]:
+@VALUES.register("Shape")
+def _shape_node(op: Op) -> SampleValue:
     """X[*S] -> S[start:end]."""
     data = np.array(op.shape(0)[op.attr("start", 0) : op.attr("end")], np.int64)
-    return [SampleValue(data.shape, data)]
+    return SampleValue(data.shape, data)
 
 
-def _size_node(op: Op) -> list[SampleValue]:
+@VALUES.register("Size")
+def _size_node(op: Op) -> SampleValue:
     """X[*S] -> the product of S."""
-    return [SampleValue((), np.array(size_of(op.shape(0)), np.int64))]
+    return SampleValue((), np.array(size_of(op.shape(0)), np.int64))
 
 
-def _cast_like(op: Op) -> list[SampleValue]:
+@VALUES.register("CastLike")
+def _cast_like(op: Op) -> SampleValue:
     """X[*S], Y -> X in the type of Y."""
     data = op.value(0).data
     if data is None:
-        return [SampleValue(op.shape(0))]
+        return SampleValue(op.shape(0))
     try:
-        return [SampleValue(data.shape, data.astype(op.dtype(1)), op.value(0).private)]
+        return SampleValue(data.shape, data.astype(op.dtype(1)), op.value(0).private)
     except Unresolved:
-        return [SampleValue(data.shape)]
+        return SampleValue(data.shape)
 
 
-def _identity(op: Op) -> list[SampleValue]:
+@VALUES.register("Identity")
+def _identity(op: Op) -> SampleValue:
     """X -> X, a tensor or a sequence."""
-    return [op.value(0)]
-
-
-_SPECIAL: dict[str, Callable[[Op], list[SampleValue]]] = {
-    "CastLike": _cast_like,
-    "Constant": _constant_node,
-    "Identity": _identity,
-    "Shape": _shape_node,
-    "Size": _size_node,
-}
-_SPECIAL |= {
-    name: (lambda op, function=function: [function(op)])  # type: ignore[misc]
-    for name, function in SEQUENCE_RULES.items()
-}
+    return op.value(0)

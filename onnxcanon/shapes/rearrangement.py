@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from onnxcanon.arrays import Shape
+from onnxcanon.graph.operators import BOTH, CLASSICAL, CONTRIB
 from onnxcanon.shapes.values import (
     Contradiction,
     Op,
@@ -112,7 +113,7 @@ def concatenated(shapes: Sequence[Shape], axis: int) -> Shape:
     return (*head, total, *tail)
 
 
-@rule("QLinearConcat", contrib=True)
+@rule("QLinearConcat", domain=CONTRIB)
 def quantized_concat(op: Op) -> OutputShapes:
     """y_scale, y_zero, (X_i[*S, c_i, *T], scale_i, zero_i)... -> Y[*S, sum c_i, *T]."""
     return [concatenated([op.shape(i) for i in range(2, len(op.inputs), 3)], op.attr("axis", 1))]
@@ -185,7 +186,7 @@ def gather_elements(op: Op) -> OutputShapes:
     return [op.shape(1)]
 
 
-@rule("GatherND", both=True)
+@rule("GatherND", domain=BOTH)
 def gather_nd(op: Op) -> OutputShapes:
     """X[*B, *S, *T], index[*B, *I, len S] -> Y[*B, *I, *T]."""
     shape, index = op.shape(0), op.shape(1)
@@ -210,7 +211,7 @@ def tile(op: Op) -> OutputShapes:
     return [tuple([dim * times for dim, times in zip(shape, repeats, strict=True)])]
 
 
-@rule("Pad", both=True)
+@rule("Pad", domain=BOTH)
 def pad(op: Op) -> OutputShapes:
     """X[*S], pads[2 * axes] -> Y[S + begin + end]; negative pads cut."""
     shape = op.shape(0)
@@ -280,14 +281,14 @@ def center_crop_pad(op: Op) -> OutputShapes:
     return [tuple(result)]
 
 
-@rule("ArrayFeatureExtractor", classical=True)
+@rule("ArrayFeatureExtractor", domain=CLASSICAL)
 def features(op: Op) -> OutputShapes:
     """X[*S, n], positions[m] -> Y[*S, m], with at least two axes."""
     shape, count = op.shape(0), size_of(op.shape(1))
     return [(*(shape[:-1] or (1,)), count)]
 
 
-@rule("ExpandDims", contrib=True)
+@rule("ExpandDims", domain=CONTRIB)
 def expand_dims(op: Op) -> OutputShapes:
     """X[*S], axis[] -> Y[*S] with a new axis of size 1."""
     shape = op.shape(0)

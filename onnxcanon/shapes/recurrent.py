@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.shapes.values import Op, OutputShapes, rule
 
 
 @rule("RNN", "GRU", "LSTM")
-@rule("DynamicQuantizeLSTM", contrib=True)
+@rule("DynamicQuantizeLSTM", domain=CONTRIB)
 def recurrent(op: Op) -> OutputShapes:
     """X[T, B, in], W[D, g*H, in], R[D, g*H, H] -> Y[T, D, B, H], Y_h[D, B, H], Y_c[D, B, H].
 

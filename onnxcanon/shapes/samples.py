@@ -23,6 +23,7 @@ from onnxcanon.shapes import (
     rearrangement,
     recurrent,
     reduction,
+    sequences,
     spatial,
 )
 from onnxcanon.shapes.propagation import Propagation, TensorReader
@@ -30,8 +31,17 @@ from onnxcanon.shapes.sizes import Sizes, Symbols, plans
 from onnxcanon.shapes.values import SampleValue, same
 
 # Importing a family registers its rules.
-FAMILIES = (attention, contraction, elementwise, generators, rearrangement, recurrent, reduction, spatial)
-
+FAMILIES = (
+    attention,
+    contraction,
+    elementwise,
+    generators,
+    rearrangement,
+    recurrent,
+    reduction,
+    sequences,
+    spatial,
+)
 
 LARGER = 64
 """How many times larger the sizes of the last walk are; it keeps what strided networks divide by."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from onnxcanon.shapes.rearrangement import concatenated, split_bounds
-from onnxcanon.shapes.values import Contradiction, Op, SampleSequence, SampleValue, Unresolved, norm_axis
+from onnxcanon.shapes.values import (
+    VALUES,
+    Contradiction,
+    Op,
+    SampleSequence,
+    SampleValue,
+    Unresolved,
+    norm_axis,
+)
 
 
 def sequence(items: tuple[SampleValue, ...]) -> SampleValue:
@@ -31,22 +37,26 @@ def place(op: Op, index: int, count: int) -> int:
     return position % count
 
 
+@VALUES.register("SequenceConstruct")
 def construct(op: Op) -> SampleValue:
     """X_i[*S_i]... -> sequence of X_i."""
     return sequence(tuple(known for known in op.inputs if known is not None))
 
 
+@VALUES.register("SequenceEmpty")
 def empty(op: Op) -> SampleValue:
     """-> sequence of nothing."""
     return sequence(())
 
 
+@VALUES.register("SequenceAt")
 def at(op: Op) -> SampleValue:
     """sequence, position[] -> item."""
     items = items_of(op)
     return items[place(op, 1, len(items))]
 
 
+@VALUES.register("SequenceInsert")
 def insert(op: Op) -> SampleValue:
     """sequence, X, position[] -> sequence with X before the position, or at the end."""
     items = items_of(op)
@@ -54,6 +64,7 @@ def insert(op: Op) -> SampleValue:
     return sequence((*items[:position], op.value(1), *items[position:]))
 
 
+@VALUES.register("SequenceErase")
 def erase(op: Op) -> SampleValue:
     """sequence, position[] -> sequence without the item."""
     items = items_of(op)
@@ -61,11 +72,13 @@ def erase(op: Op) -> SampleValue:
     return sequence((*items[:position], *items[position + 1 :]))
 
 
+@VALUES.register("SequenceLength")
 def length(op: Op) -> SampleValue:
     """sequence -> []."""
     return SampleValue((), np.array(len(items_of(op)), np.int64))
 
 
+@VALUES.register("SplitToSequence")
 def split(op: Op) -> SampleValue:
     """X[*S, sum c_i, *T], sizes or one size -> sequence of [*S, c_i, *T]; default [*S, 1, *T] or [*S, *T]."""
     shape, data = op.shape(0), op.value(0).data
@@ -90,6 +103,7 @@ def split(op: Op) -> SampleValue:
     return sequence(tuple(SampleValue(item, part) for item, part in zip(shapes, parts, strict=True)))
 
 
+@VALUES.register("ConcatFromSequence")
 def concat(op: Op) -> SampleValue:
     """sequence of [*S, c_i, *T] -> [*S, sum c_i, *T], or with new_axis [*S, count, *T]."""
     items = items_of(op)
@@ -106,15 +120,3 @@ def concat(op: Op) -> SampleValue:
         return SampleValue((*shapes[0][:axis], len(shapes), *shapes[0][axis:]), data)
     data = np.concatenate(arrays, axis) if len(arrays) == len(items) else None
     return SampleValue(concatenated(shapes, axis), data)
-
-
-SEQUENCE_RULES: dict[str, Callable[[Op], SampleValue]] = {
-    "ConcatFromSequence": concat,
-    "SequenceAt": at,
-    "SequenceConstruct": construct,
-    "SequenceEmpty": empty,
-    "SequenceErase": erase,
-    "SequenceInsert": insert,
-    "SequenceLength": length,
-    "SplitToSequence": split,
-}

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxcanon.arrays import Shape
+from onnxcanon.graph.operators import BOTH, CONTRIB
 from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, Unresolved, norm_axis, rule
 
 
 @rule("Conv", "ConvInteger")
-@rule("FusedConv", contrib=True)
+@rule("FusedConv", domain=CONTRIB)
 def conv(op: Op) -> OutputShapes:
     """X[N, C, *S], W[M, C/g, *K], B[M] -> Y[N, M, *T]."""
     return [convolved(op, op.shape(0), op.shape(1))]
 
 
-@rule("QLinearConv", both=True)
+@rule("QLinearConv", domain=BOTH)
 def quantized_conv(op: Op) -> OutputShapes:
     """X[N, C, *S], x_scale, x_zero, W[M, C/g, *K], ... -> Y[N, M, *T]; contrib channels_last: X[N, *S, C]."""
     shape, weight = op.shape(0), op.shape(3)
@@ -27,7 +28,7 @@ def quantized_conv(op: Op) -> OutputShapes:
     return [(n, *spatial, m)]
 
 
-@rule("NhwcConv", "NhwcFusedConv", contrib=True)
+@rule("NhwcConv", "NhwcFusedConv", domain=CONTRIB)
 def conv_nhwc(op: Op) -> OutputShapes:
     """X[N, *S, C], W[M, C/g, *K] -> Y[N, *T, M]."""
     shape = op.shape(0)
@@ -105,7 +106,7 @@ def deform_conv(op: Op) -> OutputShapes:
 
 
 @rule("MaxPool", "AveragePool", "LpPool")
-@rule("QLinearAveragePool", contrib=True)
+@rule("QLinearAveragePool", domain=CONTRIB)
 def pool(op: Op) -> OutputShapes:
     """X[N, C, *S] -> Y[N, C, *T], for MaxPool also indices[N, C, *T]."""
     shape = op.shape(0)
@@ -116,7 +117,7 @@ def pool(op: Op) -> OutputShapes:
     return [result, result]
 
 
-@rule("NhwcMaxPool", contrib=True)
+@rule("NhwcMaxPool", domain=CONTRIB)
 def pool_nhwc(op: Op) -> OutputShapes:
     """X[N, *S, C] -> Y[N, *T, C]."""
     shape = op.shape(0)
@@ -124,7 +125,7 @@ def pool_nhwc(op: Op) -> OutputShapes:
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
-@rule("QLinearGlobalAveragePool", contrib=True)
+@rule("QLinearGlobalAveragePool", domain=CONTRIB)
 def global_pool(op: Op) -> OutputShapes:
     """X[N, C, *S] -> Y[N, C, 1...]."""
     shape = op.shape(0)
@@ -160,7 +161,7 @@ def roi_align(op: Op) -> OutputShapes:
     return [(op.shape(1)[0], op.shape(0)[1], *size)]
 
 
-@rule("GridSample", both=True)
+@rule("GridSample", domain=BOTH)
 def grid_sample(op: Op) -> OutputShapes:
     """X[N, C, *S], grid[N, *T, rank] -> Y[N, C, *T]."""
     return [(*op.shape(0)[:2], *op.shape(1)[1:-1])]

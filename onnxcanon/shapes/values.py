@@ -16,9 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.arrays import Array, Shape
-
-CONTRIB = "com.microsoft"
-CLASSICAL = "ai.onnx.ml"
+from onnxcanon.graph.operators import CONTRIB, STANDARD, Table
 
 
 class Unresolved(Exception):
@@ -143,38 +141,21 @@ class Op:
 OutputShapes = Sequence[Shape | None]
 Rule = Callable[[Op], OutputShapes]
 
-_RULES: dict[tuple[str, str], Rule] = {}
+RULES: Table[Rule] = Table("shapes")
+rule = RULES.register
+
+VALUES: Table[Callable[[Op], SampleValue]] = Table("shapes with values")
+"""What is known of the one output of operators that make values, sequences among them."""
 
 
-def rule(
-    *op_types: str, contrib: bool = False, both: bool = False, classical: bool = False
-) -> Callable[[Rule], Rule]:
-    """Register a shape rule for operators of the standard, of onnxruntime's contrib domain, or of both; or of
-    the standard's domain of classical machine learning.
+def find_rule(domain: str, op_type: str, version: int) -> Rule | None:
+    """The shape rule of an operator; None where there is none.
 
-    A contrib operator is also accepted in the standard domain (older onnxruntime releases wrote it there)
+    A contrib operator is accepted in the standard domain too, where older releases of onnxruntime wrote it,
     unless the standard has an operator of that name.
     """
-
-    def register(function: Rule) -> Rule:
-        for op_type in op_types:
-            if classical:
-                _RULES[CLASSICAL, op_type] = function
-                continue
-            if contrib or both:
-                _RULES[CONTRIB, op_type] = function
-            if contrib:
-                _RULES.setdefault(("", op_type), function)
-            else:
-                _RULES["", op_type] = function
-        return function
-
-    return register
-
-
-def find_rule(domain: str, op_type: str) -> Rule | None:
-    """The shape rule of an operator; None where there is none."""
-    return _RULES.get((domain, op_type))
+    found = RULES.find(domain, op_type, version)
+    return RULES.find(CONTRIB, op_type, version) if found is None and domain == STANDARD else found
 
 
 def size_of(shape: Shape) -> int:

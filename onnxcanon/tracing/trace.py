@@ -16,6 +16,7 @@ import onnx_ir as ir
 from onnxcanon.arrays import Ids
 from onnxcanon.graph.element_types import INDEX_TYPES, SCALABLE
 from onnxcanon.graph.nodes import node_name
+from onnxcanon.graph.operators import domain_of
 from onnxcanon.graph.traversal import (
     captured,
     inlined,
@@ -268,11 +269,11 @@ class Tracer:
         if not self.depth:  # a body is part of its node
             self.labels.constraints.place = (number, -1)
         inputs = [None if v is None else self.values.get(v) for v in node.inputs]
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        rule = RULES.get((domain, node.op_type))
-        if (domain, node.op_type) not in OPEN:
+        version = node.version or self.model.opset(domain_of(node))
+        rule = RULES.of(node, version)
+        if OPEN.of(node, version) is None:
             self._materialize(inputs)
-        op = Op(node, inputs, self.shapes, node.version or self.model.opset(domain), self._body)
+        op = Op(node, inputs, self.shapes, version, self._body)
         outputs: list[AbstractValue | None] = []
         try:
             if rule is None or node.op_identifier() in self.model.ir.functions:

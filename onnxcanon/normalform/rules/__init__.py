@@ -1,26 +1,10 @@
 """The rules, by family. Importing a family enters its rules."""
 
-from onnxcanon.normalform.rules import (
-    arithmetic,
-    constants,
-    contraction,
-    control,
-    fused,
-    normalization,
-    packing,
-    rearrangement,
-    recurrent,
-    sizes,
-    slicing,
-    spatial,
-    spelling,
-    upgrades,
-)
-from onnxcanon.normalform.rules.registry import RULES, UPGRADES
+from importlib import import_module
 
-FAMILIES = (
-    arithmetic, constants, contraction, control, fused, normalization, packing,
-    rearrangement, recurrent, sizes, slicing, spatial, spelling, upgrades,
-)  # fmt: skip
+from onnxcanon.normalform.rules.registry import FAMILIES, RULES, UPGRADES
+
+for _family in FAMILIES:
+    import_module(f"{__name__}.{_family}")
 
 __all__ = ["FAMILIES", "RULES", "UPGRADES"]

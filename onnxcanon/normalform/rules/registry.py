@@ -1,9 +1,27 @@
-"""The two sets of rules, tried one after the other."""
+"""The two sets of rules, tried one after the other, and the order of their families."""
 
 from onnxcanon.normalform.engine import Rules
 
-UPGRADES = Rules()
+FAMILIES = (
+    "arithmetic",
+    "constants",
+    "control",
+    "fused",
+    "contraction",
+    "rearrangement",
+    "normalization",
+    "slicing",
+    "packing",
+    "recurrent",
+    "sizes",
+    "spatial",
+    "spelling",
+    "upgrades",
+)
+"""The files of this package, in the order in which their rules are tried: normal forms depend on it."""
+
+UPGRADES = Rules("upgrades", FAMILIES)
 """From the spelling of older operator sets to the one that all other rules read."""
 
-RULES = Rules()
+RULES = Rules("normal forms", FAMILIES)
 """To the normal form."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxcanon.graph.operators import STANDARD, Table, domain_of
 from onnxcanon.tracing.abstract_value import AbstractValue, ValueSequence
 from onnxcanon.tracing.context import Context
 
@@ -27,21 +28,20 @@ Body = Callable[["ir.Graph", Sequence[AbstractValue | None]], list[AbstractValue
 
 UNKNOWN_SHAPE = "an input has no known shape"
 
-RULES: dict[tuple[str, str], Rule] = {}
-OPEN: set[tuple[str, str]] = set()
-"""Operators whose rules read no labels: axes that were cut (`labels.Cut`) pass them as they are."""
+RULES: Table[Rule] = Table("symmetries")
+OPEN: Table[Rule] = Table("rules that read no labels")
+"""Operators whose rules read no labels: axes that were cut (`abstract_value.Cut`) pass them as they are."""
 
 
-def register(*names: str, domain: str = "", leaves_cuts: bool = False) -> Callable[[Rule], Rule]:
-    """Enter a rule for one or several operators of a domain, `OPEN` ones if it leaves cuts as they are."""
+def register(
+    *names: str, domain: str | Sequence[str] = STANDARD, since: int = 1, leaves_cuts: bool = False
+) -> Callable[[Rule], Rule]:
+    """Enter a rule for operators of one or several domains, `OPEN` ones if it leaves cuts as they are."""
 
     def enter(rule: Rule) -> Rule:
+        RULES.enter(rule, *names, domain=domain, since=since)
         if leaves_cuts:
-            OPEN.update((domain, name) for name in names)
-        for name in names:
-            if (domain, name) in RULES:
-                raise ValueError(f"two rules for {domain or 'ai.onnx'}::{name}")
-            RULES[domain, name] = rule
+            OPEN.enter(rule, *names, domain=domain, since=since)
         return rule
 
     return enter
@@ -78,7 +78,7 @@ class Op:
     @property
     def domain(self) -> str:
         """The operator's domain; that of the standard is empty."""
-        return "" if self.node.domain == "ai.onnx" else self.node.domain
+        return domain_of(self.node)
 
     def has(self, i: int) -> bool:
         """Whether input i is given."""
