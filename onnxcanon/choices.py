@@ -5,7 +5,33 @@ Imports nothing that takes time, so that `--help` may read it.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Annotated, Literal, get_args
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers from a least one on, which an open range leaves out."""
+
+    least: float
+    open: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """Texts that match a pattern; `words` says which these are."""
+
+    pattern: str
+    words: str
+
+
+Natural = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1)]
+TwoOrMore = Annotated[int, Range(2)]
+NonNegative = Annotated[float, Range(0)]
+AboveOne = Annotated[float, Range(1, open=True)]
+Device = Annotated[str, Form(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda, cuda:N")]
+"""Where models run."""
 
 Method = Literal["weights", "activations", "cosine", "functional", "annealing"]
 """How units are matched."""

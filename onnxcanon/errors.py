@@ -13,12 +13,20 @@ class ModelError(OnnxcanonError):
     """A file that is not a model we can keep whole: missing, damaged, unsafe, or with parts we would lose."""
 
 
+class ArgumentError(OnnxcanonError, TypeError):
+    """A verb was called with what it does not take; the text says what it takes."""
+
+
 class TransformError(OnnxcanonError):
     """A transform that does not fit the model it is applied to."""
 
 
 class RuntimeUnavailableError(OnnxcanonError):
     """onnxruntime cannot run the model or does not offer the execution provider that was asked for."""
+
+
+class DeviceUnavailableError(RuntimeUnavailableError):
+    """There is no such device, or onnxruntime cannot use it; another model would not change that."""
 
 
 def check_choice(what: str, given: str, known: Iterable[str]) -> None:

@@ -20,10 +20,10 @@ import onnx
 import pytest
 
 import onnxcanon
+from onnxcanon import choices
 from onnxcanon.canonical.choose_scales import SCALES
 from onnxcanon.canonical.fingerprint import LEVELS
 from onnxcanon.canonical.order import ORDERS
-from onnxcanon.cli import canonicalizing, naming
 from onnxcanon.cli.main import VERBS, main
 from onnxcanon.explaining.outline import outline as tell
 from tests import data_graphs, small_models
@@ -127,9 +127,9 @@ def test_help_and_import_load_nothing_heavy() -> None:
 
 
 def test_the_choices_are_those_there_are() -> None:
-    assert set(canonicalizing.ORDERS) == set(ORDERS)
-    assert set(canonicalizing.SCALES) <= set(SCALES)
-    assert naming.LEVELS == LEVELS
+    assert set(choices.ORDERS) == set(ORDERS)
+    assert set(choices.SCALES) <= set(SCALES)
+    assert choices.LEVELS == LEVELS
 
 
 def test_names_of_the_package() -> None:
@@ -365,8 +365,8 @@ def test_canonicalize_json(shell: Shell, model: Path) -> None:
     assert document["verification"] is None
 
 
-@pytest.mark.parametrize("order", canonicalizing.ORDERS)
-@pytest.mark.parametrize("scale", canonicalizing.SCALES)
+@pytest.mark.parametrize("order", choices.ORDERS)
+@pytest.mark.parametrize("scale", choices.SCALES)
 def test_every_choice_keeps_the_function(shell: Shell, model: Path, order: str, scale: str) -> None:
     assert shell("canonicalize", model, "-o", "c.onnx", "--order", order, "--scale", scale, *CPU).status == 0
     assert shell("verify", model, "c.onnx", *CPU).status == 0
@@ -524,7 +524,7 @@ def test_an_error_of_ours_is_one_line(shell: Shell, model: Path, monkeypatch: py
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("out\nof luck")
 
-    monkeypatch.setattr("onnxcanon.verbs.analyze.analyze", fail)
+    monkeypatch.setattr("onnxcanon.analyze", fail)
     monkeypatch.delenv("ONNXCANON_TRACEBACK", raising=False)
     result = shell("analyze", model)
     assert result.status == 2

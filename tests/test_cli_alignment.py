@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 import onnxcanon as oc
+from onnxcanon import choices
 from onnxcanon.alignment import SCALES
-from onnxcanon.cli import merging as verbs
 from onnxcanon.cli.main import main
 from tests.shared import ROOT
 
@@ -24,7 +24,7 @@ def call(*words: object) -> tuple[int, str, str]:
 
 
 def test_the_choices_are_those_of_the_library() -> None:
-    assert verbs.SCALES == SCALES
+    assert choices.ALIGNED_SCALES == SCALES
 
 
 def test_align_writes_a_twin_that_is_closer(tmp_path: Path) -> None:

@@ -10,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from onnxcanon import choices
 from onnxcanon.alignment import METHODS
-from onnxcanon.cli import landscape as verbs
-from onnxcanon.cli import options
 from onnxcanon.landscape import paths, plotting
 from onnxcanon.merging.repair import REPAIRS
 from tests.shared import ROOT
@@ -32,9 +31,9 @@ def barrier(shell: Shell, *args: str | Path) -> object:  # noqa: F811
 
 
 def test_the_choices_are_those_there_are() -> None:
-    assert verbs.PATHS == paths.PATHS
-    assert options.METHODS == METHODS
-    assert options.REPAIRS == REPAIRS
+    assert choices.PATH_KINDS == paths.PATHS
+    assert choices.METHODS == METHODS
+    assert choices.REPAIRS == REPAIRS
 
 
 def test_barrier(shell: Shell) -> None:  # noqa: F811

@@ -11,27 +11,6 @@ from typing import Any
 
 import click
 
-from onnxcanon.errors import OnnxcanonError
-
-
-class Verb(click.Command):
-    """A command whose unexpected errors become one line that names the file at hand."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run it; whatever a strange file causes is reported as an error of ours."""
-        try:
-            return super().invoke(ctx)
-        except (OnnxcanonError, click.ClickException, click.Abort, click.exceptions.Exit, BrokenPipeError):
-            raise
-        except Exception as error:
-            files = [ctx.params[name] for name in ("model", "a", "b") if name in ctx.params]
-            files += ctx.params.get("models", ())
-            kind, text = type(error).__name__, " ".join(str(error).split())
-            raise OnnxcanonError(
-                f"{' '.join(map(str, files))}: internal error: {kind}: {text[:300]}; please report"
-                " (ONNXCANON_TRACEBACK=1 shows where)"
-            ) from error
-
 
 def complain(message: str) -> None:
     """One line on stderr."""

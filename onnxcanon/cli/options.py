@@ -1,221 +1,192 @@
-"""Options that several verbs share, each defined once."""
+"""Options of the command line, made from the parameters of verbs: each kind of parameter has its option."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
-from functools import wraps
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 
-Decorator = Callable[[Callable[..., int]], Callable[..., int]]
-
-METHODS = ("weights", "activations", "cosine", "functional", "annealing")
-"""How units are matched; the library has the same, which takes longer to load."""
-
-REPAIRS = ("none", "rescale", "reset-bn")
-"""How statistics are set anew, likewise."""
+from onnxcanon import choices
+from onnxcanon.choices import Form, Range
+from onnxcanon.errors import OnnxcanonError, check_choice
+from onnxcanon.verbs.signature import REQUIRED, Parameter
 
 FILE = click.Path(path_type=Path)
 """A path; whether there is such a file is for `load` to say, which says it better."""
 
+SEVERAL = "ModelSource | Sequence[ModelSource]"
+"""The kind of a parameter that takes any number of models."""
 
-def _device(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    """Check the spelling; whether there is such a device is for onnxruntime to say."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
-        raise click.BadParameter(f"'{value}' is none of auto, cpu, cuda, cuda:N", ctx, param)
+FILES = {
+    "model": "the input",
+    "models": "the input",
+    "reference": "the reference",
+    "a": "A",
+    "b": "B",
+    "transform": "the transform",
+    "data": "the data",
+    "labels": "the labels",
+    "repair_data": "the repair's data",
+}
+"""The parameters that name files, and what messages call these."""
+
+SINGULAR = {"sizes": "shape", "sigmas": "sigma"}
+"""What options are called that are given once for each value."""
+
+CHOSEN = {"align": "alignment", "to": "target", "only": "change"}
+"""What messages call what is chosen, where it is not called like its parameter."""
+
+
+Check = Callable[[Any], Any]
+
+
+def _refusing(check: Check) -> Callable[[click.Context, click.Parameter, Any], Any]:
+    """A callback for click of a function that raises OnnxcanonError; what was not given is not checked."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        try:
+            return None if value is None else check(value)
+        except OnnxcanonError as error:
+            raise click.BadParameter(str(error), ctx, param) from None
+
+    return callback
+
+
+def _choice(name: str, words: tuple[str, ...], value: str) -> str:
+    """One of several words, refused as the library refuses it."""
+    check_choice(CHOSEN.get(name, name), value, words)
     return value
 
 
-def _sizes(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, int]:
+def _text(form: Form, value: str) -> str:
+    """A text of some form; whether there is such a device, say, is for others to find out."""
+    if not re.fullmatch(form.pattern, value):
+        raise OnnxcanonError(f"'{value}' is none of {form.words}")
+    return value
+
+
+def _words(words: tuple[str, ...], value: str) -> tuple[str, ...]:
+    """Several words, separated by commas."""
+    chosen = tuple(word.strip() for word in value.split(","))
+    for word in chosen:
+        if word not in words:
+            raise OnnxcanonError(f"'{word}' is none of {', '.join(words)}")
+    return chosen
+
+
+def _numbers(value: str) -> tuple[float, ...]:
+    """A number for each model, separated by commas."""
+    try:
+        return tuple(map(float, value.split(",")))
+    except ValueError:
+        raise OnnxcanonError(f"'{value}' is not W1,W2,… with a number for each model") from None
+
+
+def _sizes(values: tuple[str, ...]) -> dict[str, int]:
     """Split each at the last equals sign: names of dimensions may hold any character."""
     sizes = {}
     for value in values:
         name, _, number = value.rpartition("=")
         if not name or not re.fullmatch(r"[0-9]{1,18}", number) or int(number) == 0:
-            raise click.BadParameter(f"'{value}' is not NAME=N with a positive N", ctx, param)
+            raise OnnxcanonError(f"'{value}' is not NAME=N with a positive N")
         sizes[name] = int(number)
     return sizes
 
 
-model_argument = click.argument("model", type=FILE)
-
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
-)
-
-quiet_option = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")
-
-device_option = click.option(
-    "--device",
-    default="auto",
-    callback=_device,
-    show_default=True,
-    metavar="auto|cpu|cuda[:N]",
-    help="Where onnxruntime runs the models.",
-)
-
-seed_option = click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    metavar="N",
-    help="What chance is drawn from.",
-)
-
-data_option = click.option(
-    "--data", type=FILE, metavar="D.npz", help="Inputs by name to run the models on, instead of drawn ones."
-)
-
-labelled_option = click.option(
-    "--data",
-    type=FILE,
-    required=True,
-    metavar="D.npz",
-    help="Inputs by name and the labels 'y'; or an .npy file of the only input.",
-)
-
-labels_option = click.option("--labels", type=FILE, metavar="Y.npy", help="The labels, where D holds none.")
-
-judged_option = click.option("--output", metavar="NAME", help="The output to judge; by default the first.")
-
-batch_option = click.option(
-    "--batch",
-    type=click.IntRange(min=1),
-    default=256,
-    show_default=True,
-    metavar="N",
-    help="Examples that run at a time.",
-)
-
-rtol_option = click.option(
-    "--rtol",
-    type=click.FloatRange(min=0),
-    metavar="TOLERANCE",
-    help="Tolerance relative to each output's size, instead of A's own rounding noise.",
-)
-
-shape_option = click.option(
-    "--shape",
-    "sizes",
-    multiple=True,
-    callback=_sizes,
-    metavar="NAME=N",
-    help="Size of a dynamic dimension, where the graph works only for some; repeatable.",
-)
-
-allow_overridable_option = click.option(
-    "--allow-overridable",
-    is_flag=True,
-    help="Also change constants that are graph inputs too, which a caller may override.",
-)
-
-permute_constants_option = click.option(
-    "--permute-constants",
-    is_flag=True,
-    help="Also move constants that are data, not weights: masks, tables, frequencies.",
-)
-
-output_option = click.option("-o", "--output", type=FILE, metavar="OUT", help="The file to write.")
-
-in_place_option = click.option("--in-place", is_flag=True, help="Write over MODEL instead of OUT.")
-
-no_verify_option = click.option(
-    "--no-verify", "unchecked", is_flag=True, help="Write without running both models and comparing."
-)
+_KINDS: dict[str, dict[str, Any]] = {
+    "bool": {"is_flag": True},
+    "str": {"metavar": "NAME"},
+    "Data": {"type": FILE, "metavar": "D.npz"},
+    "Labels": {"type": FILE, "metavar": "Y.npy"},
+    "Sizes": {"multiple": True, "metavar": "NAME=N", "callback": _refusing(_sizes)},
+    "Shares": {"metavar": "W1,W2,…", "callback": _refusing(_numbers)},
+    "Strengths": {
+        "type": click.FloatRange(min=0),
+        "multiple": True,
+        "metavar": "X",
+        "callback": _refusing(lambda values: values or None),
+    },
+    "Sequence[Change]": {
+        "metavar": "WORD,…",
+        "callback": _refusing(partial(_words, choices.CHANGES)),
+    },
+}
+"""What click is told of the kinds that are not defined in `choices`."""
 
 
-def example(line: str) -> str:
-    """The end of a help text: a real call."""
-    return f"\b\nExample:\n  {line}"
+def argument(parameter: Parameter) -> click.Argument | None:
+    """The argument that gives a parameter; None if an option does."""
+    if parameter.kind in ("ModelSource", "TransformSource"):
+        return click.Argument([parameter.name], type=FILE)
+    if parameter.kind == SEVERAL:
+        return click.Argument([parameter.name], type=FILE, nargs=-1, required=True, metavar="MODEL...")
+    return None
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
-    """The options of every verb that writes a model."""
-
-    output: Path | None
-    in_place: bool
-    unchecked: bool
-    data: Path | None
-    device: str
-    seed: int
-    sizes: dict[str, int]
-    as_json: bool
-    quiet: bool
-
-    @property
-    def silent(self) -> bool:
-        """Whether only errors and JSON are printed."""
-        return self.as_json or self.quiet
-
-
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """The options of every verb that judges one model by another, running them where it has to."""
-
-    rtol: float | None
-    data: Path | None
-    sizes: dict[str, int]
-    device: str
-    seed: int
-    as_json: bool
-    quiet: bool
-
-    @property
-    def silent(self) -> bool:
-        """Whether only errors and JSON are printed."""
-        return self.as_json or self.quiet
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the verb's function is called with."""
-        names = ("rtol", "data", "sizes", "device", "seed")
-        return {name: getattr(self, name) for name in names}
-
-
-def _bundled(
-    command: Callable[..., int], kind: type[Writing | Judging], options: Iterable[Decorator]
-) -> Callable[..., int]:
-    """Give a command options, the first of them listed first, as one argument `how`."""
-    names = [field.name for field in fields(kind)]
-
-    @wraps(command)
-    def bundled(**given: Any) -> int:
-        how = kind(**{name: given.pop(name) for name in names})
-        return command(how=how, **given)
-
-    decorated: Callable[..., int] = bundled
-    for decorate in reversed(list(options)):
-        decorated = decorate(decorated)
-    return decorated
-
-
-def writing_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command the options of `Writing`, as one argument `how`."""
-    options = (
-        output_option,
-        in_place_option,
-        no_verify_option,
-        data_option,
-        device_option,
-        seed_option,
-        shape_option,
-        json_option,
-        quiet_option,
+def option(parameter: Parameter) -> click.Option:
+    """The option that gives a parameter."""
+    flag = f"--{SINGULAR.get(parameter.name, parameter.name).replace('_', '-')}"
+    if parameter.default is True:
+        flag = f"{flag}/--no-{flag[2:]}"
+    attributes = _attributes(parameter)
+    default = None if parameter.default is REQUIRED else parameter.default
+    return click.Option(
+        [flag, parameter.name],
+        default=",".join(default) if isinstance(default, tuple) else default,
+        required=parameter.default is REQUIRED,
+        show_default=True,
+        help=_help(parameter.help) + (" Repeatable." if attributes.get("multiple") else ""),
+        **attributes,
     )
-    return _bundled(command, Writing, options)
 
 
-def judging_options(command: Callable[..., int]) -> Callable[..., int]:
-    """Give a command two models `a` and `b`, and the options of `Judging` as one argument `how`."""
-    options = (rtol_option, data_option, shape_option, device_option, seed_option, json_option, quiet_option)
-    models = (click.argument("a", type=FILE), click.argument("b", type=FILE))
-    decorated = _bundled(command, Judging, options)
-    for decorate in reversed(models):
-        decorated = decorate(decorated)
-    return decorated
+def _attributes(parameter: Parameter) -> dict[str, Any]:
+    alias = getattr(choices, parameter.kind, None)
+    if get_origin(alias) is Literal:
+        words = get_args(alias)
+        return {
+            "metavar": f"[{'|'.join(words)}]",
+            "callback": _refusing(partial(_choice, parameter.name, words)),
+        }
+    if get_origin(alias) is not Annotated:
+        return _KINDS[parameter.kind]
+    plain, rule = get_args(alias)
+    if isinstance(rule, Form):
+        metavar = f"[{rule.words.replace(', ', '|')}]"
+        return {"metavar": metavar, "callback": _refusing(partial(_text, rule))}
+    assert isinstance(rule, Range)
+    if plain is int:
+        return {"type": click.IntRange(min=int(rule.least)), "metavar": "N"}
+    return {"type": click.FloatRange(min=rule.least, min_open=rule.open), "metavar": "X"}
+
+
+def _help(text: str) -> str:
+    """A line of a docstring as the help of an option: `whether to do it` is an order to do it."""
+    text = text.replace("`", "").removeprefix("whether to ")
+    return text[:1].upper() + text[1:]
+
+
+json_option = click.Option(
+    ["--json", "as_json"], is_flag=True, help="Print one JSON document and nothing else."
+)
+
+quiet_option = click.Option(["-q", "--quiet"], is_flag=True, help="Print nothing but errors.")
+
+output_option = click.Option(["-o", "--output"], type=FILE, metavar="OUT", help="The file to write.")
+
+in_place_option = click.Option(["--in-place"], is_flag=True, help="Write over MODEL instead of OUT.")
+
+transform_option = click.Option(
+    ["--transform"], type=FILE, metavar="T", help="Also save the transform that was applied."
+)
+
+verify_option = click.Option(
+    ["--verify/--no-verify"],
+    default=True,
+    show_default=True,
+    help="Run both models and compare before anything is written.",
+)

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from onnxcanon.errors import RuntimeUnavailableError
+from onnxcanon.errors import DeviceUnavailableError, RuntimeUnavailableError
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU_PROVIDER = "CPUExecutionProvider"
@@ -59,11 +59,11 @@ def providers_for(device: str) -> tuple[str, list[Provider]]:
         return "cuda:0", _cuda_providers(0)
     match = re.fullmatch(r"cuda(?::(\d+))?", device)
     if match is None:
-        raise RuntimeUnavailableError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
+        raise DeviceUnavailableError(f"unknown device {device!r}: use auto, cpu, cuda or cuda:N")
     index = int(match[1] or 0)
     refusal = _cuda_refusal(index)
     if refusal is not None:
-        raise RuntimeUnavailableError(f"device {device} is not available: {refusal}")
+        raise DeviceUnavailableError(f"device {device} is not available: {refusal}")
     return f"cuda:{index}", _cuda_providers(index)
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from onnxcanon.verbs.signature import verb
+
 if TYPE_CHECKING:
     from onnxcanon.alignment import Alignment
-    from onnxcanon.choices import AlignedScale, Method
+    from onnxcanon.choices import AlignedScale, Device, Method, Natural
     from onnxcanon.settings import Progress
-    from onnxcanon.verbs.arguments import Data, Labels, ModelSource
+    from onnxcanon.verbs.arguments import Data, Labels, ModelSource, Sizes
 
 
+@verb
 def align(
     reference: ModelSource,
     model: ModelSource,
@@ -21,13 +23,15 @@ def align(
     scale: AlignedScale = "nearest",
     data: Data | None = None,
     labels: Labels | None = None,
-    sizes: Mapping[str, int] | None = None,
+    sizes: Sizes | None = None,
     normalize: bool = False,
-    device: str = "auto",
-    seed: int = 0,
+    device: Device = "auto",
+    seed: Natural = 0,
     progress: Progress | None = None,
 ) -> Alignment:
-    """Move a model within its orbit as close to another as can be: units, heads, scales and signs.
+    """Move a model within its orbit, as close to another as its symmetries allow.
+
+    It stays the same function. Both have one structure; names may differ.
 
     Args:
         reference: the model that stays.
@@ -44,7 +48,7 @@ def align(
         normalize: whether both models are brought to a normal form first, so that exports of one architecture
             by different exporters can be aligned; the result has the graph of the normal form.
         device: where models are run: auto, cpu, cuda or cuda:N.
-        seed: what chance is drawn from.
+        seed: the random seed.
         progress: called with a short line before each step that lasts.
 
     Returns:

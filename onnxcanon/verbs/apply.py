@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
+
+from onnxcanon.verbs.signature import verb
 
 if TYPE_CHECKING:
     from onnxcanon.model import Model
-    from onnxcanon.transform import Transform
-    from onnxcanon.verbs.arguments import ModelSource
+    from onnxcanon.verbs.arguments import ModelSource, TransformSource
 
 
+@verb
 def apply(
     model: ModelSource,
-    transform: Transform | str | os.PathLike[str],
+    transform: TransformSource,
     *,
     inverse: bool = False,
     allow_overridable: bool = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from onnxcanon.errors import OnnxcanonError
@@ -14,12 +14,25 @@ if TYPE_CHECKING:
     import onnx
 
     from onnxcanon.model import Model
+    from onnxcanon.transform import Transform
 
 ModelSource: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
 """A model: a path, or one in memory."""
 
 Data: TypeAlias = "Mapping[str, np.ndarray] | str | os.PathLike[str]"
 """Inputs by name, or a file of them."""
+
+Sizes: TypeAlias = "Mapping[str, int]"
+"""Sizes of dynamic dimensions by name."""
+
+Shares: TypeAlias = "Sequence[float]"
+"""What each model contributes to an average."""
+
+Strengths: TypeAlias = "Sequence[float]"
+"""Strengths of noise, relative to each weight."""
+
+TransformSource: TypeAlias = "Transform | str | os.PathLike[str]"
+"""A transform, or the file of a saved one."""
 
 Labels: TypeAlias = "str | os.PathLike[str] | np.ndarray"
 """Labels, or a file of them."""
@@ -36,17 +49,17 @@ def opened(source: ModelSource) -> Model:
     return load(source)
 
 
-def all_opened(sources: ModelSource | Sequence[ModelSource]) -> list[Model]:
+def all_opened(sources: ModelSource | Sequence[ModelSource], *more: ModelSource) -> list[Model]:
     """One model or several, as a list."""
-    if isinstance(sources, Sequence) and not isinstance(sources, str):
-        return [opened(source) for source in sources]
-    return [opened(sources)]
+    if isinstance(sources, Iterable) and not isinstance(sources, str | bytes | os.PathLike):
+        return [opened(source) for source in (*sources, *more)]
+    return [opened(source) for source in (sources, *more)]
 
 
 def settings_for(
     model: Model,
     *,
-    sizes: Mapping[str, int] | None = None,
+    sizes: Sizes | None = None,
     device: str = "auto",
     seed: int = 0,
     data: Data | None = None,
@@ -66,7 +79,7 @@ def settings_for(
     return Settings(_known_sizes(model, sizes or {}), device, seed, arrays, progress or silent)
 
 
-def _known_sizes(model: Model, sizes: Mapping[str, int]) -> dict[str, int]:
+def _known_sizes(model: Model, sizes: Sizes) -> dict[str, int]:
     """The sizes, if every name is one of a dynamic dimension; anonymous ones are called input[axis]."""
     if sizes:
         from onnxcanon.shapes.sizes import Symbols

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from onnxcanon.verbs.signature import verb
+
 if TYPE_CHECKING:
-    from onnxcanon.choices import PathAligner, PathKind, Repair
+    from onnxcanon.choices import Device, Natural, PathAligner, PathKind, Positive, Repair, TwoOrMore
     from onnxcanon.landscape.barrier import Barrier
     from onnxcanon.settings import Progress
-    from onnxcanon.verbs.arguments import Data, Labels, ModelSource
+    from onnxcanon.verbs.arguments import Data, Labels, ModelSource, Sizes
 
 
+@verb
 def barrier(
     a: ModelSource,
     b: ModelSource,
@@ -19,25 +21,29 @@ def barrier(
     *,
     labels: Labels | None = None,
     path: PathKind = "linear",
-    points: int = 25,
+    points: TwoOrMore = 25,
     align: PathAligner = "weights",
     repair: Repair = "none",
     repair_data: Data | None = None,
     output: str | None = None,
-    batch: int = 256,
-    sizes: Mapping[str, int] | None = None,
-    device: str = "auto",
-    seed: int = 0,
+    batch: Positive = 256,
+    sizes: Sizes | None = None,
+    device: Device = "auto",
+    seed: Natural = 0,
     progress: Progress | None = None,
 ) -> Barrier:
-    """Loss and error along the path between two models, and the barrier, before and after alignment.
+    """Measure loss and error on the way from one model to another, before and after alignment.
+
+    The barrier is how far they rise above the line between the ends; measured is also how far above the mean
+    of the ends, and above the worse one. A geodesic is the shortest way on the product of spheres on which
+    the normalized weights of the units lie.
 
     Args:
         a: the model at 0.
         b: the model at 1, of the same structure.
         data: inputs by name and the labels `y`, or a file of these, as for `evaluate`.
         labels: the labels, where `data` does not hold any.
-        path: `linear`, or `geodesic` on the product of spheres.
+        path: the way: `linear`, or `geodesic` on the product of spheres.
         points: how many points, evenly from 0 to 1, ends included.
         align: how `b` is aligned to `a` for the second curve; `none` leaves that out.
         repair: how every point, ends included, is repaired before it is measured: `rescale`, `reset-bn` or
@@ -47,7 +53,7 @@ def barrier(
         batch: how many examples run at a time where a model takes any number.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
         device: where to run: auto, cpu, cuda or cuda:N.
-        seed: what chance in the alignment is drawn from.
+        seed: the random seed of the alignment.
         progress: called with a short line before each step that lasts.
 
     Raises:

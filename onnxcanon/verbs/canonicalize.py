@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from onnxcanon.verbs.signature import verb
 from onnxcanon.verbs.transformed import Transformed
 
 if TYPE_CHECKING:
-    from onnxcanon.choices import Order, Scale
+    from onnxcanon.choices import AboveOne, Device, Natural, Order, Scale
     from onnxcanon.model import Model
     from onnxcanon.settings import Progress
     from onnxcanon.symmetry import Symmetry
     from onnxcanon.transform import Transform
-    from onnxcanon.verbs.arguments import Data, ModelSource
+    from onnxcanon.verbs.arguments import Data, ModelSource, Sizes
     from onnxcanon.verifying.verification import Verification
 
 
@@ -66,22 +66,25 @@ class Canonicalized(Transformed):
         return "\n".join([*lines, *(f"  note: {note}" for note in self.notes)])
 
 
+@verb
 def canonicalize(
     model: ModelSource,
     *,
     order: Order = "norm",
     scale: Scale = "pow2",
-    base: float = 2.0,
-    sizes: Mapping[str, int] | None = None,
+    base: AboveOne = 2.0,
+    sizes: Sizes | None = None,
     permute_constants: bool = False,
     allow_overridable: bool = False,
     verify: bool = True,
-    device: str = "auto",
-    seed: int = 0,
+    device: Device = "auto",
+    seed: Natural = 0,
     data: Data | None = None,
     progress: Progress | None = None,
 ) -> Canonicalized:
-    """Bring a model into canonical form, and verify it against the original in onnxruntime.
+    """Bring a model into canonical form, the same for all models that differ by its symmetries.
+
+    The result is verified against the model in onnxruntime.
 
     Args:
         model: the model.
@@ -89,11 +92,11 @@ def canonicalize(
         scale: which scales and signs are chosen: pow2, balanced, unit, or none.
         base: the base of nodesort's digits, above 1.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
-        permute_constants: whether constants that are data (masks, tables, frequencies) may move like weights.
-        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
+        permute_constants: whether constants that are data (masks, tables, frequencies) may move too.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may move.
         verify: whether to run both models and compare; see the result's `verification.same`.
         device: where to run them: auto, cpu, cuda or cuda:N.
-        seed: what the inputs are drawn from.
+        seed: the random seed of the inputs.
         data: inputs by name, or an .npz file of them, instead of drawn ones.
         progress: called with a short line before each step that lasts.
 

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from onnxcanon.verbs.signature import verb
+
 if TYPE_CHECKING:
+    from onnxcanon.choices import Device, Natural, NonNegative
     from onnxcanon.comparison import Comparison
     from onnxcanon.settings import Progress
-    from onnxcanon.verbs.arguments import Data, ModelSource
+    from onnxcanon.verbs.arguments import Data, ModelSource, Sizes
 
 
+@verb
 def compare(
     a: ModelSource,
     b: ModelSource,
     *,
-    rtol: float | None = None,
-    sizes: Mapping[str, int] | None = None,
-    device: str = "auto",
-    seed: int = 0,
+    rtol: NonNegative | None = None,
+    sizes: Sizes | None = None,
+    device: Device = "auto",
+    seed: Natural = 0,
     data: Data | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
-    """Are these the same model?
+    """Tell whether two models are the same, and how.
 
     Graphs are matched by structure, in normal form if they are spelled differently; parameters by the map
-    that takes one model to the other. Only where there is none are the models run.
+    that takes one model to the other. Only where there is none are the models run. The verdicts are,
+    strongest first:
+
+      identical   every parameter is equal bit for bit
+      symmetric   equal after a permutation, scale or sign map
+      equivalent  the graphs differ in ways that keep the function, the parameters agree as above
+      close       no map was found, but the outputs agree on every probe
+      different   none of these
 
     Args:
         a: the first model.
@@ -34,7 +44,7 @@ def compare(
             rounding alone brings them.
         sizes: sizes of dynamic dimensions by name, where a graph works only for some.
         device: where models are run: auto, cpu, cuda or cuda:N.
-        seed: what inputs for that are drawn from.
+        seed: the random seed of the inputs.
         data: inputs for that by name, or an .npz file of them, instead of drawn ones.
         progress: called with a short line before each step that lasts.
 

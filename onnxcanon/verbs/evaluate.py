@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from onnxcanon.verbs.signature import verb
+
 if TYPE_CHECKING:
+    from onnxcanon.choices import Device, Positive
     from onnxcanon.runtime.evaluation import Evaluation
     from onnxcanon.settings import Progress
     from onnxcanon.verbs.arguments import Data, Labels, ModelSource
 
 
+@verb
 def evaluate(
     models: ModelSource | Sequence[ModelSource],
     data: Data,
@@ -18,11 +22,13 @@ def evaluate(
     labels: Labels | None = None,
     ensemble: bool = False,
     output: str | None = None,
-    batch: int = 256,
-    device: str = "auto",
+    batch: Positive = 256,
+    device: Device = "auto",
     progress: Progress | None = None,
 ) -> list[Evaluation]:
-    """Loss and accuracy of models on labelled data; of their averaged predictions as well, if asked for.
+    """Measure loss and accuracy of models on labelled data.
+
+    Integer labels mean cross-entropy, of logits or of probabilities; others mean squared error.
 
     Args:
         models: a model, or several.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+
+from onnxcanon.verbs.signature import verb
 
 if TYPE_CHECKING:
     from onnxcanon.choices import Level
     from onnxcanon.settings import Progress
-    from onnxcanon.verbs.arguments import ModelSource
+    from onnxcanon.verbs.arguments import ModelSource, Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +41,19 @@ class Fingerprint:
         return self.fingerprint
 
 
+@verb
 def fingerprint(
     model: ModelSource,
     *,
     level: Level = "canonical",
-    sizes: Mapping[str, int] | None = None,
+    sizes: Sizes | None = None,
     progress: Progress | None = None,
 ) -> Fingerprint:
-    """The name that all files of one model share, whatever they call and store things.
+    """Give a model a name that all its files share.
+
+    It is equal for files that differ by permutation, power-of-two scale, sign, names, metadata, node order,
+    producer or storage. Of the other levels, content keeps to the weights as they are, structure leaves them
+    out, file is a digest of the bytes.
 
     Args:
         model: the model; its weights are read once or a few times.

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from onnxcanon.verbs.signature import verb
+
 if TYPE_CHECKING:
+    from onnxcanon.choices import Device, Natural, Positive, TwoOrMore
     from onnxcanon.landscape.flatness import Flatness
     from onnxcanon.settings import Progress
-    from onnxcanon.verbs.arguments import Data, Labels, ModelSource
+    from onnxcanon.verbs.arguments import Data, Labels, ModelSource, Sizes, Strengths
 
 
+@verb
 def flatness(
     model: ModelSource,
     data: Data,
     *,
     labels: Labels | None = None,
-    sigmas: Sequence[float] | None = None,
-    draws: int = 10,
+    sigmas: Strengths | None = None,
+    draws: TwoOrMore = 10,
     output: str | None = None,
-    batch: int = 256,
-    sizes: Mapping[str, int] | None = None,
-    device: str = "auto",
-    seed: int = 0,
+    batch: Positive = 256,
+    sizes: Sizes | None = None,
+    device: Device = "auto",
+    seed: Natural = 0,
     progress: Progress | None = None,
 ) -> Flatness:
-    """The mean rise of loss and error under multiplicative noise on the normalized weights.
+    """Measure how loss and error rise under noise on the weights.
+
+    The weights are normalized first (incoming weights of every unit have norm 1), so that all scalings of one
+    function are equally flat; then each is multiplied by 1 + s z, with z standard normal.
 
     Args:
         model: the model.
@@ -37,7 +43,7 @@ def flatness(
         batch: how many examples run at a time where the model takes any number.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
         device: where to run: auto, cpu, cuda or cuda:N.
-        seed: what the noise is drawn from.
+        seed: the random seed of the noise.
         progress: called with a short line before each step that lasts.
 
     Raises:

@@ -2,37 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from onnxcanon.verbs.signature import verb
+
 if TYPE_CHECKING:
-    from onnxcanon.choices import Aligner, Repair, Target
+    from onnxcanon.choices import Aligner, Device, Natural, Repair, Target
     from onnxcanon.merging import Merged
     from onnxcanon.settings import Progress
-    from onnxcanon.verbs.arguments import Data, Labels, ModelSource
+    from onnxcanon.verbs.arguments import Data, Labels, ModelSource, Shares, Sizes
 
 
+@verb
 def merge(
-    models: Sequence[ModelSource],
-    *,
-    weights: Sequence[float] | None = None,
+    models: ModelSource | Sequence[ModelSource],
+    *more: ModelSource,
+    weights: Shares | None = None,
     align: Aligner = "weights",
     to: Target = "reference",
     repair: Repair = "none",
     data: Data | None = None,
     labels: Labels | None = None,
-    sizes: Mapping[str, int] | None = None,
+    sizes: Sizes | None = None,
     normalize: bool = False,
     verify: bool = True,
-    device: str = "auto",
-    seed: int = 0,
+    device: Device = "auto",
+    seed: Natural = 0,
     progress: Progress | None = None,
 ) -> Merged:
-    """Average models of one structure: aligned first, repaired after.
+    """Average models of one structure: align, average, repair.
+
+    Units are matched first, or the average of two trainings is worth little; models that come from one
+    training need no matching. Averaging loses variance, which a repair gives back.
 
     Args:
-        models: the models; the average takes graph, names and metadata of the first.
+        models: the models, or the first of them; the average takes graph, names and metadata of the first.
+        more: the others, where they are not given as a list.
         weights: what each contributes, in any unit; by default all the same.
         align: how units are matched: a method of `onnxcanon.align`; `canonical` averages canonical forms;
             `none` averages the models as they are, right for checkpoints of one training (SWA).
@@ -49,7 +56,7 @@ def merge(
         normalize: whether all models are brought to a normal form first, as in `align`.
         verify: whether to run each model beside itself aligned, and refuse if they differ.
         device: where models are run: auto, cpu, cuda or cuda:N.
-        seed: what chance is drawn from.
+        seed: the random seed.
         progress: called with a short line before each step that lasts.
 
     Returns:
@@ -67,7 +74,7 @@ def merge(
     from onnxcanon.merging import merge as average
     from onnxcanon.verbs.arguments import all_opened, settings_for
 
-    originals = all_opened(models)
+    originals = all_opened(models, *more)
     if not originals:
         raise OnnxcanonError("there is nothing to average; name a model or more")
     settings = settings_for(

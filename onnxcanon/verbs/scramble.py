@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from onnxcanon.choices import CHANGES, Change
+from onnxcanon.choices import CHANGES
+from onnxcanon.verbs.signature import verb
 from onnxcanon.verbs.transformed import Transformed
 
 if TYPE_CHECKING:
+    from onnxcanon.choices import Change, Natural
     from onnxcanon.model import Model
+    from onnxcanon.settings import Progress
     from onnxcanon.transform import Transform
-    from onnxcanon.verbs.arguments import ModelSource
+    from onnxcanon.verbs.arguments import ModelSource, Sizes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,24 +42,27 @@ class Scrambled(Transformed):
         return f"random twin of {self.model.name} (seed {self.seed}, {done})\n  {self.summary}"
 
 
+@verb
 def scramble(
     model: ModelSource,
     *,
-    seed: int = 0,
+    seed: Natural = 0,
     only: Sequence[Change] = CHANGES,
-    sizes: Mapping[str, int] | None = None,
+    sizes: Sizes | None = None,
     permute_constants: bool = False,
     allow_overridable: bool = False,
+    progress: Progress | None = None,
 ) -> Scrambled:
-    """A random model of the same function: permuted, scaled by powers of two, flipped.
+    """Make a random model of the same function: permuted, scaled by powers of two, flipped.
 
     Args:
         model: the model.
-        seed: what the group element is drawn from.
-        only: what may be done: any of permute, scale, sign.
+        seed: the random seed.
+        only: what may be done: any of permute, scale and sign.
         sizes: sizes of dynamic dimensions by name, where the graph works only for some.
-        permute_constants: whether constants that are data (masks, tables, frequencies) may move like weights.
-        allow_overridable: whether constants that are graph inputs too, so the caller's, may.
+        permute_constants: whether constants that are data (masks, tables, frequencies) may move too.
+        allow_overridable: whether constants that are graph inputs too, so the caller's, may move.
+        progress: called with a short line before each step that lasts.
 
     Raises:
         ModelError: the model cannot be read.
@@ -67,16 +73,18 @@ def scramble(
     from onnxcanon.symmetry import symmetry
     from onnxcanon.verbs.arguments import opened, settings_for
 
-    for word in only:
+    words = [only] if isinstance(only, str) else only
+    for word in words:
         check_choice("change", word, CHANGES)
     original = opened(model)
+    settings = settings_for(original, sizes=sizes, seed=seed, progress=progress)
+    settings.progress(f"analyzing {original.name}")
     group = symmetry(
         original,
-        settings_for(original, sizes=sizes).sizes,
+        settings.sizes,
         permute_constants=permute_constants,
         allow_overridable=allow_overridable,
     )
-    transform = random_twin(original, group, seed, only)
-    return Scrambled(
-        transform.apply(original), transform, seed, tuple(word for word in CHANGES if word in only)
-    )
+    transform = random_twin(original, group, seed, words)
+    done = tuple(word for word in CHANGES if word in words)
+    return Scrambled(transform.apply(original), transform, seed, done)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from onnxcanon.verbs.signature import verb
 
 if TYPE_CHECKING:
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.settings import Progress
-    from onnxcanon.verbs.arguments import ModelSource
+    from onnxcanon.verbs.arguments import ModelSource, Sizes
 
 
-def sketch(
-    model: ModelSource, *, sizes: Mapping[str, int] | None = None, progress: Progress | None = None
-) -> Sketch:
+@verb
+def sketch(model: ModelSource, *, sizes: Sizes | None = None, progress: Progress | None = None) -> Sketch:
     """A few kilobytes by which copies of a model are found again that were rescaled or changed a little.
 
     Args:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from onnxcanon.verbs.signature import verb
+
 if TYPE_CHECKING:
+    from onnxcanon.choices import Device, Natural, NonNegative
     from onnxcanon.model import Model
     from onnxcanon.settings import Progress, Settings
-    from onnxcanon.verbs.arguments import Data, ModelSource
+    from onnxcanon.verbs.arguments import Data, ModelSource, Sizes
     from onnxcanon.verifying.verification import Verification
 
 
+@verb
 def verify(
     a: ModelSource,
     b: ModelSource,
     *,
-    device: str = "auto",
-    seed: int = 0,
+    device: Device = "auto",
+    seed: Natural = 0,
     data: Data | None = None,
-    rtol: float | None = None,
-    sizes: Mapping[str, int] | None = None,
+    rtol: NonNegative | None = None,
+    sizes: Sizes | None = None,
     progress: Progress | None = None,
 ) -> Verification:
     """Run two models on the same inputs in onnxruntime and compare every output.
@@ -29,7 +32,7 @@ def verify(
         a: the reference: what rounding alone does to it is the tolerance.
         b: the model to compare with it.
         device: where to run them: auto, cpu, cuda or cuda:N.
-        seed: what the inputs are drawn from.
+        seed: the random seed of the inputs.
         data: inputs by name, or an .npz file of them, instead of drawn ones.
         rtol: a tolerance relative to each output's size, instead of the measured one.
         sizes: sizes of dynamic dimensions by name.
