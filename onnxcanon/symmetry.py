@@ -16,12 +16,12 @@ from onnxcanon.arrays import Ids
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
 from onnxcanon.solving.blocks import Blocks
-from onnxcanon.solving.compiled_constraints import Home
+from onnxcanon.solving.compiled_constraints import BranchSlot
 from onnxcanon.solving.group import Solution, WreathNode
-from onnxcanon.solving.rescaling import RescalingGenerator, solve_degrees, unite_degrees, used
+from onnxcanon.solving.rescaling import RescalingGroup, solve_exponents, unite_exponents, used
 from onnxcanon.solving.solve import solve
 from onnxcanon.tracing.branches import Branches
-from onnxcanon.tracing.constraints import NOWHERE, Place, System
+from onnxcanon.tracing.constraints import Slot, System
 from onnxcanon.tracing.trace import Trace, trace
 from onnxcanon.transform import (
     Action,
@@ -40,16 +40,16 @@ class Symmetry:
 
     A parameter's name may be that of a stack of matched parameters, `stacks[name]`, along a new axis 0;
     `read` gives the entries of either. `classes[name][axis]` are the unit classes along an axis, int64,
-    broadcasting against the parameter; `degrees[name][axis]` the degree variables, or None.
+    broadcasting against the parameter; `exponents[name][axis]` the exponent variables, or None.
     """
 
     model: str
     trace: Trace
     solution: Solution
-    scale: RescalingGenerator
-    sign: RescalingGenerator
+    scale: RescalingGroup
+    sign: RescalingGroup
     classes: dict[str, dict[int, Ids]] = field(default_factory=dict)
-    degrees: dict[str, dict[int, Ids]] = field(default_factory=dict)
+    exponents: dict[str, dict[int, Ids]] = field(default_factory=dict)
 
     @property
     def stacks(self) -> dict[str, tuple[str, ...]]:
@@ -78,12 +78,12 @@ class Symmetry:
             rows = {a: self.solution.classes[i] for a, i in enumerate(parameter.ids) if i is not None}
             self.classes[name] = {a: _shrunk(c, a) for a, c in rows.items()}
 
-        self.solution.orbits = _touching(self.solution, self.classes)
+        self.solution.tree = _touching(self.solution, self.classes)
 
     @cached_property
     def acting(self) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which scale and which sign freedoms act on some parameter."""
-        variables = [d for axes in self.degrees.values() for d in axes.values()]
+        variables = [d for axes in self.exponents.values() for d in axes.values()]
         return used(self.scale, variables), used(self.sign, variables)
 
     def action(
@@ -105,7 +105,7 @@ class Symmetry:
         for name, parameter in self.trace.parameters.items():
             index = {} if motion is None else self.indices(name, motion)
             factor: dict[int, Factor] = {}
-            for axis, variables in self.degrees[name].items():
+            for axis, variables in self.exponents[name].items():
                 columns = [f for f, freedom in acting if freedom.act(variables)]
                 if columns:  # by the graph, not by the values: where signs may flip, -0 always becomes 0
                     factor[axis] = np.prod([f[variables] for f in columns], axis=0)
@@ -145,13 +145,13 @@ class Symmetry:
         flips = rng.integers(0, 2, self.sign.count)
         return self.action(motion, exponents if scale else None, flips if sign else None)
 
-    def by_storage(self, freedom: RescalingGenerator) -> bool:
+    def by_storage(self, freedom: RescalingGroup) -> bool:
         """Whether one of several units that may change places was chosen to keep its scale or sign, since
         those of all cancel against others: the choice depends on the order in which they are stored."""
-        for name, axes in self.degrees.items() if len(freedom.still) else ():
+        for name, axes in self.exponents.items() if len(freedom.dropped) else ():
             for axis, variables in axes.items():
                 units = self.classes[name].get(axis)
-                if units is not None and (np.isin(variables, freedom.still) & self.moving[units]).any():
+                if units is not None and (np.isin(variables, freedom.dropped) & self.moving[units]).any():
                     return True
         return False
 
@@ -165,7 +165,7 @@ class Symmetry:
         """Which classes move only together with the branch they are in."""
         mask = np.zeros(self.solution.count, bool)
         units = [self.classes[name][0].ravel() for name in self.stacks]
-        for orbit in self.solution.orbits:
+        for orbit in self.solution.tree:
             if any(np.isin(u, orbit.members).any() for u in units):
                 inner = [child.members.ravel() for child in orbit.children]
                 loose = np.delete(orbit.members, np.concatenate([*inner, np.zeros(0, np.int64)]), 1)
@@ -175,13 +175,13 @@ class Symmetry:
     @cached_property
     def log10_orbit(self) -> float:
         """log10 of the number of distinct permutations."""
-        return sum((o.log10_order() for o in self.solution.orbits), 0.0)
+        return sum((o.log10_order() for o in self.solution.tree), 0.0)
 
     @property
     def trivial(self) -> bool:
         """Whether nothing may change."""
         scales, signs = self.acting
-        return not self.solution.orbits and not scales.any() and not signs.any()
+        return not self.solution.tree and not scales.any() and not signs.any()
 
 
 def _touching(solution: Solution, classes: dict[str, dict[int, Ids]]) -> list[WreathNode]:
@@ -190,8 +190,8 @@ def _touching(solution: Solution, classes: dict[str, dict[int, Ids]]) -> list[Wr
     for axes in classes.values():
         for rows in axes.values():
             seen[rows] = True
-    for derived in reversed(solution.derived):
-        seen[derived.parts] |= seen[derived.composites][:, None]
+    for dependent in reversed(solution.dependent):
+        seen[dependent.parts] |= seen[dependent.products][:, None]
 
     def kept(orbit: WreathNode, members: Ids) -> WreathNode | None:
         if not seen[members].any():
@@ -199,7 +199,7 @@ def _touching(solution: Solution, classes: dict[str, dict[int, Ids]]) -> list[Wr
         inner = [(c, members[:, c.members].reshape(-1, c.members.shape[1])) for c in orbit.children]
         return WreathNode(orbit.members, [k for c, m in inner if (k := kept(c, m)) is not None])
 
-    return [k for orbit in solution.orbits if (k := kept(orbit, orbit.members)) is not None]
+    return [k for orbit in solution.tree if (k := kept(orbit, orbit.members)) is not None]
 
 
 def _shrunk(rows: Ids, axis: int) -> Ids:
@@ -253,24 +253,24 @@ def _uncollected() -> Iterator[None]:
 def _solved(name: str, facts: Trace) -> Symmetry:
     """Solve a trace, with the parameters of branches that change places stacked."""
     units = [facts.constraints.new_units((group.count,)) for group in facts.branches]
-    solution = solve(facts.constraints, _homes(facts, units))
+    solution = solve(facts.constraints, _branch_slots(facts, units))
     moving = solution.moving
     stacked = replace(facts, parameters=dict(facts.parameters), stacks={})
     for group, unit in zip(facts.branches, units, strict=True):
         if moving[solution.classes[unit]].any():
             stacked.stack(group, unit)
-    degrees = _degrees(stacked, blocks := unite_degrees(facts.constraints))
-    columns = [list(axes.values()) for axes in degrees.values()]
+    exponents = _exponents(stacked, blocks := unite_exponents(facts.constraints))
+    columns = [list(axes.values()) for axes in exponents.values()]
     scale, sign = (
-        solve_degrees(facts.constraints, blocks, system, columns) for system in (System.SCALE, System.SIGN)
+        solve_exponents(facts.constraints, blocks, system, columns) for system in (System.SCALE, System.SIGN)
     )
-    return Symmetry(name, stacked, solution, scale, sign, degrees=degrees)
+    return Symmetry(name, stacked, solution, scale, sign, exponents=exponents)
 
 
-def _degrees(facts: Trace, blocks: Blocks) -> dict[str, dict[int, Ids]]:
-    """The degree variables of every parameter by axis."""
+def _exponents(facts: Trace, blocks: Blocks) -> dict[str, dict[int, Ids]]:
+    """The exponent variables of every parameter by axis."""
     return {
-        name: {a: blocks.variables(d) for a, d in enumerate(parameter.degrees) if d is not None}
+        name: {a: blocks.variables(d) for a, d in enumerate(parameter.exponents) if d is not None}
         for name, parameter in facts.parameters.items()
     }
 
@@ -282,10 +282,10 @@ def _scale_alike(found: Symmetry, group: Branches) -> bool:
     stacks = [name for name, members in found.stacks.items() if members[0] in names]
     for freedom in (found.scale, found.sign):
         twin: dict[tuple[int, int], int] = {}
-        for degrees in (d for name in stacks for d in found.degrees[name].values()):
-            if degrees.shape[0] == 1:
+        for exponents in (d for name in stacks for d in found.exponents[name].values()):
+            if exponents.shape[0] == 1:
                 continue
-            rows = [freedom.forms[line.ravel()] for line in degrees]
+            rows = [freedom.forms[line.ravel()] for line in exponents]
             for k, row in enumerate(rows[1:], 1):
                 if not np.array_equal(row.indptr, rows[0].indptr):
                     return False
@@ -298,14 +298,13 @@ def _scale_alike(found: Symmetry, group: Branches) -> bool:
     return True
 
 
-def _homes(facts: Trace, units: Sequence[Ids]) -> dict[Place, Home]:
-    """The places inside branches, their numbers made different between groups."""
-    homes: dict[Place, Home] = {}
+def _branch_slots(facts: Trace, units: Sequence[Ids]) -> dict[Slot, BranchSlot]:
+    """The slots inside branches, their numbers made different between groups."""
+    branch_slots: dict[Slot, BranchSlot] = {}
     start = 0
     for group, unit in zip(facts.branches, units, strict=True):
-        facts.constraints.place = NOWHERE
         facts.constraints.column(unit)
-        for place, (number, branch) in group.places.items():
-            homes[place] = (start + number, int(unit[branch]))
-        start += 1 + max(number for number, _ in group.places.values())
-    return homes
+        for slot, (number, branch) in group.slots.items():
+            branch_slots[slot] = (start + number, int(unit[branch]))
+        start += 1 + max(number for number, _ in group.slots.values())
+    return branch_slots

@@ -200,7 +200,7 @@ def test_heads_carry_what_is_inside_them() -> None:
         pytest.skip("no vit")
     group = symmetry(load(path))
     survey = Survey(group)
-    nested = [orbit for orbit in group.solution.orbits if orbit.children]
+    nested = [orbit for orbit in group.solution.tree if orbit.children]
     assert nested
     for orbit in nested:
         branch, curved = survey.branch(orbit)
@@ -245,7 +245,7 @@ def test_units_with_several_signs_are_matched_as_well_as_planted() -> None:
         tensors = {name: array.astype(np.float32) for name, array in weights.items()}
         model = build(text, {**tensors, "sizes": np.array([32, 32])})
         group = symmetry(model)
-        assert (len(group.solution.orbits), group.sign.count) == (1, 64)
+        assert (len(group.solution.tree), group.sign.count) == (1, 64)
         noise = {n: 0.9 * a.std() * rng.normal(size=a.shape) for n, a in tensors.items()}
         noisy = model.with_tensors({n: (a + noise[n]).astype(np.float32) for n, a in tensors.items()})
         found = align(model, group.random(rng).apply(noisy)).model

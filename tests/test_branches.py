@@ -207,7 +207,7 @@ def test_groups_on_both_sides_of_a_misaligned_shuffle_move_together(
 ) -> None:
     case = shuffle_net(channels, groups, 2)
     found = symmetry(load(case.proto)).solution
-    assert [o.size for o in found.orbits if o.children] == [size]
+    assert [o.size for o in found.tree if o.children] == [size]
     assert not any(check(case, seed).problem for seed in range(6))
     form = canonicalize(case.proto, verify=False).model
     twin = scramble(case.proto, seed=5, only=("permute",)).model
@@ -233,13 +233,13 @@ def test_generators_of_a_nested_orbit() -> None:
 def test_an_orbit_that_breaks_a_fact_is_held_and_reported() -> None:
     facts = gather(trace(load(mlp().proto)).constraints, {})
     solution = solve(trace(load(mlp().proto)).constraints)
-    assert not solution.defects
-    first, second = solution.orbits
+    assert not solution.failures
+    first, second = solution.tree
     wrong = WreathNode(np.stack([first.members[0], second.members[0]]))
-    solution.orbits = [first, wrong]
+    solution.tree = [first, wrong]
     check_generators(solution, facts)
-    assert solution.orbits == [first]
-    assert len(solution.defects) == 1
+    assert solution.tree == [first]
+    assert len(solution.failures) == 1
 
 
 def test_a_pinned_class_that_moves_breaks_a_fact() -> None:

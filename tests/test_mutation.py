@@ -13,7 +13,7 @@ import pytest
 from onnxcanon import symmetry as analysis
 from onnxcanon.graph.operators import STANDARD, Key
 from onnxcanon.solving import solve
-from onnxcanon.solving.rescaling import solve_degrees, unite_degrees
+from onnxcanon.solving.rescaling import solve_exponents, unite_exponents
 from onnxcanon.tracing.abstract_value import constant
 from onnxcanon.tracing.constraints import Constraints, System
 from onnxcanon.tracing.context import Context
@@ -136,7 +136,7 @@ def product_as_sum_of_none(self: Context, values: Any, *, product: bool = False)
 
 def dense_grouped(ctx: Context, x: Any, w: Any, out: Any, groups: int, *, transposed: bool) -> None:
     """Every output channel may change places with every other; inputs too."""
-    conv_rules._put(out, w.ids[0], w.degrees[0])
+    conv_rules._put(out, w.ids[0], w.exponents[0])
 
 
 def halves_alike(ctx: Context, op: Any) -> Any:
@@ -215,10 +215,10 @@ def index_of(ctx: Context, op: Any) -> Any:
 
 def without_equations(patch: Patch) -> None:
     def empty(constraints: Constraints) -> Constraints:
-        return Constraints(degrees=constraints.degrees, degree_blocks=constraints.degree_blocks)
+        return Constraints(exponents=constraints.exponents, exponent_blocks=constraints.exponent_blocks)
 
-    patch.setattr(analysis, "unite_degrees", lambda facts: unite_degrees(empty(facts)))
-    patch.setattr(analysis, "solve_degrees", lambda facts, *rest: solve_degrees(empty(facts), *rest))
+    patch.setattr(analysis, "unite_exponents", lambda facts: unite_exponents(empty(facts)))
+    patch.setattr(analysis, "solve_exponents", lambda facts, *rest: solve_exponents(empty(facts), *rest))
 
 
 def free_signs(patch: Patch) -> None:
@@ -239,7 +239,7 @@ NOTHING: Rule = lambda *a, **k: None  # noqa: E731
 GAIN = {"g": weights(6), "b": weights(6)}
 NORMAL = "h = LayerNormalization(a, g, b)"
 MUTANTS = [
-    Mutant("Softmax lets degrees pass", rule("Softmax", passing), lambda: layer("Softmax")),
+    Mutant("Softmax lets exponents pass", rule("Softmax", passing), lambda: layer("Softmax")),
     Mutant("Relu lets signs pass", rule("Relu", passing)),
     Mutant("Tanh lets scales pass", rule("Tanh", passing), lambda: layer("Tanh")),
     Mutant("Sigmoid lets all pass", rule("Sigmoid", passing), lambda: layer("Sigmoid")),
@@ -275,7 +275,7 @@ MUTANTS = [
         method(
             conv_rules,
             "_dense",
-            lambda t, x, w, out, *, transposed: conv_rules._put(out, w.ids[0], w.degrees[0]),
+            lambda t, x, w, out, *, transposed: conv_rules._put(out, w.ids[0], w.exponents[0]),
         ),
         lambda: image("h = Relu(a)"),
     ),
@@ -319,7 +319,7 @@ MUTANTS = [
     Mutant("Add forgets its second operand", ignoring("Add", 1), lambda: hidden(ADDED, {"m": weights(6)})),
     Mutant("Mul forgets its second operand", ignoring("Mul", 1), lambda: hidden(MASKED, {"m": weights(6)})),
     Mutant(
-        "Add multiplies degrees",
+        "Add multiplies exponents",
         rule("Add", entered("Mul")),
         lambda: hidden(ADDED, {"m": weights(6)}),
     ),
@@ -343,7 +343,7 @@ MUTANTS = [
             None,
         )[1],
     ),
-    Mutant("contraction cancels no degrees", method(Context, "cancel", NOTHING)),
+    Mutant("contraction cancels no exponents", method(Context, "cancel", NOTHING)),
     Mutant("outputs are not pinned", method(Context, "fix_all", NOTHING)),
     Mutant("no label is ever pinned", method(Constraints, "pin", NOTHING), lambda: layer("Tanh")),
     Mutant("equal units are not united", method(Constraints, "equal", NOTHING)),
@@ -355,8 +355,8 @@ MUTANTS = [
         "no colour refinement", not_refined, lambda: generate(31)
     ),  # small graphs are cut apart by columns
     Mutant(
-        "a reduction keeps its degrees apart",
-        method(Context, "degree_forget", lambda t, d, axes, system=0: d),
+        "a reduction keeps its exponents apart",
+        method(Context, "exponent_forget", lambda t, d, axes, system=0: d),
         lambda: hidden(
             "r = ReduceMean<keepdims = 1>(a, one)\n        h = Sub(a, r)", {"one": np.array([1])}, 18
         ),

@@ -336,4 +336,4 @@ def test_a_scale_for_each_position_of_a_contracted_axis_is_refused() -> None:
     }"""
     constants = {**NUMBERS, "w1": ints(4, 3), "n": np.array(0, np.int8), "v": scales(3)}
     found = symmetry(load(case(text, constants).proto))
-    assert [b.reason for b in found.trace.barriers] == ["a scale or zero point of more than one number"]
+    assert [b.reason for b in found.trace.unsupported] == ["a scale or zero point of more than one number"]

@@ -83,8 +83,8 @@ def evidence(model: Model, group: Symmetry) -> set[str]:
     reasons = Reasons(group)
     axes = [(n, a) for n, p in group.trace.parameters.items() for a, size in enumerate(p.shape) if size > 1]
     absent = set() if group.trace.parameters else {ABSENT}
-    barriers = {obstacle.operator for obstacle in group.trace.barriers}
-    return {*group.trace.held.values(), *barriers, *(reasons.of(n, a) for n, a in axes), *absent}
+    barriers = {obstacle.operator for obstacle in group.trace.unsupported}
+    return {*group.trace.fixed_constants.values(), *barriers, *(reasons.of(n, a) for n, a in axes), *absent}
 
 
 def prepared(path: Path) -> tuple[Model, Symmetry]:

@@ -206,7 +206,7 @@ def _auction(gain: NDArray[np.floating[Any]], prices: Floats) -> Floats:
 
 def motion(branch: Branch, choice: Choice, count: int) -> tuple[Ids, Ids]:
     """What a choice for an orbit at the top of the tree does: the image of every unit class, int64 [count]
-    (derived classes are left for `Solution.extend`), and the sign freedoms that change thereafter."""
+    (dependent classes are left for `Solution.extend`), and the sign freedoms that change thereafter."""
     image = np.arange(count)
     flips: list[Ids] = []
     _move(branch, choice, branch.orbit.members, branch.orbit.members, (0, 0), image, flips)

@@ -31,7 +31,7 @@ from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.alignment.weight_matching import Matching
 from onnxcanon.arrays import Floats, Ids
 from onnxcanon.solving.blocks import Blocks
-from onnxcanon.solving.rescaling import unite_degrees
+from onnxcanon.solving.rescaling import unite_exponents
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import Parameter, State
 
@@ -110,7 +110,7 @@ def by_activations(frame: Frame, given: MethodContext) -> MethodResult:
 def _views(frame: Frame) -> list[View]:
     """The values that show units, each of which one group of axes labels."""
     symmetry = frame.ours
-    flow, blocks = Flow(symmetry), unite_degrees(symmetry.trace.constraints)
+    flow, blocks = Flow(symmetry), unite_exponents(symmetry.trace.constraints)
     numbers = np.random.default_rng(0).integers(1 << 62, size=symmetry.sign.count)
     flips = symmetry.sign.forms @ numbers  # equal for variables that change sign together
     values = dict.fromkeys(v for k in flow.order for v in flow.read(k))
@@ -140,19 +140,19 @@ def _view(symmetry: Symmetry, blocks: Blocks, flips: Ids, name: str) -> View | N
     made = Parameter(
         f"correlations of {name}", (*(value.shape[a] for a in rows.axes), rows.count), scalable=False
     )
-    for axis, degrees in enumerate(value.degrees):
-        if degrees is None:
+    for axis, exponents in enumerate(value.exponents):
+        if exponents is None:
             continue
-        variables = _narrowed(blocks.variables(degrees), flips, axis)
+        variables = _narrowed(blocks.variables(exponents), flips, axis)
         if not flips[variables].any():
             continue
         if axis not in rows.axes or any(variables.shape[a] > 1 for a in rows.rest):
             return None
-        made.degrees[rows.axes.index(axis)] = _beside(rows, variables)
+        made.exponents[rows.axes.index(axis)] = _beside(rows, variables)
     for k, axis in enumerate(rows.axes):
         if axis in ids:
             made.ids[k] = _beside(rows, ids[axis])
-    meanings = [(symmetry.solution.classes, made.ids), (flips, made.degrees)]
+    meanings = [(symmetry.solution.classes, made.ids), (flips, made.exponents)]
     mark = [b"" if a is None else meaning[a].tobytes() for meaning, arrays in meanings for a in arrays]
     return View(name, rows, made, (repr(made.shape).encode(), *mark))
 
@@ -176,8 +176,8 @@ def _with_statistics(matching: Matching, statistics: Sequence[tuple[Parameter, F
     correlation counts."""
     own = matching.symmetry
     parameters = {made.name: made for made, _ in statistics}
-    degrees = {
-        made.name: {a: d for a, d in enumerate(made.degrees) if d is not None} for made, _ in statistics
+    exponents = {
+        made.name: {a: d for a, d in enumerate(made.exponents) if d is not None} for made, _ in statistics
     }
     symmetry = Symmetry(
         own.model,
@@ -185,7 +185,7 @@ def _with_statistics(matching: Matching, statistics: Sequence[tuple[Parameter, F
         replace(own.solution),
         own.scale,
         own.sign,
-        degrees={**own.degrees, **degrees},
+        exponents={**own.exponents, **exponents},
     )
     units = sum(len(total) for _, total in statistics)
     whole = sum(
@@ -194,7 +194,7 @@ def _with_statistics(matching: Matching, statistics: Sequence[tuple[Parameter, F
     factor = np.float32(np.sqrt(LITTLE * max(units, 1) / (whole or 1.0)))
     ours, theirs = ({n: a * factor for n, a in side.items()} for side in (matching.ours, matching.start))
     for made, total in statistics:
-        size = np.abs(total) if degrees[made.name] else total
+        size = np.abs(total) if exponents[made.name] else total
         ours[made.name] = size.astype(np.float32).reshape(made.shape)
         theirs[made.name] = np.eye(len(total), dtype=np.float32).reshape(made.shape)
     return Matching(symmetry, ours, theirs)

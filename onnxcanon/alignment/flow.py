@@ -27,7 +27,7 @@ class Flow:
     """The graph of a symmetry, seen from its orbits.
 
     Attributes:
-        order: the orbits at the top of the tree, as numbers of `solution.orbits`, as the graph makes them.
+        order: the orbits at the top of the tree, as numbers of `solution.tree`, as the graph makes them.
     """
 
     def __init__(self, symmetry: Symmetry) -> None:
@@ -36,14 +36,14 @@ class Flow:
         self._level = np.full(symmetry.solution.count, -1)
         self._levels: list[tuple[int, int]] = []
         self._components: list[int] = []
-        for k, orbit in enumerate(symmetry.solution.orbits):
+        for k, orbit in enumerate(symmetry.solution.tree):
             self._enter(k, orbit, orbit.members)
         self._carried = {
             value: self._levels_of(self.trace.values[name]) for value, name in self.trace.names.items()
         }
         self._trees = self._behind()
         met = [k for node in self.trace.nodes for k in sorted(self._labelling(node))]
-        self.order = list(dict.fromkeys([*met, *range(len(symmetry.solution.orbits))]))
+        self.order = list(dict.fromkeys([*met, *range(len(symmetry.solution.tree))]))
 
     def _enter(self, k: int, orbit: WreathNode, members: Ids) -> None:
         """Number an orbit, members int64 [components of all blocks, columns], and those inside."""
@@ -76,10 +76,10 @@ class Flow:
     def _behind(self) -> dict[ir.Value, frozenset[int]]:
         """The trees whose units label a value, composites included."""
         bits = np.zeros(self.symmetry.solution.count, object)
-        for k, orbit in enumerate(self.symmetry.solution.orbits):
+        for k, orbit in enumerate(self.symmetry.solution.tree):
             bits[orbit.members] = 1 << k
-        for derived in self.symmetry.solution.derived:
-            bits[derived.composites] = np.bitwise_or.reduce(bits[derived.parts], 1)
+        for dependent in self.symmetry.solution.dependent:
+            bits[dependent.products] = np.bitwise_or.reduce(bits[dependent.parts], 1)
         out = {}
         for value, name in self.trace.names.items():
             rows = [i.ravel() for i in self.trace.values[name].ids if not isinstance(i, State)]

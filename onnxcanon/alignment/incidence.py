@@ -229,7 +229,7 @@ class Survey:
         for rows, slots in contacts:
             freedom = np.full((rows.count, len(rows.axes)), -1)
             for column, axis in enumerate(rows.axes):
-                variables = self.symmetry.degrees[rows.name].get(axis)
+                variables = self.symmetry.exponents[rows.name].get(axis)
                 if variables is None:
                     continue
                 if any(variables.shape[a] > 1 for a in rows.rest):
@@ -267,8 +267,8 @@ class Survey:
         forms = self.symmetry.sign.forms
         return {
             (name, axis): np.unique(forms[variables.ravel()].indices).astype(np.int64)
-            for name, degrees in self.symmetry.degrees.items()
-            for axis, variables in degrees.items()
+            for name, exponents in self.symmetry.exponents.items()
+            for axis, variables in exponents.items()
         }
 
     @cached_property
@@ -316,16 +316,16 @@ def _projection(symmetry: Symmetry, members: Ids) -> tuple[Ids, Ids]:
     image = np.arange(count)
     image[members] = members[0]
     fresh = count
-    for derived in symmetry.solution.derived:
-        owner = np.full(len(derived.composites), NONE)
-        for part in derived.parts.T:
+    for dependent in symmetry.solution.dependent:
+        owner = np.full(len(dependent.products), NONE)
+        for part in dependent.parts.T:
             owner = _joined(owner, component[part])
-        component[derived.composites] = owner
+        component[dependent.products] = owner
         touched = owner != NONE
         if touched.any():
-            key = np.column_stack([derived.code, image[derived.parts]])
+            key = np.column_stack([dependent.code, image[dependent.parts]])
             _, number = np.unique(key, axis=0, return_inverse=True)
-            image[derived.composites] = fresh + number.reshape(-1)
+            image[dependent.products] = fresh + number.reshape(-1)
             fresh += len(key)
     return component, image
 

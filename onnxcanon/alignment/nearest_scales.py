@@ -67,7 +67,7 @@ def nearest_scale(symmetry: Symmetry, ours: Mapping[str, Singles], theirs: Mappi
 
 
 def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _Table | None:
-    sites = sites_of(symmetry.scale, symmetry.degrees[name])
+    sites = sites_of(symmetry.scale, symmetry.exponents[name])
     if not sites:
         return None
     wide = np.broadcast_shapes(*(site.shape for site in sites))

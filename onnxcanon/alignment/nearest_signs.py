@@ -154,7 +154,7 @@ def _gains(freedom: int, tables: list[_Table]) -> bool:
 
 
 def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _Table | None:
-    sites = sites_of(symmetry.sign, symmetry.degrees[name])
+    sites = sites_of(symmetry.sign, symmetry.exponents[name])
     if not sites:
         return None
     wide = np.broadcast_shapes(*(site.shape for site in sites))

@@ -59,7 +59,7 @@ class Matching:
         self.start = theirs
         self.sizes = {name: _norm(array) * _norm(theirs[name]) for name, array in ours.items()}
         survey = Survey(symmetry)
-        found = [survey.branch(orbit) for orbit in symmetry.solution.orbits]
+        found = [survey.branch(orbit) for orbit in symmetry.solution.tree]
         self.branches = [branch for branch, _ in found]
         self.curved = [curved for _, curved in found]
         self.touched = [self.touched_by(branch) for branch in self.branches]
@@ -166,16 +166,16 @@ class Matching:
     def unsure(self, rows: Rows, signed: NDArray[np.bool_]) -> bool:
         """Whether a sign that is not known acts on a parameter."""
         forms = self.symmetry.sign.forms
-        degrees = self.symmetry.degrees[rows.name].values()
-        return any(not signed[forms[variables.ravel()].indices].all() for variables in degrees)
+        exponents = self.symmetry.exponents[rows.name].values()
+        return any(not signed[forms[variables.ravel()].indices].all() for variables in exponents)
 
     def _orbits_behind(self) -> dict[str, dict[int, int]]:
         """For every axis the orbits whose units it has, as the bits of a number."""
         bits = np.zeros(self.symmetry.solution.count, object)
         for k, branch in enumerate(self.branches):
             bits[branch.orbit.members] = 1 << k
-        for derived in self.symmetry.solution.derived:
-            bits[derived.composites] = np.bitwise_or.reduce(bits[derived.parts], 1)
+        for dependent in self.symmetry.solution.dependent:
+            bits[dependent.products] = np.bitwise_or.reduce(bits[dependent.parts], 1)
         return {
             name: {axis: int(np.bitwise_or.reduce(bits[np.unique(units)])) for axis, units in axes.items()}
             for name, axes in self.symmetry.classes.items()
@@ -280,8 +280,8 @@ class Matching:
 
     def _signed(self, rows: Rows) -> bool:
         """Whether signs act along the axes of some rows."""
-        degrees = self.symmetry.degrees[rows.name]
-        return any(self.symmetry.sign.act(degrees[axis]) for axis in rows.axes if axis in degrees)
+        exponents = self.symmetry.exponents[rows.name]
+        return any(self.symmetry.sign.act(exponents[axis]) for axis in rows.axes if axis in exponents)
 
     def _rows(self, branch: Branch) -> tuple[dict[Rows, Singles], dict[Rows, Singles]]:
         """Both models' parameters as an orbit meets them."""
@@ -328,7 +328,7 @@ class Matching:
         index = self.symmetry.indices(name, image)
         factor = {}
         if sign is not None:
-            for axis, variables in self.symmetry.degrees[name].items():
+            for axis, variables in self.symmetry.exponents[name].items():
                 forms = self.symmetry.sign.forms
                 factor[axis] = 1.0 - 2.0 * ((forms @ sign) % 2)[variables]
         return Action(shape, index, {a: f for a, f in factor.items() if (f != 1).any()})

@@ -131,14 +131,14 @@ class Terms:
 
 def balanced(model: Model, symmetry: Symmetry) -> Floats:
     """Exponents (log2) of the smallest sum of squares, float64 [freedoms]."""
-    tables = [table for name in symmetry.degrees if (table := _table(model, symmetry, name)) is not None]
+    tables = [table for name in symmetry.exponents if (table := _table(model, symmetry, name)) is not None]
     count = symmetry.scale.count
     return _minimize(tables, count) if tables else np.zeros(count)
 
 
 def _table(model: Model, symmetry: Symmetry, name: str) -> Table | None:
     """The squares of a parameter, summed over the positions that no freedom tells apart."""
-    sites = sites_of(symmetry.scale, symmetry.degrees[name])
+    sites = sites_of(symmetry.scale, symmetry.exponents[name])
     if not sites:
         return None
     squares = np.square(symmetry.read(model, name).astype(np.float64))

@@ -39,7 +39,7 @@ class Signs:
 
     def __init__(self, model: Model, symmetry: Symmetry) -> None:
         self.model = model
-        self.sites = {n: s for n, d in symmetry.degrees.items() if (s := sites_of(symmetry.sign, d))}
+        self.sites = {n: s for n, d in symmetry.exponents.items() if (s := sites_of(symmetry.sign, d))}
         self.symmetry = symmetry
         self.flips = np.zeros(symmetry.sign.count, np.int64)
         self.known = ~symmetry.acting[1]

@@ -111,11 +111,11 @@ class Colours:
         self.moving = symmetry.moving
         self.colour = np.arange(self.solution.count, dtype=np.uint64)  # fixed units: themselves
         self.colour = mix(self.colour + salt(11))
-        for number, orbit in enumerate(self.solution.orbits):
+        for number, orbit in enumerate(self.solution.tree):
             self.colour[orbit.members] = salt(12, number)
             _start(self.colour, orbit, orbit.members[None])
-        for derived in self.solution.derived:
-            self.colour[derived.composites] = mix(derived.code.astype(np.uint64) + salt(13))
+        for dependent in self.solution.dependent:
+            self.colour[dependent.products] = mix(dependent.code.astype(np.uint64) + salt(13))
         self.open = self.moving  # units that share their colour
         self.sites = self._sites(model, scaled or Transform({}))
 
@@ -194,7 +194,7 @@ class Colours:
                     self._contribute(site, axis, picks, total)
         self.colour = np.where(self.open, mix(total), self.colour)
         self._follow_parts()
-        for number, orbit in enumerate(self.solution.orbits):
+        for number, orbit in enumerate(self.solution.tree):
             self._gather(orbit, orbit.members[None], number)
 
     def _picks(self, site: _Site, axis: int, sample: int) -> dict[int, Ids] | None:
@@ -229,8 +229,8 @@ class Colours:
 
     def _follow_parts(self) -> None:
         """Composites over full products gather their parts' colours and give them theirs."""
-        for derived in self.solution.derived:
-            composites, parts = derived.composites, derived.parts
+        for dependent in self.solution.dependent:
+            composites, parts = dependent.products, dependent.parts
             for k in range(parts.shape[1]):
                 others = np.zeros(len(parts), np.uint64)
                 for j in range(parts.shape[1]):
@@ -268,7 +268,7 @@ class Colours:
 
     def _tied(self) -> Ids | None:
         """Siblings [k, s] of equal colour that are no true twins; None if there are none."""
-        for orbit in self.solution.orbits:
+        for orbit in self.solution.tree:
             found = self._tied_in(orbit, orbit.members[None])
             if found is not None:
                 return found
@@ -317,18 +317,18 @@ class Colours:
 
     def _with_composites(self, group: Ids) -> Ids | None:
         """The components with the composites that follow them, aligned; None where they do not align."""
-        for derived in self.solution.derived:
-            for k in range(derived.parts.shape[1]):
-                columns = np.flatnonzero(np.isin(group[0], derived.parts[:, k]))
-                rest = np.delete(derived.parts, k, 1)
+        for dependent in self.solution.dependent:
+            for k in range(dependent.parts.shape[1]):
+                columns = np.flatnonzero(np.isin(group[0], dependent.parts[:, k]))
+                rest = np.delete(dependent.parts, k, 1)
                 for c in columns:
-                    found = [np.flatnonzero(derived.parts[:, k] == u) for u in group[:, c]]
-                    keys = [np.lexsort((derived.code[r], *rest[r].T)) for r in found]
+                    found = [np.flatnonzero(dependent.parts[:, k] == u) for u in group[:, c]]
+                    keys = [np.lexsort((dependent.code[r], *rest[r].T)) for r in found]
                     lines = [r[q] for r, q in zip(found, keys, strict=True)]
-                    others = [np.column_stack([rest[x], derived.code[x]]) for x in lines]
+                    others = [np.column_stack([rest[x], dependent.code[x]]) for x in lines]
                     if any(not np.array_equal(others[0], o) for o in others):
                         return None
-                    group = np.concatenate([group, derived.composites[np.stack(lines)]], 1)
+                    group = np.concatenate([group, dependent.products[np.stack(lines)]], 1)
         return group
 
     def _alike(self, site: _Site, axis: int, column: Ids) -> bool:
@@ -348,7 +348,7 @@ class Colours:
     def _motion(self) -> Ids:
         """Every component goes to the slot of its rank among its siblings."""
         motion = np.arange(self.solution.count)
-        for orbit in self.solution.orbits:
+        for orbit in self.solution.tree:
             source, target = sort_siblings(orbit, orbit.members, self._keys)
             motion[source] = target
         return self.solution.extend(motion)

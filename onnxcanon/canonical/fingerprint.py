@@ -70,7 +70,7 @@ def hash_form(model: Model, symmetry: Symmetry) -> tuple[Transform, list[str]]:
     from onnxcanon.canonical.colours import Colours
 
     scaled, notes = scaling(model, symmetry, "pow2")
-    if not symmetry.solution.orbits:
+    if not symmetry.solution.tree:
         return scaled, notes
     colours = Colours(model, symmetry, scaled)
     return scaled.then(symmetry.action(colours.run())), [*notes, *colours.notes]

@@ -25,7 +25,7 @@ def ordering(
 
     `incoming_alike` says that all incoming norms are 1, so that outgoing ones have to tell units apart.
     """
-    if order == "none" or not symmetry.solution.orbits:
+    if order == "none" or not symmetry.solution.tree:
         return Transform({}, model.name), []
     colours = Colours(model, symmetry)
     motion = colours.run()

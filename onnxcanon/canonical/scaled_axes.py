@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from onnxcanon.arrays import Floats, Ids
-from onnxcanon.solving.rescaling import RescalingGenerator
+from onnxcanon.solving.rescaling import RescalingGroup
 
 
 @dataclass(slots=True)
 class ScaledAxis:
-    """One scaled axis of a parameter: the form (free degrees and coefficients) at each position.
+    """One scaled axis of a parameter: the form (free exponents and coefficients) at each position.
 
     `rows` are the positions of the entries that `forms` stores.
     """
@@ -73,6 +73,6 @@ def undecided(
     return [f"{count} {what} act only on each other's entries and stay as stored"] if count else []
 
 
-def sites_of(freedom: RescalingGenerator, degrees: Mapping[int, Ids]) -> list[ScaledAxis]:
+def sites_of(freedom: RescalingGroup, exponents: Mapping[int, Ids]) -> list[ScaledAxis]:
     """The axes of one parameter on which some freedom acts."""
-    return [ScaledAxis(a, d.shape, freedom.forms[d.ravel()]) for a, d in degrees.items() if freedom.act(d)]
+    return [ScaledAxis(a, d.shape, freedom.forms[d.ravel()]) for a, d in exponents.items() if freedom.act(d)]

@@ -175,7 +175,7 @@ class Walk:
     ) -> None:
         self.model, self.symmetry, self.measure = model, symmetry, measure
         self.ranges = ranges or Ranges(model, symmetry)
-        self.sites = {n: s for n, d in symmetry.degrees.items() if (s := sites_of(symmetry.scale, d))}
+        self.sites = {n: s for n, d in symmetry.exponents.items() if (s := sites_of(symmetry.scale, d))}
         self.t = np.zeros(symmetry.scale.count)
         self.known = ~symmetry.acting[0]
         self.late = np.zeros(symmetry.scale.count, bool) if late is None else late
@@ -356,7 +356,7 @@ def lossy_freedoms(ranges: Ranges, t: Floats) -> NDArray[np.bool_]:
             wrong = (action.inverse()(moved) != array) & np.isfinite(array)
         if not wrong.any():
             continue
-        for site in sites_of(symmetry.scale, symmetry.degrees[name]):
+        for site in sites_of(symmetry.scale, symmetry.exponents[name]):
             rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and wrong.shape[k] > 1)
             rows = np.flatnonzero(wrong.any(rest, keepdims=True).reshape(-1))
             lossy[site.forms[rows].indices] = True

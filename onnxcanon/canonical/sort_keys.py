@@ -31,7 +31,7 @@ def present(
     outgoing: bool,
 ) -> Ids:
     """Sort every orbit by a key of its slices of one parameter, one orbit after the other."""
-    orbits = list(enumerate(symmetry.solution.orbits))
+    orbits = list(enumerate(symmetry.solution.tree))
     homes = _homes(symmetry, outgoing=outgoing)
     place = [-1 if home is None else home[0] for home in homes]
     orbits.sort(key=lambda item: place[item[0]], reverse=outgoing)
@@ -95,10 +95,10 @@ def _homes(symmetry: Symmetry, *, outgoing: bool) -> list[tuple[int, int] | None
     """Per orbit the parameter (by number) and axis that present it: the first matrix that holds its units, or
     the second for keys that read outgoing weights; vectors only where there is nothing else."""
     owner = np.full(symmetry.solution.count, -1, np.int64)
-    for number, orbit in enumerate(symmetry.solution.orbits):
+    for number, orbit in enumerate(symmetry.solution.tree):
         owner[orbit.members] = number
-    found: list[list[tuple[int, int]]] = [[] for _ in symmetry.solution.orbits]
-    vectors: list[list[tuple[int, int]]] = [[] for _ in symmetry.solution.orbits]
+    found: list[list[tuple[int, int]]] = [[] for _ in symmetry.solution.tree]
+    vectors: list[list[tuple[int, int]]] = [[] for _ in symmetry.solution.tree]
     for place, (name, classes) in enumerate(symmetry.classes.items()):
         wide = len(symmetry.trace.parameters[name].shape) > 1
         for axis, rows in classes.items():
@@ -129,7 +129,7 @@ def by_norm(model: Model, symmetry: Symmetry, motion: Ids, *, outgoing: bool) ->
     sums = _power_sums(model, symmetry)
     names = list(symmetry.classes)
     slots = np.arange(symmetry.solution.count)
-    for orbit, home in zip(symmetry.solution.orbits, _homes(symmetry, outgoing=outgoing), strict=True):
+    for orbit, home in zip(symmetry.solution.tree, _homes(symmetry, outgoing=outgoing), strict=True):
         first = [] if home is None else [(names[home[0]], home[1])]
         rows = [sums[site] for site in [*first, *(s for s in sums if s not in first)]]
         touched = [r for r in rows if r[:, orbit.members].any()]
@@ -165,12 +165,12 @@ def _power_sums(model: Model, symmetry: Symmetry) -> dict[tuple[str, int], NDArr
                     for v in (squares, squares**2)
                 ]
             )
-    for derived in reversed(symmetry.solution.derived):  # composites count for their parts
+    for dependent in reversed(symmetry.solution.dependent):  # composites count for their parts
         for table in out.values():
             for line in table:
-                own = line[derived.composites]
-                for k in range(derived.parts.shape[1]):
-                    np.add.at(line, derived.parts[:, k], own)
+                own = line[dependent.products]
+                for k in range(dependent.parts.shape[1]):
+                    np.add.at(line, dependent.parts[:, k], own)
     return out
 
 

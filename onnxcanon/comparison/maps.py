@@ -111,7 +111,7 @@ def same_symmetry(a: Symmetry, b: Symmetry) -> bool:
     for freedom in ((a.scale, b.scale), (a.sign, b.sign)):
         if freedom[0].forms.shape != freedom[1].forms.shape or (freedom[0].forms != freedom[1].forms).nnz:
             return False
-    for one, other in ((a.classes, b.classes), (a.degrees, b.degrees)):
+    for one, other in ((a.classes, b.classes), (a.exponents, b.exponents)):
         for ours, theirs in zip(one.values(), other.values(), strict=True):
             if ours.keys() != theirs.keys():
                 return False
@@ -134,7 +134,7 @@ def approximate_map(a: Model, b: Model, ours: Symmetry, theirs: Symmetry) -> Tra
     """
     scaled_a, _ = scaling(a, ours, "unit")
     scaled_b, _ = scaling(b, theirs, "unit")
-    if ours.solution.orbits:
+    if ours.solution.tree:
         features = [
             Features(symmetry, _scaled_reader(*parts)).refine()
             for parts in ((a, ours, scaled_a), (b, theirs, scaled_b))

@@ -51,7 +51,7 @@ class Features:
                     self._contribute(name, number, moving, total)
             self._follow_parts(total)
             self.vectors = np.where(self.moving[:, None], self._normal(total), self.own)
-            for orbit in self.symmetry.solution.orbits:
+            for orbit in self.symmetry.solution.tree:
                 self._gather(orbit, orbit.members[None])
         return self.vectors
 
@@ -80,12 +80,12 @@ class Features:
         return rng.choice(np.array([-1, 1], np.float32), (*line, WIDTH))
 
     def _follow_parts(self, total: Floats) -> None:
-        for derived in self.symmetry.solution.derived:
-            whole = total[derived.composites]
-            for column in derived.parts.T:
+        for dependent in self.symmetry.solution.dependent:
+            whole = total[dependent.products]
+            for column in dependent.parts.T:
                 np.add.at(total, column, whole)
-        for derived in self.symmetry.solution.derived:
-            total[derived.composites] += sum(self.vectors[column] for column in derived.parts.T)
+        for dependent in self.symmetry.solution.dependent:
+            total[dependent.products] += sum(self.vectors[column] for column in dependent.parts.T)
 
     def _normal(self, total: Floats) -> Floats:
         """Each feature squashed, in units of its spread among the classes of one kind."""
@@ -126,7 +126,7 @@ def matched(symmetry: Symmetry, ours: Floats, theirs: Floats) -> Ids:
         theirs: those of the second's.
     """
     motion = np.arange(symmetry.solution.count)
-    for orbit in symmetry.solution.orbits:
+    for orbit in symmetry.solution.tree:
         _match(orbit, orbit.members, orbit.members, (ours, theirs), motion)
     return symmetry.solution.extend(motion)
 
@@ -214,11 +214,11 @@ def _groups(symmetry: Symmetry) -> Ids:
         for child in orbit.children:
             enter(child, members[..., child.members].reshape(-1, child.members.shape[1]))
 
-    for orbit in symmetry.solution.orbits:
+    for orbit in symmetry.solution.tree:
         enter(orbit, orbit.members)
-    for derived in symmetry.solution.derived:
-        _, kinds = np.unique(group[derived.parts], axis=0, return_inverse=True)
-        group[derived.composites] = count + kinds.reshape(-1)
+    for dependent in symmetry.solution.dependent:
+        _, kinds = np.unique(group[dependent.parts], axis=0, return_inverse=True)
+        group[dependent.products] = count + kinds.reshape(-1)
         count += int(kinds.max(initial=0)) + 1
     return group
 

@@ -1,6 +1,6 @@
 """How many scale and sign freedoms really act: ranks of their action on the parameters.
 
-The multiplier of an entry of a parameter is a sum of degrees, T(j) = Σ_a g_a(j_a, context). A freedom acts
+The multiplier of an entry of a parameter is a sum of exponents, T(j) = Σ_a g_a(j_a, context). A freedom acts
 trivially where these cancel: a constant on one axis against a constant on another. Every T splits uniquely
 into parts anchored at position 0, one per set U of axes (for two plain axes: their differences to the first
 position, and the sum of the firsts), and T is zero exactly when all parts are:
@@ -23,7 +23,7 @@ from scipy.sparse import csr_matrix, hstack
 
 from onnxcanon.arrays import Ids
 from onnxcanon.solving.hashing import distinct
-from onnxcanon.solving.rescaling import RescalingGenerator
+from onnxcanon.solving.rescaling import RescalingGroup
 from onnxcanon.solving.tables import connected
 from onnxcanon.symmetry import Symmetry
 
@@ -38,7 +38,7 @@ class Freedoms:
     Attributes:
         scale: number of independent scale freedoms.
         sign: number of sign freedoms that are not the sign of a scale freedom.
-        scaled: which degree variables a scale freedom that acts on some parameter changes, bool [variables].
+        scaled: which exponents a scale freedom that acts on some parameter changes, bool [variables].
         flipped: the same for signs.
     """
 
@@ -51,10 +51,10 @@ class Freedoms:
 def count_freedoms(symmetry: Symmetry) -> Freedoms:
     """Count the freedoms by the rank of their action.
 
-    Where every degree column follows its own axis alone, the freedoms that remain when idle ones are divided
-    out (`gauge`) are independent; columns that depend on other axes may cancel in more ways.
+    Where every exponent column follows its own axis alone, the freedoms that remain when idle ones are
+    divided out are independent; columns that depend on other axes may cancel in more ways.
     """
-    if all(len(_wide(d)) <= 1 for axes in symmetry.degrees.values() for d in axes.values()):
+    if all(len(_wide(d)) <= 1 for axes in symmetry.exponents.values() for d in axes.values()):
         sign = _sign_only_by_hash(symmetry)
         if sign is not None:
             return Freedoms(symmetry.scale.count, sign, _free(symmetry.scale), _free(symmetry.sign))
@@ -78,29 +78,29 @@ def _sign_only_by_hash(symmetry: Symmetry) -> int | None:
     """
     words = np.zeros(symmetry.sign.forms.shape[0], np.uint64)
     rng = np.random.default_rng(0)
-    for axes in symmetry.degrees.values():
+    for axes in symmetry.exponents.values():
         constant = rng.integers(0, 1 << 63, dtype=np.uint64)
-        for degrees in axes.values():
-            words[degrees.ravel()[:1]] ^= constant
-    columns = {d.tobytes(): d.ravel() for axes in symmetry.degrees.values() for d in axes.values()}
-    for degrees in columns.values():
-        drawn = rng.integers(0, 1 << 63, len(degrees), dtype=np.uint64)
+        for exponents in axes.values():
+            words[exponents.ravel()[:1]] ^= constant
+    columns = {d.tobytes(): d.ravel() for axes in symmetry.exponents.values() for d in axes.values()}
+    for exponents in columns.values():
+        drawn = rng.integers(0, 1 << 63, len(exponents), dtype=np.uint64)
         drawn[0] ^= np.bitwise_xor.reduce(drawn)
-        np.bitwise_xor.at(words, degrees, drawn)
+        np.bitwise_xor.at(words, exponents, drawn)
     scale, sign = (distinct(_hashes(words, f)) for f in (symmetry.scale.forms, symmetry.sign.forms))
     common = len(sign) + len(scale) - len(distinct(np.concatenate([sign, scale])))
     return len(sign) - common if common in (len(sign), len(scale)) else None
 
 
 def _hashes(words: NDArray[np.uint64], forms: csr_matrix) -> NDArray[np.uint64]:
-    """For every freedom, the words of the degrees that it flips, xored."""
+    """For every freedom, the words of the exponents that it flips, xored."""
     columns = forms.tocsc()
     odd = np.where(columns.data % 2 != 0, words[columns.indices], np.uint64(0))
     return np.bitwise_xor.reduceat(odd, columns.indptr[:-1]) if len(odd) else odd
 
 
-def _changed(freedom: RescalingGenerator, action: csr_matrix) -> Mask:
-    """The degree variables that depend on a freedom whose action is not zero."""
+def _changed(freedom: RescalingGroup, action: csr_matrix) -> Mask:
+    """The exponent variables that depend on a freedom whose action is not zero."""
     live = np.zeros(freedom.count, bool)
     live[action.indices[action.data != 0]] = True
     forms = freedom.forms
@@ -110,8 +110,8 @@ def _changed(freedom: RescalingGenerator, action: csr_matrix) -> Mask:
     return out
 
 
-def _free(freedom: RescalingGenerator) -> Mask:
-    """Which degree variables need not be zero, bool [variables]."""
+def _free(freedom: RescalingGroup) -> Mask:
+    """Which exponent variables need not be zero, bool [variables]."""
     free: Mask = np.diff(freedom.forms.indptr) > 0
     return free
 
@@ -139,12 +139,12 @@ def _modulo2(matrix: csr_matrix) -> csr_matrix:
 
 
 def _parts(symmetry: Symmetry) -> csr_matrix:
-    """Rows over the degree variables, int64 [parts, variables]; all are zero where nothing changes."""
+    """Rows over the exponent variables, int64 [parts, variables]; all are zero where nothing changes."""
     free = _free(symmetry.scale) | _free(symmetry.sign)
     single: list[Ids] = []
     entries: list[Entries] = []
     start = 0
-    for axes in symmetry.degrees.values():
+    for axes in symmetry.exponents.values():
         moving = [d for d in axes.values() if free[d].any()]
         if len(moving) == 1:
             single.append(moving[0].ravel())
@@ -178,7 +178,7 @@ def _height(arrays: list[Ids]) -> int:
 
 
 def _anchored(arrays: list[Ids]) -> Iterator[Entries]:
-    """The parts T_U of a sum of degree arrays as entries of a matrix; positions 0 of U are left out."""
+    """The parts T_U of a sum of exponent arrays as entries of a matrix; positions 0 of U are left out."""
     start = 0
     for u, height in _layout(arrays).items():
         for array in arrays:

@@ -18,7 +18,7 @@ from onnxcanon.graph.traversal import captured, ordered
 from onnxcanon.solving.hashing import distinct
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import AbstractValue, State
-from onnxcanon.tracing.trace import NEVER_READ
+from onnxcanon.tracing.constraints import Reason
 
 SELECTING = frozenset({"Gather", "Slice", "Split"})
 KEEPING = SELECTING | {
@@ -65,8 +65,8 @@ class _Walk:
         for node in self.nodes:
             if mask.any():
                 self._take_in(node, mask)
-        for ids, cause, _ in self.symmetry.trace.constraints.pins:
-            if cause.reason == NEVER_READ:
+        for ids, provenance, _ in self.symmetry.trace.constraints.pins:
+            if provenance.reason is Reason.NEVER_READ:
                 mask[classes[ids]] = True
         return mask
 

@@ -89,10 +89,10 @@ class Membership:
         self.sets: list[frozenset[int]] = [frozenset()]  # all dimensions, outer ones included
         self.inner: list[frozenset[int]] = [frozenset()]  # the innermost ones only
         self.label = np.zeros(solution.count, np.int64)
-        for orbit in solution.orbits:
+        for orbit in solution.tree:
             self._enter(orbit, orbit.members, None, frozenset(), 1)
-        for derived in solution.derived:
-            self._derive(derived.composites, derived.parts)
+        for dependent in solution.dependent:
+            self._derive(dependent.products, dependent.parts)
 
     def _enter(
         self, orbit: WreathNode, members: Ids, outer: Found | None, around: frozenset[int], copies: int
@@ -134,7 +134,7 @@ def find_dimensions(symmetry: Symmetry, freedoms: Freedoms) -> tuple[list[Found]
     axes = Axes.of(symmetry)
     _place(membership, axes)
     moving = membership.label > 0
-    _free_degrees(symmetry, freedoms, membership)
+    _free_exponents(symmetry, freedoms, membership)
     _name_values(symmetry, membership)
     return _in_order(symmetry, membership.found), moving
 
@@ -161,8 +161,8 @@ def _place(membership: Membership, axes: Axes) -> None:
 # -- scale and sign ---------------------------------------------------------------------------------
 
 
-def _free_degrees(symmetry: Symmetry, freedoms: Freedoms, membership: Membership) -> None:
-    """Mark the dimensions that scale or flip; gather the free degrees of fixed order as dimensions."""
+def _free_exponents(symmetry: Symmetry, freedoms: Freedoms, membership: Membership) -> None:
+    """Mark the dimensions that scale or flip; gather the free exponents of fixed order as dimensions."""
     scale, sign = freedoms.scaled, freedoms.flipped
     entries = _free_entries(symmetry, scale | sign)
     labels = membership.label[entries.classes]
@@ -179,20 +179,20 @@ def _free_degrees(symmetry: Symmetry, freedoms: Freedoms, membership: Membership
 
 
 def _free_entries(symmetry: Symmetry, free: Mask) -> _Entries:
-    """Where free degrees stand. An axis along which the multiplier does not vary, in a parameter that has
+    """Where free exponents stand. An axis along which the multiplier does not vary, in a parameter that has
     other free axes, is left out: the same factor is told there."""
     words = _words(symmetry)
     names: list[tuple[str, int]] = []
     classes: list[Ids] = []
     variables: list[Ids] = []
-    for name, axes in symmetry.degrees.items():
+    for name, axes in symmetry.exponents.items():
         able = [a for a, d in axes.items() if d.shape[a] > 1 and free[d].any()]
         for axis in able:
-            degrees = axes[axis]
-            if len(able) > 1 and (words[degrees] == words[degrees.take([0], axis)]).all():
+            exponents = axes[axis]
+            if len(able) > 1 and (words[exponents] == words[exponents.take([0], axis)]).all():
                 continue
             if axis in symmetry.classes[name]:
-                rows, columns = np.broadcast_arrays(symmetry.classes[name][axis], degrees)
+                rows, columns = np.broadcast_arrays(symmetry.classes[name][axis], exponents)
                 names.append((name, axis))
                 classes.append(rows.ravel())
                 variables.append(columns.ravel())
@@ -201,7 +201,7 @@ def _free_entries(symmetry: Symmetry, free: Mask) -> _Entries:
 
 
 def _words(symmetry: Symmetry) -> Ids:
-    """A hash of every degree variable's forms: equal for variables that always change alike."""
+    """A hash of every exponent variable's forms: equal for variables that always change alike."""
     rng = np.random.default_rng(0)
     total = np.zeros(symmetry.scale.forms.shape[0], np.int64)
     for freedom in (symmetry.scale, symmetry.sign):
@@ -211,7 +211,7 @@ def _words(symmetry: Symmetry) -> Ids:
 
 @dataclass(slots=True)
 class _Entries:
-    """Pairs of a unit class and a degree variable, with the axis where they meet."""
+    """Pairs of a unit class and a exponent variable, with the axis where they meet."""
 
     names: list[tuple[str, int]]
     site: Ids
@@ -255,7 +255,7 @@ def _held_dimensions(symmetry: Symmetry, entries: _Entries) -> list[tuple[Found,
 def activations(symmetry: Symmetry) -> Iterable[tuple[str, AbstractValue]]:
     """The labelled values that nodes compute, in the order of the graph."""
     known = symmetry.trace
-    constants = known.parameters.keys() | known.held.keys() | known.data.keys()
+    constants = known.parameters.keys() | known.fixed_constants.keys() | known.data_constants.keys()
     return ((name, value) for name, value in symmetry.trace.values.items() if name not in constants)
 
 

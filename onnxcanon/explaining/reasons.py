@@ -64,7 +64,7 @@ class Reasons:
             if self.constraints.pins[way[0]][1].reason.startswith(OWN_MEANING):
                 return self._unread(name, axis)
             return self._along(name, axis, *way)
-        if np.isin(classes, self.symmetry.solution.rigid).any():
+        if np.isin(classes, self.symmetry.solution.irregular).any():
             return Reason(IRREGULAR, (reader, IRREGULAR))
         if way is not None:
             told = self._along(name, axis, *way)
@@ -126,7 +126,7 @@ class Reasons:
 
     @cached_property
     def _barriers(self) -> dict[str, str]:
-        return {b.node: f"{b.operator}, {b.reason}" for b in self.symmetry.trace.barriers}
+        return {b.node: f"{b.operator}, {b.reason}" for b in self.symmetry.trace.unsupported}
 
     def _origin(self, node: str, size: int) -> str:
         """The nearest place up the graph where the fixed axis of a node's inputs became fixed."""

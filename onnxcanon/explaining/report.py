@@ -258,15 +258,15 @@ def build(model: Model, symmetry: Symmetry) -> Analysis:
         sign_freedoms=freedoms.sign,
         dimensions=dimensions,
         fixed=_fixed(model, symmetry, moving),
-        barriers=tuple(Barrier(b.node, b.operator, b.reason) for b in symmetry.trace.barriers),
-        overridable=tuple(symmetry.trace.held),
-        data=tuple(DataConstant(name, kind) for name, kind in symmetry.trace.data.items()),
+        barriers=tuple(Barrier(b.node, b.operator, b.reason) for b in symmetry.trace.unsupported),
+        overridable=tuple(symmetry.trace.fixed_constants),
+        data=tuple(DataConstant(name, kind) for name, kind in symmetry.trace.data_constants.items()),
         shared=_shared(symmetry),
         half=tuple(name for name, t in types.items() if t.is_floating_point() and t.bitwidth <= 16),
         quantized=tuple(name for name, t in types.items() if not t.is_floating_point()),
         dead=_dead(symmetry),
         dead_positions=_sites(dead, symmetry.stacks),
-        defects=tuple(symmetry.solution.defects),
+        defects=tuple(symmetry.solution.failures),
     )
 
 
@@ -285,7 +285,9 @@ def _fixed(model: Model, symmetry: Symmetry, moving: NDArray[np.bool_]) -> tuple
                 told = reasons.told(name, axis)
                 places = [(m, axis - 1) for m in members] or [(name, axis)]
                 fixed += [FixedAxis(n, a, size, told.text, told.chain) for n, a in places]
-    kept = symmetry.trace.held | {name: f"data: {kind}" for name, kind in symmetry.trace.data.items()}
+    kept = symmetry.trace.fixed_constants | {
+        name: f"data: {kind}" for name, kind in symmetry.trace.data_constants.items()
+    }
     for name, reason in kept.items():
         shape, _ = model.tensor_info(name)
         fixed += [

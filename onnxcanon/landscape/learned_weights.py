@@ -22,5 +22,7 @@ def learned(model: Model, symmetry: Symmetry) -> list[str]:
     return [
         name
         for name in weight_names(model)
-        if model.tensor_info(name)[1] in AVERAGED and name not in symmetry.trace.data and name not in measured
+        if model.tensor_info(name)[1] in AVERAGED
+        and name not in symmetry.trace.data_constants
+        and name not in measured
     ]

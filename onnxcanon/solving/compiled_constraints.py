@@ -23,10 +23,10 @@ from onnxcanon.solving.tables import (
     unique_rows,
     unite,
 )
-from onnxcanon.tracing.constraints import NOWHERE, Constraints, Place
+from onnxcanon.tracing.constraints import NOWHERE, Constraints, Slot
 
-Home = tuple[int, int]
-"""For a place inside a branch: a number that it shares with the matched places of other branches, and the
+BranchSlot = tuple[int, int]
+"""For a slot inside a branch: a number that it shares with the matched slots of other branches, and the
 unit of its own branch."""
 
 
@@ -57,35 +57,35 @@ class CompiledConstraints:
         return colours
 
 
-def gather(constraints: Constraints, homes: Mapping[Place, Home]) -> CompiledConstraints:
-    """The facts of a constraints; `homes` holds the places that lie in interchangeable branches."""
-    return _Gatherer(constraints, homes).run()
+def gather(constraints: Constraints, branch_slots: Mapping[Slot, BranchSlot]) -> CompiledConstraints:
+    """The facts of a constraints; `branch_slots` holds the slots that lie in interchangeable branches."""
+    return _Gatherer(constraints, branch_slots).run()
 
 
 class _Numbers:
     """Numbers of facts: one each, or one for the matched facts of interchangeable branches."""
 
-    def __init__(self, homes: Mapping[Place, Home]) -> None:
-        self.homes = homes
+    def __init__(self, branch_slots: Mapping[Slot, BranchSlot]) -> None:
+        self.branch_slots = branch_slots
         self.next = 0
         self.known: dict[tuple[str, int, int], int] = {}
-        self.met: Counter[tuple[str, Place]] = Counter()
+        self.met: Counter[tuple[str, Slot]] = Counter()
 
-    def number(self, kind: str, place: Place) -> tuple[int, int | None]:
-        """The number of the next fact of a kind found at a place, and the unit of the branch it is in."""
+    def number(self, kind: str, slot: Slot) -> tuple[int, int | None]:
+        """The number of the next fact of a kind stated at a slot, and the unit of the branch it is in."""
         self.next += 1
-        home = self.homes.get(place)
-        if home is None:
+        matched = self.branch_slots.get(slot)
+        if matched is None:
             return self.next, None
-        turn = self.met[kind, place]
-        self.met[kind, place] += 1
-        return self.known.setdefault((kind, home[0], turn), self.next), home[1]
+        turn = self.met[kind, slot]
+        self.met[kind, slot] += 1
+        return self.known.setdefault((kind, matched[0], turn), self.next), matched[1]
 
 
 class _Gatherer:
-    def __init__(self, constraints: Constraints, homes: Mapping[Place, Home]) -> None:
+    def __init__(self, constraints: Constraints, branch_slots: Mapping[Slot, BranchSlot]) -> None:
         self.constraints = constraints
-        self.numbers = _Numbers(homes)
+        self.numbers = _Numbers(branch_slots)
         self.classes, self.count = unite(constraints)
         self.pinned = np.zeros(self.count, bool)
         self.held: list[Ids] = []
@@ -107,16 +107,16 @@ class _Gatherer:
             if branch is not None and len(cls):
                 self._belong(cls, word.view(np.int64), number, branch)
 
-        for ids, codes, place in self.constraints.columns:
-            number, branch = self.numbers.number("column", place)
+        for ids, codes, slot in self.constraints.columns:
+            number, branch = self.numbers.number("column", slot)
             word = mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number))
             enter(self.classes[ids], np.broadcast_to(word, ids.shape), number, branch)
-        for before, after, taken, place in self.constraints.movements:
-            number, branch = self.numbers.number("movement", place)
+        for before, after, taken, slot in self.constraints.selections:
+            number, branch = self.numbers.number("selection", slot)
             cls, word = self._reordered(self.classes[before], self.classes[after], taken, number)
             enter(cls, word, number, branch)
-        for ids, _, place in self.constraints.pins:
-            number, branch = self.numbers.number("pin", place)
+        for ids, _, slot in self.constraints.pins:
+            number, branch = self.numbers.number("pin", slot)
             if branch is None:
                 self.pinned[self.classes[ids]] = True
             else:  # held within its branch, which may move as a whole
@@ -156,7 +156,7 @@ class _Gatherer:
         tables: dict[int, Table] = {}
         seen: set[bytes] = set()
         for relation in self.constraints.relations:
-            number, branch = self.numbers.number("relation", relation.place)
+            number, branch = self.numbers.number("relation", relation.slot)
             rows = self.classes[relation.rows]
             code = occurrence_code(rows, relation)
             mark = rows.tobytes() + code.tobytes() + repr((rows.shape, relation.key is None)).encode()

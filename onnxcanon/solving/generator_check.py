@@ -24,17 +24,17 @@ Pairs = tuple[Ids, Ids]
 
 def check_generators(solution: Solution, facts: CompiledConstraints) -> None:
     """Check the generators of every orbit; hold the orbits that fail."""
-    check = GeneratorCheck(facts, solution.derived, solution.count)
+    check = GeneratorCheck(facts, solution.dependent, solution.count)
     good = []
-    for orbit in solution.orbits:
+    for orbit in solution.tree:
         failed = sum(not check.holds(*pair) for pair in generators(orbit))
         if failed:
-            solution.defects.append(
+            solution.failures.append(
                 f"an orbit of {orbit.size} components is held: {failed} of its generators broke a fact"
             )
         else:
             good.append(orbit)
-    solution.orbits = good
+    solution.tree = good
 
 
 def generators(orbit: WreathNode, columns: Ids | None = None) -> Iterator[Pairs]:
@@ -51,14 +51,14 @@ def generators(orbit: WreathNode, columns: Ids | None = None) -> Iterator[Pairs]
 class GeneratorCheck:
     """The facts, indexed by class."""
 
-    def __init__(self, facts: CompiledConstraints, derived: Sequence[DependentUnits], count: int) -> None:
+    def __init__(self, facts: CompiledConstraints, dependent: Sequence[DependentUnits], count: int) -> None:
         self.pinned = np.concatenate([facts.pinned, np.zeros(count - facts.count, bool)])
         self.tables: list[Table] = facts.tables
-        self.derived = derived
+        self.dependent = dependent
         self.columns: Words = np.zeros(count, np.uint64)
         add_at(self.columns, *facts.columns)
         self.in_tables = Index([t.rows for t in facts.tables], count)
-        self.in_parts = Index([d.parts for d in derived], count)
+        self.in_parts = Index([d.parts for d in dependent], count)
         self.motion = np.arange(count)
 
     def holds(self, source: Ids, target: Ids) -> bool:
@@ -79,8 +79,8 @@ class GeneratorCheck:
         while touched:
             number = min(touched)
             rows = touched.pop(number)
-            d = self.derived[number]
-            composites, parts, code = d.composites[rows], d.parts[rows], d.code[rows]
+            d = self.dependent[number]
+            composites, parts, code = d.products[rows], d.parts[rows], d.code[rows]
             here = np.lexsort((code, *parts.T))
             there = np.lexsort((code, *self.motion[parts].T))
             self.motion[composites[there]] = composites[here]

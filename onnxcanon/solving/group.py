@@ -38,7 +38,7 @@ class WreathNode:
         return (self.members.shape, tuple(c.shape() for c in self.children))
 
 
-def random_motion(orbits: Sequence[WreathNode], width: int, rng: np.random.Generator) -> tuple[Ids, Ids]:
+def random_permutation(orbits: Sequence[WreathNode], width: int, rng: np.random.Generator) -> tuple[Ids, Ids]:
     """A uniformly random element of the product of orbits: (positions, images), both int64."""
     source, target = [], []
     for orbit in orbits:
@@ -50,7 +50,7 @@ def random_motion(orbits: Sequence[WreathNode], width: int, rng: np.random.Gener
             continue
         for i in range(k):
             inner = np.arange(s)
-            a, b = random_motion(orbit.children, s, rng)
+            a, b = random_permutation(orbit.children, s, rng)
             inner[a] = b
             source.append(orbit.members[i])
             target.append(orbit.members[sigma[i]][inner])
@@ -64,7 +64,7 @@ def random_motion(orbits: Sequence[WreathNode], width: int, rng: np.random.Gener
 class DependentUnits:
     """Composites [n] that follow their parts [n, p]; `code` [n] numbers the composites of equal parts."""
 
-    composites: Ids
+    products: Ids
     parts: Ids
     code: Ids
 
@@ -72,36 +72,36 @@ class DependentUnits:
 @dataclass(slots=True)
 class Solution:
     """What the solve found: `classes` [units] maps units to classes 0 … count-1, `orbits` is the tree,
-    `derived` lists composites that follow their parts, in order of evaluation."""
+    `dependent` lists composites that follow their parts, in order of evaluation."""
 
     classes: Ids
     count: int
-    orbits: list[WreathNode]
-    derived: list[DependentUnits]
-    rigid: Ids  # classes held because their structure is irregular
-    defects: list[str]
+    tree: list[WreathNode]
+    dependent: list[DependentUnits]
+    irregular: Ids  # classes held because their structure is irregular
+    failures: list[str]
 
     @property
     def moving(self) -> NDArray[np.bool_]:
         """Which classes some element of the group moves, bool [count]."""
         mask = np.zeros(self.count, bool)
-        for orbit in self.orbits:
+        for orbit in self.tree:
             mask[orbit.members] = True
-        for derived in self.derived:
-            mask[derived.composites] = True
+        for dependent in self.dependent:
+            mask[dependent.products] = True
         return mask
 
     def extend(self, motion: Ids) -> Ids:
-        """Complete a motion of classes (int64 [count]) on derived composites."""
-        for d in self.derived:
+        """Complete a motion of classes (int64 [count]) on dependent composites."""
+        for d in self.dependent:
             here = np.lexsort((d.code, *d.parts.T))
             there = np.lexsort((d.code, *motion[d.parts].T))  # the same rows, in the order they come to
-            motion[d.composites[there]] = d.composites[here]
+            motion[d.products[there]] = d.products[here]
         return motion
 
     def random(self, rng: np.random.Generator) -> Ids:
         """A uniformly random element of the group: the image of every class."""
         motion = np.arange(self.count)
-        source, target = random_motion(self.orbits, self.count, rng)
+        source, target = random_permutation(self.tree, self.count, rng)
         motion[source] = target
         return self.extend(motion)

@@ -1,8 +1,8 @@
-"""Scale and sign freedoms: the solutions of the constraints's equations about degrees.
+"""Scale and sign freedoms: the solutions of the constraints's equations about exponents.
 
 Scale exponents solve the equations over the integers, signs over GF(2). Nearly all equations say that two
-degrees agree or are opposite: a signed union-find (here: connected components of the doubled graph v, -v).
-What remains are the sums of products; a degree that stands in a single sum is expressed by the other two,
+exponents agree or are opposite: a signed union-find (here: connected components of the doubled graph v, -v).
+What remains are the sums of products; a exponent that stands in a single sum is expressed by the other two,
 again and again, and the small rest is eliminated row by row.
 """
 
@@ -25,16 +25,16 @@ CORE_LIMIT = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class RescalingGenerator:
-    """A basis of the solutions: `forms` [variables, count] gives every degree as a sum of free ones; `still`
-    are variables that were set to zero because a solution changes no parameter."""
+class RescalingGroup:
+    """All rescalings, by `count` generators: `forms` [variables, count] gives every exponent as a
+    combination of the free ones; `dropped` are free variables that changed no parameter: zero."""
 
     forms: csr_matrix
     count: int
-    still: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
+    dropped: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
     def act(self, variables: Ids) -> bool:
-        """Whether any of some degrees depends on a free one."""
+        """Whether any of some exponents depends on a free one."""
         starts = self.forms.indptr
         return bool((starts[variables] < starts[variables + 1]).any())
 
@@ -50,19 +50,19 @@ class _Equations:
     modulo2: bool
 
 
-def unite_degrees(constraints: Constraints) -> Blocks:
-    """What both systems say about whole blocks of degrees."""
-    both = ((a, b, s) for a, b, s, where in constraints.degree_pairs if where == System.BOTH)
-    return unite_blocks(constraints.degree_blocks, constraints.degrees, both, zero=True)
+def unite_exponents(constraints: Constraints) -> Blocks:
+    """What both systems say about whole blocks of exponents."""
+    both = ((a, b, s) for a, b, s, where in constraints.exponent_pairs if where == System.BOTH)
+    return unite_blocks(constraints.exponent_blocks, constraints.exponents, both, zero=True)
 
 
-def solve_degrees(
+def solve_exponents(
     constraints: Constraints, blocks: Blocks, system: System, parameters: Sequence[Sequence[Ids]] = ()
-) -> RescalingGenerator:
-    """Solve the degree equations of one system, for the variables that `blocks.variables` numbers.
+) -> RescalingGroup:
+    """Solve the exponent equations of one system, for the variables that `blocks.variables` numbers.
 
-    `parameters` lists the degree columns of each parameter, axis by axis. Solutions that change no parameter
-    (they act on values alone, or their actions on two axes of a parameter cancel) are divided out.
+    `parameters` lists the exponent columns of each parameter, axis by axis. Solutions that change no
+    parameter (they act on values alone, or their actions on two axes of a parameter cancel) are divided out.
     """
     modulo2 = system == System.SIGN
     united = _unite(_equations(constraints, blocks, system))
@@ -72,8 +72,8 @@ def solve_degrees(
 
 
 def _equations(constraints: Constraints, blocks: Blocks, system: System) -> _Equations:
-    alone = [(a, b, s) for a, b, s, where in constraints.degree_pairs if where == system]
-    sums = [(t, a, b) for t, a, b, where in constraints.degree_sums if where & system]
+    alone = [(a, b, s) for a, b, s, where in constraints.exponent_pairs if where == system]
+    sums = [(t, a, b) for t, a, b, where in constraints.exponent_sums if where & system]
     zero = np.zeros(0, np.int64)
     joined = [blocks.signed(np.concatenate([zero, *(s[k] for s in sums)])) for k in range(3)]
     terms, signs = (np.stack(columns, 1) for columns in zip(*joined, strict=True))
@@ -81,7 +81,7 @@ def _equations(constraints: Constraints, blocks: Blocks, system: System) -> _Equ
     return _Equations(blocks.count, pairs, terms, signs, system == System.SIGN)
 
 
-def _solve(united: _United, blocks: Blocks, *, modulo2: bool) -> RescalingGenerator:
+def _solve(united: _United, blocks: Blocks, *, modulo2: bool) -> RescalingGroup:
     """The solutions, of the variables and of their opposites where there are any."""
     forms, free = _eliminate(
         _normal_sums(united, modulo2=modulo2), united.count, united.zeros, modulo2=modulo2
@@ -93,7 +93,7 @@ def _solve(united: _United, blocks: Blocks, *, modulo2: bool) -> RescalingGenera
     if modulo2:
         total.data %= 2
     total.eliminate_zeros()
-    return RescalingGenerator(total, free)
+    return RescalingGroup(total, free)
 
 
 def _idle(united: _United, parameters: Sequence[Sequence[Ids]], *, modulo2: bool) -> _United:
@@ -130,9 +130,9 @@ def _idle(united: _United, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
 
 
 def _quotient(
-    whole: RescalingGenerator, idle: RescalingGenerator, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
-) -> RescalingGenerator:
-    """Set one free degree to zero for each idle solution: the one that acts on the most positions, so that
+    whole: RescalingGroup, idle: RescalingGroup, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
+) -> RescalingGroup:
+    """Set one free exponent to zero for each idle solution: the one that acts on the most positions, so that
     alike units are treated alike."""
     if not idle.count:
         return whole
@@ -140,7 +140,7 @@ def _quotient(
     single = single[whole.forms.data[whole.forms.indptr[single]] == 1]
     columns = whole.forms.indices[whole.forms.indptr[single]]
     _, first = np.unique(columns, return_index=True)
-    rows = idle.forms[single[first]].T.tolil()  # [idle, free degrees]
+    rows = idle.forms[single[first]].T.tolil()  # [idle, free exponents]
     touched = [a.ravel() for axes in parameters for a in axes]
     weight = np.zeros(whole.count)
     for variables in touched:
@@ -149,7 +149,7 @@ def _quotient(
         [dict(zip(r, d, strict=True)) for r, d in zip(rows.rows, rows.data, strict=True)], weight, modulo2
     )
     keep = np.setdiff1d(np.arange(whole.count), dropped)
-    return RescalingGenerator(whole.forms[:, keep].tocsr(), len(keep), single[first][dropped])
+    return RescalingGroup(whole.forms[:, keep].tocsr(), len(keep), single[first][dropped])
 
 
 def _pivots(rows: list[dict[int, int]], weight: NDArray[np.float64], modulo2: bool) -> list[int]:
@@ -361,8 +361,8 @@ def _core(terms: Ids, coefficients: Ids, *, modulo2: bool) -> tuple[dict[int, di
     return defined, sorted(dead)
 
 
-def used(freedom: RescalingGenerator, variables: Sequence[Ids]) -> NDArray[np.bool_]:
-    """Which free degrees act on any of the given variables, bool [count]."""
+def used(freedom: RescalingGroup, variables: Sequence[Ids]) -> NDArray[np.bool_]:
+    """Which free exponents act on any of the given variables, bool [count]."""
     mask = np.zeros(freedom.count, bool)
     if variables:
         mask[freedom.forms[np.concatenate([v.ravel() for v in variables])].indices] = True

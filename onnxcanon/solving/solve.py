@@ -5,7 +5,7 @@
 2. Colour refinement (Weisfeiler-Leman on the relations' rows): units start with the columns they appear in
    and take in the colours of the rows they stand in, until stable. A unit of a unique colour cannot move.
 3. A relation whose parts form a full product and whose composites appear nowhere else constrains nothing:
-   its composites are *derived*, they follow their parts.
+   its composites are *dependent*, they follow their parts.
 4. What is left falls into connected components. Components of equal colours may be exchanged: Sym(k) wreath
    the group of one component, which is found the same way inside it.
 5. What stays irregular is held in place. A random element of the whole group is then checked against every
@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids, Words
-from onnxcanon.solving.compiled_constraints import CompiledConstraints, Home, gather
+from onnxcanon.solving.compiled_constraints import BranchSlot, CompiledConstraints, gather
 from onnxcanon.solving.generator_check import GeneratorCheck, check_generators
 from onnxcanon.solving.group import DependentUnits, Solution
 from onnxcanon.solving.hashing import distinct, mix, salt
@@ -32,12 +32,12 @@ from onnxcanon.solving.tables import (
     unique_rows,
 )
 from onnxcanon.solving.tree import Tree
-from onnxcanon.tracing.constraints import Constraints, Place
+from onnxcanon.tracing.constraints import Constraints, Slot
 
 
-def solve(constraints: Constraints, homes: Mapping[Place, Home] | None = None) -> Solution:
-    """Solve the constraints on units; `homes` holds the places that lie in interchangeable branches."""
-    facts = gather(constraints, homes or {})
+def solve(constraints: Constraints, branch_slots: Mapping[Slot, BranchSlot] | None = None) -> Solution:
+    """Solve the constraints on units; `branch_slots` holds the slots that lie in interchangeable branches."""
+    facts = gather(constraints, branch_slots or {})
     solution = _Solver(facts).run()
     check_generators(solution, facts)
     return solution
@@ -48,7 +48,7 @@ class _Solver:
         self.facts, self.count = facts, facts.count
         self.pinned = facts.pinned
         self.tables: list[Table] = facts.tables
-        self.derived: list[DependentUnits] = []
+        self.dependent: list[DependentUnits] = []
         self.held: list[tuple[Ids, Words]] = []
 
     def run(self) -> Solution:
@@ -60,7 +60,7 @@ class _Solver:
             if not tree.stuck:
                 break
             colours = self._hold(tree.stuck, colours)
-        solution = Solution(self.facts.classes, self.count, orbits, self.derived, np.zeros(0, np.int64), [])
+        solution = Solution(self.facts.classes, self.count, orbits, self.dependent, np.zeros(0, np.int64), [])
         if self.held:
             self._exchange(solution)
         return solution
@@ -80,10 +80,10 @@ class _Solver:
         """Take in joint motions of what was held; what then does not move is irregular."""
         follows = np.flatnonzero(self._is_derived())
         held = [(units, self._grown(colours)) for units, colours in self.held]
-        check = GeneratorCheck(self.facts, self.derived, self.count)
-        solution.orbits = exchanges(held, solution.orbits, self._refine, follows, check)
+        check = GeneratorCheck(self.facts, self.dependent, self.count)
+        solution.tree = exchanges(held, solution.tree, self._refine, follows, check)
         units = np.concatenate([units for units, _ in self.held])
-        solution.rigid = units[~solution.moving[units]]
+        solution.irregular = units[~solution.moving[units]]
 
     def _grown(self, colours: Words) -> Words:
         """Colours that also cover classes made since."""
@@ -116,12 +116,12 @@ class _Solver:
         out[free[order]] = ~(repeats[:-1] | repeats[1:])
         return out
 
-    # -- derived composites -------------------------------------------------------------------------
+    # -- dependent composites -------------------------------------------------------------------------
 
     def _is_derived(self) -> NDArray[np.bool_]:
         mask = np.zeros(self.count, bool)
-        for d in self.derived:
-            mask[d.composites] = True
+        for d in self.dependent:
+            mask[d.products] = True
         return mask
 
     def _drop_products(self, colours: Words) -> Words:
@@ -131,11 +131,11 @@ class _Solver:
         itself becomes a unit its parts belong to.
         """
         self.tables = [t for t in self.tables if t.composite or not t.is_product()]
-        known = len(self.derived)
+        known = len(self.dependent)
         fixed = self._fixed(colours)
         while self._derive(colours, fixed):
             pass
-        return self._refine(self._grown(colours)) if len(self.derived) > known else colours
+        return self._refine(self._grown(colours)) if len(self.dependent) > known else colours
 
     def _derive(self, colours: Words, fixed: NDArray[np.bool_]) -> bool:
         """Take out what allows it, the last table first: what it held may have kept an earlier one."""
@@ -150,7 +150,7 @@ class _Solver:
             blocks = self._blocks(table, colours, fixed)
             if blocks is not None:
                 found = True
-                self.derived.insert(0, DependentUnits(table.rows[:, 0], table.rows[:, 1:], table.code))
+                self.dependent.insert(0, DependentUnits(table.rows[:, 0], table.rows[:, 1:], table.code))
                 uses[distinct(table.rows)] -= 1
                 more = self._memberships(table, blocks)
                 self.tables[n : n + 1] = more

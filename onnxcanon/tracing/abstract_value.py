@@ -8,8 +8,8 @@ Each axis of a `AbstractValue` tensor is in one of three states:
   does not depend on, of full size on those it does (its *context*). The per-head dimension of an attention
   value is an array of shape [1, heads, 1, d]: nesting needs no notion of its own.
 
-Beside each axis stands its *degree column*, an array of degree variables that broadcasts the same way, or
-None for zero: the tensor's entry at (i, j, …) is multiplied by exp(degree_0[i] + degree_1[j] + …).
+Beside each axis stands its *exponent column*, an array of exponent variables that broadcasts the same way, or
+None for zero: the tensor's entry at (i, j, …) is multiplied by exp(exponent_0[i] + exponent_1[j] + …).
 
 Parameters are bound late: `AbstractValue.view` says which positions of which parameter a not yet labelled
 tensor shows, and the first rule that really uses it names the axes and their contexts.
@@ -25,7 +25,7 @@ from typing import Final
 import numpy as np
 
 from onnxcanon.arrays import Ids
-from onnxcanon.tracing.constraints import Cause, Place
+from onnxcanon.tracing.constraints import Provenance, Slot
 
 
 class State(Enum):
@@ -42,7 +42,7 @@ AxisState = Ids | State
 
 @dataclass(eq=False)
 class Parameter:
-    """A constant tensor whose axes may carry labels: per axis the bound unit ids and degree variables.
+    """A constant tensor whose axes may carry labels: per axis the bound unit ids and exponent variables.
 
     The arrays have the parameter's rank and broadcast against its shape; -1 marks a position nothing used.
     """
@@ -51,13 +51,13 @@ class Parameter:
     shape: tuple[int, ...]
     scalable: bool
     ids: list[Ids | None] = field(default_factory=list)
-    degrees: list[Ids | None] = field(default_factory=list)
+    exponents: list[Ids | None] = field(default_factory=list)
     readers: list[str] = field(default_factory=list)  # the node that first labelled each axis
 
     def __post_init__(self) -> None:
         self.ids = [None] * len(self.shape)
         self.readers = [""] * len(self.shape)
-        self.degrees = [None] * len(self.shape)
+        self.exponents = [None] * len(self.shape)
 
 
 def stacked(members: Sequence[Parameter], units: Ids) -> Parameter:
@@ -69,7 +69,7 @@ def stacked(members: Sequence[Parameter], units: Ids) -> Parameter:
     for axis in range(len(first.shape)):
         for target, source in (
             (made.ids, [p.ids for p in members]),
-            (made.degrees, [p.degrees for p in members]),
+            (made.exponents, [p.exponents for p in members]),
         ):
             arrays = [a for store in source if (a := store[axis]) is not None]
             if len(arrays) == len(members):
@@ -100,8 +100,8 @@ class DeferredSplit:
 
     whole: Ids
     axes: tuple[int, ...]
-    place: Place
-    cause: Cause
+    slot: Slot
+    provenance: Provenance
 
     def shown(self, array: Ids, rank: int) -> Ids:
         """An array over the parts as one over all axes of the tensor."""
@@ -121,9 +121,9 @@ class AbstractValue:
 
     shape: tuple[int, ...]
     ids: list[AxisState]
-    degrees: list[Ids | None]
+    exponents: list[Ids | None]
     view: ParameterView | None = None
-    zero: bool = False  # every entry is 0: any degree fits
+    zero: bool = False  # every entry is 0: any exponent fits
     cuts: tuple[DeferredSplit, ...] = ()  # `ids` shows the whole on each of their axes
 
     @property

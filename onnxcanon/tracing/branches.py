@@ -28,7 +28,7 @@ from itertools import count
 import onnx_ir as ir
 
 from onnxcanon.tracing.abstract_value import AbstractValue, State
-from onnxcanon.tracing.constraints import Place
+from onnxcanon.tracing.constraints import Slot
 
 ASSOCIATIVE = frozenset({"Add", "Max", "Min", "Mul", "Sum"})
 BITWISE = frozenset({"And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Or", "Xor"})
@@ -41,7 +41,7 @@ Image = dict[ir.Value, ir.Value]
 
 @dataclass(eq=False, slots=True)
 class Step:
-    """One node as the trace saw it. `number` is its place in the constraints; `loose_inputs` and
+    """One node as the trace saw it. `number` is that of its slots in the constraints; `loose_inputs` and
     `loose_outputs` say that the slots are interchangeable, `free` names inputs that choose positions of an
     axis with labels."""
 
@@ -62,11 +62,11 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """Interchangeable branches. `places` maps each place of the constraints within them to a number that
-    matched places share, and to its branch; `parameters` lists matched parameters, one per branch."""
+    """Interchangeable branches. `slots` maps each slot of the constraints within them to a number that
+    matched slots share, and to its branch; `parameters` lists matched parameters, one per branch."""
 
     count: int
-    places: dict[Place, tuple[int, int]]
+    slots: dict[Slot, tuple[int, int]]
     parameters: list[tuple[ir.Value, ...]]
 
 
@@ -306,21 +306,21 @@ class _Finder:
         images = [{v: v for v in keys}, *(image for image in images[1:] if frozenset(image) == keys)]
         if any(len({image[v] for image in images}) < len(images) for v in keys):
             return None
-        places: dict[Place, tuple[int, int]] = {}
+        slots: dict[Slot, tuple[int, int]] = {}
         numbers = count()
         for s in first:
             twins = [self.producer[image[s.outputs[0]]] for image in images]
             for slot in range(-1, max(len(s.inputs), len(s.outputs))):
                 number = next(numbers)
                 for k, (t, image) in enumerate(zip(twins, images, strict=True)):
-                    places[t.number, self._slot(s, t, slot, image)] = number, k
+                    slots[t.number, self._slot(s, t, slot, image)] = number, k
         for s, is_input, v in self._edges(first, keys):
             number, values = next(numbers), s.inputs if is_input else s.outputs
             for k, image in enumerate(images):
-                places[s.number, list(values).index(image[v])] = number, k
+                slots[s.number, list(values).index(image[v])] = number, k
         produced = {v for s in first for v in s.outputs}
         own = [v for v in images[0] if v not in produced and v not in self.producer]
-        return Branches(len(images), places, [tuple(image[v] for image in images) for v in own])
+        return Branches(len(images), slots, [tuple(image[v] for image in images) for v in own])
 
     @staticmethod
     def _slot(s: Step, t: Step, slot: int, image: Image) -> int:

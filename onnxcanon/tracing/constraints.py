@@ -1,50 +1,64 @@
-"""The constraints: what the rules say about units and degrees, before anything is solved.
+"""The constraints: what the rules say about units and exponents, before anything is solved.
 
-A *unit* is one position of one axis of one parameter (or a composite of such positions); a *degree* is
-the unknown exponent by which the entries at one position are scaled. Rules only ever add facts:
+A *unit* is one position of one axis of one parameter, or a product of such positions; an *exponent* is the
+unknown logarithm of the factor by which the entries at one position are scaled, or flipped. Rules only ever
+add constraints:
 
 - ``equal(a, b)``       the units are one unit                       (elementwise meeting, contraction)
 - ``pin(a, why)``       the units may not move                       (graph output, unknown operator, …)
 - ``relate(rows)``      rows of units that can only move together    (flatten, heads, gates, groups)
 - ``column(ids)``       a set of units that maps onto itself         (slice, concatenation, parameter axis)
 
-and for degrees ``degree_equal``, ``degree_opposite``, ``degree_zero`` and ``degree_sum``. Scale exponents
-(over the rationals) and signs (over GF(2)) share the variables and differ in which facts hold for them.
+and for exponents ``exponent_equal``, ``exponent_opposite``, ``exponent_zero`` and ``exponent_sum``. Scales
+(exponents over the integers) and signs (over GF(2)) share the variables and differ in which of these hold.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import IntFlag
+from enum import IntFlag, StrEnum
 
 import numpy as np
 
 from onnxcanon.arrays import Ids
 
-Place = tuple[int, int]
-"""Where in the graph a fact was found: the number of a node (or parameter), and a slot of it or -1."""
+Slot = tuple[int, int]
+"""Where in the graph a constraint was stated: the number of a node (or parameter), and the number of one of
+its inputs or outputs, or -1 for the node as a whole."""
 
-NOWHERE: Place = (-1, -1)
+NOWHERE: Slot = (-1, -1)
 
 ZERO = 0
-"""The degree variable that is zero in both systems."""
+"""The exponent variable that is zero in both systems."""
 
 
 class System(IntFlag):
-    """The system of equations a degree fact belongs to."""
+    """The system of equations a exponent fact belongs to."""
 
     SCALE = 1
     SIGN = 2
     BOTH = 3
 
 
+class Reason(StrEnum):
+    """Reasons for a pin that code asks about; every other reason is a sentence for people."""
+
+    POSITION = "a position"
+    OWN_MEANING = "its positions have a meaning here"
+    NEVER_READ = "never read"
+    MEETS_FIXED = "meets a fixed axis"
+    JOINED_WITH_FIXED = "concatenated with a fixed axis"
+    CONTRACTED_WITH_FIXED = "contracted with a fixed axis"
+
+
 @dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a unit may not move: the node and a sentence."""
+class Provenance:
+    """Who states a constraint, a node by its name, and why: one of `Reason`, or a sentence."""
 
     node: str
-    reason: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +72,7 @@ class Relation:
     shape: tuple[int, ...]
     lines: tuple[tuple[int, ...], ...]
     key: tuple[int, ...] | None
-    place: Place
+    slot: Slot
     node: str = ""
 
 
@@ -82,25 +96,34 @@ def _narrow(array: Ids, other: Sequence[int]) -> Ids:
 
 @dataclass(slots=True)
 class Constraints:
-    """The growing list of facts; `cause` names the node whose rule is speaking, `equal_nodes[k]` the one that
-    stated `equals[k]`. Ids that are handed out together are a block; `unit_blocks` and `degree_blocks` hold
-    the first id of each."""
+    """What the rules have stated; `equal_nodes[k]` is the node that stated `equals[k]`. Ids handed out
+    together are a block; `unit_blocks` and `exponent_blocks` hold the first id of each."""
 
     units: int = 0
-    degrees: int = 1  # variable 0 is ZERO
-    cause: Cause = Cause("", "")
+    exponents: int = 1  # variable 0 is ZERO
+    provenance: Provenance = Provenance("")
     equals: list[tuple[Ids, Ids]] = field(default_factory=list)
     equal_nodes: list[str] = field(default_factory=list)
-    pins: list[tuple[Ids, Cause, Place]] = field(default_factory=list)
+    pins: list[tuple[Ids, Provenance, Slot]] = field(default_factory=list)
     relations: list[Relation] = field(default_factory=list)
-    columns: list[tuple[Ids, Ids, Place]] = field(default_factory=list)
-    movements: list[tuple[Ids, Ids, Ids, Place]] = field(default_factory=list)
-    degree_pairs: list[tuple[Ids, Ids, int, System]] = field(default_factory=list)
-    degree_sums: list[tuple[Ids, Ids, Ids, System]] = field(default_factory=list)
+    columns: list[tuple[Ids, Ids, Slot]] = field(default_factory=list)
+    selections: list[tuple[Ids, Ids, Ids, Slot]] = field(default_factory=list)
+    exponent_pairs: list[tuple[Ids, Ids, int, System]] = field(default_factory=list)
+    exponent_sums: list[tuple[Ids, Ids, Ids, System]] = field(default_factory=list)
     unit_blocks: list[int] = field(default_factory=list)
-    degree_blocks: list[int] = field(default_factory=lambda: [ZERO])
-    place: Place = NOWHERE  # of the facts that are found now
+    exponent_blocks: list[int] = field(default_factory=lambda: [ZERO])
+    slot: Slot = NOWHERE  # of what is stated now
     _positions: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    @contextmanager
+    def stated_by(self, provenance: Provenance, slot: Slot) -> Iterator[None]:
+        """What is stated inside is noted beside this node and slot, afterwards beside those of before."""
+        before = self.provenance, self.slot
+        self.provenance, self.slot = provenance, slot
+        try:
+            yield
+        finally:
+            self.provenance, self.slot = before
 
     def new_units(self, shape: Sequence[int]) -> Ids:
         """Fresh unit ids, int64 of the given shape."""
@@ -111,13 +134,13 @@ class Constraints:
         self.units += n
         return ids
 
-    def new_degrees(self, shape: Sequence[int]) -> Ids:
-        """Fresh degree variables, int64 of the given shape."""
+    def new_exponents(self, shape: Sequence[int]) -> Ids:
+        """Fresh exponent variables, int64 of the given shape."""
         n = int(np.prod(shape, dtype=np.int64))
-        ids = np.arange(self.degrees, self.degrees + n, dtype=np.int64).reshape(shape)
+        ids = np.arange(self.exponents, self.exponents + n, dtype=np.int64).reshape(shape)
         if n:
-            self.degree_blocks.append(self.degrees)
-        self.degrees += n
+            self.exponent_blocks.append(self.exponents)
+        self.exponents += n
         return ids
 
     def positions(self, n: int) -> Ids:
@@ -125,7 +148,7 @@ class Constraints:
         have = len(self._positions)
         if n > have:
             more = self.new_units((n - have,))
-            self.pin(more, Cause("", "a position"))
+            self.pin(more, Provenance("", Reason.POSITION))
             self._positions = np.concatenate([self._positions, more])
         return self._positions[:n]
 
@@ -134,11 +157,11 @@ class Constraints:
         if a is not b:
             a, b = _paired(a, b)
             self.equals.append((a.ravel(), b.ravel()))
-            self.equal_nodes.append(self.cause.node)
+            self.equal_nodes.append(self.provenance.node)
 
-    def pin(self, ids: Ids, cause: Cause) -> None:
+    def pin(self, ids: Ids, provenance: Provenance) -> None:
         """None of the units may move."""
-        self.pins.append((ids.ravel(), cause, self.place))
+        self.pins.append((ids.ravel(), provenance, self.slot))
 
     def relate(
         self, parts: Sequence[Ids], lines: Sequence[Sequence[int]], key: tuple[int, ...] | None = None
@@ -147,41 +170,41 @@ class Constraints:
         grids = np.broadcast_arrays(*parts)
         rows = np.stack([p.ravel() for p in grids], 1)
         lined = tuple(map(tuple, lines))
-        self.relations.append(Relation(rows, grids[0].shape, lined, key, self.place, self.cause.node))
+        self.relations.append(Relation(rows, grids[0].shape, lined, key, self.slot, self.provenance.node))
 
     def column(self, ids: Ids, code: Ids | None = None) -> None:
         """The units of each code form a set that maps onto itself; all of them, by default."""
         one = np.zeros(1, np.int64)
         codes = one if code is None or code.size == 1 else np.broadcast_to(code, ids.shape).ravel()
-        self.columns.append((ids.ravel(), codes, self.place))
+        self.columns.append((ids.ravel(), codes, self.slot))
 
-    def movement(self, before: Ids, after: Ids, index: Ids) -> None:
+    def selection(self, before: Ids, after: Ids, index: Ids) -> None:
         """`after` [r, m] is `before` [r, n] taken at `index` [m] (matters where labels repeat)."""
-        self.movements.append((before, after, index, self.place))
+        self.selections.append((before, after, index, self.slot))
 
-    def degree_equal(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
+    def exponent_equal(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
         """Broadcast: deg(a) = deg(b)."""
         if a is not b:
             a, b = _paired(a, b)
-            self.degree_pairs.append((a.ravel(), b.ravel(), 1, system))
+            self.exponent_pairs.append((a.ravel(), b.ravel(), 1, system))
 
-    def degree_opposite(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
+    def exponent_opposite(self, a: Ids, b: Ids, system: System = System.BOTH) -> None:
         """Broadcast: deg(a) = -deg(b)."""
         a, b = _paired(a, b)
-        self.degree_pairs.append((a.ravel(), b.ravel(), -1, system))
+        self.exponent_pairs.append((a.ravel(), b.ravel(), -1, system))
 
-    def degree_zero(self, a: Ids | None, system: System = System.BOTH) -> None:
+    def exponent_zero(self, a: Ids | None, system: System = System.BOTH) -> None:
         """deg(a) = 0; None is already zero."""
         if a is not None:
-            self.degree_pairs.append((a.ravel(), np.zeros(a.size, np.int64), 1, system))
+            self.exponent_pairs.append((a.ravel(), np.zeros(a.size, np.int64), 1, system))
 
-    def degree_sum(self, a: Ids | None, b: Ids | None) -> Ids | None:
-        """The degree of a product: deg(a) + deg(b), broadcast."""
+    def exponent_sum(self, a: Ids | None, b: Ids | None) -> Ids | None:
+        """The exponent of a product: deg(a) + deg(b), broadcast."""
         if a is None:
             return b
         if b is None:
             return a
-        total = self.new_degrees(np.broadcast_shapes(a.shape, b.shape))
+        total = self.new_exponents(np.broadcast_shapes(a.shape, b.shape))
         a, b, _ = np.broadcast_arrays(a, b, total)
-        self.degree_sums.append((total.ravel(), a.ravel(), b.ravel(), System.BOTH))
+        self.exponent_sums.append((total.ravel(), a.ravel(), b.ravel(), System.BOTH))
         return total

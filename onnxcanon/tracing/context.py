@@ -1,4 +1,4 @@
-"""Movement: how labels and degrees travel through operators that only rearrange entries.
+"""Movement: how labels and exponents travel through operators that only rearrange entries.
 
 Everything is index arithmetic on the label arrays: a strided slice, a channel shuffle or a padded residual
 is `take`, `split_axis`, `merge_axes` and `concat`.
@@ -21,6 +21,7 @@ from onnxcanon.tracing.abstract_value import (
     State,
     constant,
 )
+from onnxcanon.tracing.constraints import Reason
 from onnxcanon.tracing.labels import CONTEXT_LIMIT
 from onnxcanon.tracing.reshaping import Reshaping
 
@@ -51,9 +52,9 @@ class Context(Reshaping):
             self.bind(v)
         for k in range(v.rank):
             out.ids[k] = _taken(v.ids[k], axis, index)
-            degree = v.degrees[k]
-            if degree is not None:
-                out.degrees[k] = degree.take(index, axis) if degree.shape[axis] > 1 else degree
+            exponent = v.exponents[k]
+            if exponent is not None:
+                out.exponents[k] = exponent.take(index, axis) if exponent.shape[axis] > 1 else exponent
         self._record_take(v, out, axis, index)
         if len(index) == 1:
             out.ids[axis] = UNIFORM
@@ -63,7 +64,7 @@ class Context(Reshaping):
         before, after = v.ids[axis], out.ids[axis]
         if not isinstance(before, State) and not isinstance(after, State):
             self.column(out, axis)
-            self.constraints.movement(
+            self.constraints.selection(
                 np.moveaxis(before, axis, -1).reshape(-1, before.shape[axis]),
                 np.moveaxis(after, axis, -1).reshape(-1, after.shape[axis]),
                 index,
@@ -88,10 +89,10 @@ class Context(Reshaping):
         for k in range(len(shape)):
             if k == axis:
                 out.ids[k] = self._joined_axis(values, axis)
-                out.degrees[k] = self._joined_degree(values, k, axis)
+                out.exponents[k] = self._joined_exponent(values, k, axis)
             else:
                 out.ids[k] = self._beside(values, k, axis)
-                out.degrees[k] = self._joined_degree(values, k, axis)
+                out.exponents[k] = self._joined_exponent(values, k, axis)
         return out
 
     def _joined_axis(self, values: Sequence[AbstractValue], axis: int) -> AxisState:
@@ -107,15 +108,13 @@ class Context(Reshaping):
                 shape[axis] = v.shape[axis]
                 state_ids = self.constraints.new_units(shape)
                 alone = v.shape[axis] == 1
-                with self.slot(slot):
+                with self.at_slot(slot):
                     if state is FIXED or not v.zero:
-                        self.pin(
-                            state_ids, "a single position" if alone else "concatenated with a fixed axis"
-                        )
+                        self.pin(state_ids, "a single position" if alone else Reason.JOINED_WITH_FIXED)
                     self.constraints.column(state_ids)
                 pieces.append(state_ids)
             else:
-                with self.slot(slot):
+                with self.at_slot(slot):
                     self.column(v, axis)
                 pieces.append(state)
         around = np.broadcast_shapes(
@@ -129,9 +128,9 @@ class Context(Reshaping):
         rows = np.moveaxis(joined, axis, -1).reshape(-1, joined.shape[axis])
         ends = np.cumsum([p.shape[axis] for p in wide])
         for slot, (p, end) in enumerate(zip(wide, ends, strict=True)):
-            with self.slot(slot):
+            with self.at_slot(slot):
                 taken = np.arange(end - p.shape[axis], end)
-                self.constraints.movement(rows, rows[:, taken], taken)
+                self.constraints.selection(rows, rows[:, taken], taken)
         return joined
 
     def _beside(self, values: Sequence[AbstractValue], k: int, axis: int) -> AxisState:
@@ -139,7 +138,7 @@ class Context(Reshaping):
         states = [v.ids[k] for v in values]
         labelled = [s for s in states if not isinstance(s, State)]
         if not labelled or any(s is FIXED for s in states):
-            return self.meet(states, "concatenated with a fixed axis")
+            return self.meet(states, Reason.JOINED_WITH_FIXED)
         if all(s is labelled[0] for s in labelled) and labelled[0].shape[axis] == 1:
             return labelled[0]
         total = sum(v.shape[axis] for v in values)
@@ -156,23 +155,23 @@ class Context(Reshaping):
             )
         return np.concatenate(wide, axis)
 
-    def _joined_degree(self, values: Sequence[AbstractValue], k: int, axis: int) -> Ids | None:
-        """Degree column of axis `k` after concatenation along `axis`; zero parts take any degree."""
-        degrees = [v.degrees[k] for v in values]
-        known = [d for d in degrees if d is not None]
+    def _joined_exponent(self, values: Sequence[AbstractValue], k: int, axis: int) -> Ids | None:
+        """Exponent column of axis `k` after concatenation along `axis`; zero parts take any exponent."""
+        exponents = [v.exponents[k] for v in values]
+        known = [d for d in exponents if d is not None]
         if not known:
             return None
-        if k != axis and all(d is known[0] for d in degrees) and known[0].shape[axis] == 1:
+        if k != axis and all(d is known[0] for d in exponents) and known[0].shape[axis] == 1:
             return known[0]
         around = np.broadcast_shapes(*([1 if j == axis else n for j, n in enumerate(d.shape)] for d in known))
         total = sum(v.shape[axis] for v in values)
         if prod(around) * total > CONTEXT_LIMIT and k != axis:
-            return self.degrees_meet([self.degree_forget(d, [axis]) for d in degrees])
+            return self.exponents_meet([self.exponent_forget(d, [axis]) for d in exponents])
         wide = []
-        for v, d in zip(values, degrees, strict=True):
+        for v, d in zip(values, exponents, strict=True):
             shape = [v.shape[axis] if j == axis else n for j, n in enumerate(around)]
             if d is None:
-                d = self.constraints.new_degrees(shape) if v.zero else np.zeros(shape, np.int64)
+                d = self.constraints.new_exponents(shape) if v.zero else np.zeros(shape, np.int64)
             wide.append(np.broadcast_to(d, shape))
         return np.concatenate(wide, axis)
 
@@ -184,10 +183,10 @@ class Context(Reshaping):
             for k in range(v.rank):
                 if k != axis:
                     out.ids[k] = self.forget(v.ids[k], [axis])
-                    out.degrees[k] = self.degree_forget(v.degrees[k], [axis])
-            if v.degrees[axis] is not None:
-                self.constraints.degree_zero(v.degrees[axis])
-                out.degrees[axis] = None
+                    out.exponents[k] = self.exponent_forget(v.exponents[k], [axis])
+            if v.exponents[axis] is not None:
+                self.constraints.exponent_zero(v.exponents[axis])
+                out.exponents[axis] = None
             if not zero:
                 out = self.stop(out)
             out.shape = (*v.shape[:axis], before + v.shape[axis] + after, *v.shape[axis + 1 :])
@@ -219,16 +218,16 @@ class Context(Reshaping):
     # -- reductions ---------------------------------------------------------------------------------
 
     def reduce(self, v: AbstractValue, axes: Sequence[int], *, keepdims: bool) -> AbstractValue:
-        """A symmetric reduction (sum, mean, max, …) over axes; the degree along each must be constant."""
+        """A symmetric reduction (sum, mean, max, …) over axes; the exponent along each must be constant."""
         self.bind(v)
         out = self.copy(v)
         for axis in axes:
-            degree = v.degrees[axis]
-            if degree is not None:
-                out.degrees[axis] = self.degree_forget(degree, [axis])
+            exponent = v.exponents[axis]
+            if exponent is not None:
+                out.exponents[axis] = self.exponent_forget(exponent, [axis])
         for k in range(v.rank):
             out.ids[k] = UNIFORM if k in axes else self.forget(v.ids[k], axes)
-            out.degrees[k] = self.degree_forget(out.degrees[k], axes)
+            out.exponents[k] = self.exponent_forget(out.exponents[k], axes)
         out.shape = tuple(1 if k in axes else n for k, n in enumerate(v.shape))
         if not keepdims:
             for axis in sorted(axes, reverse=True):

@@ -5,8 +5,8 @@ They read and write `AbstractValue` values and add facts to the constraints; the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from onnxcanon.tracing.abstract_value import (
     ValueSequence,
     constant,
 )
-from onnxcanon.tracing.constraints import ZERO, Cause, Constraints, System
+from onnxcanon.tracing.constraints import ZERO, Constraints, Provenance, Reason, System
 
 CONTEXT_LIMIT = 1 << 16
 """Entries up to which a concatenation keeps separate labels per part; beyond it they are united (sound)."""
@@ -49,22 +49,10 @@ class Labels:
         self.constraints = constraints
         self.shown: list[tuple[ParameterView, int]] = []
 
-    @property
-    def cause(self) -> Cause:
-        """The node whose rule is speaking; the constraints notes it beside every fact."""
-        return self.constraints.cause
-
-    @cause.setter
-    def cause(self, cause: Cause) -> None:
-        self.constraints.cause = cause
-
-    @contextmanager
-    def slot(self, number: int) -> Iterator[None]:
-        """Facts found inside are about one input or output of the node."""
-        place = self.constraints.place
-        self.constraints.place = (place[0], number)
-        yield
-        self.constraints.place = place
+    def at_slot(self, number: int) -> AbstractContextManager[None]:
+        """Constraints stated inside are about one input or output of the node."""
+        constraints = self.constraints
+        return constraints.stated_by(constraints.provenance, (constraints.slot[0], number))
 
     # -- parameters ---------------------------------------------------------------------------------
 
@@ -79,8 +67,8 @@ class Labels:
         """Label a parameter's axes at its first real use; a value that is bound already stays as it is.
 
         `context` names for an axis the other axes on which its labels depend (batch-like ones), which they do
-        by `groups` of equal size if there are several; the degrees of `carried` axes are zero because others
-        that depend on them carry them (default: all contexts).
+        by `groups` of equal size if there are several; the exponents of `carried` axes are zero because
+        others that depend on them carry them (default: all contexts).
         """
         view = value.view
         if view is None:
@@ -100,18 +88,18 @@ class Labels:
             around = [source[0] for source in sources if source is not None]
             bound = self._bind_axis(view, parameter.ids, shown[0], around, units=True, groups=groups)
             ids = self._as_viewed(view, bound)
-            degrees = None
+            exponents = None
             if parameter.scalable:
                 still = axis in carried or axis not in wanted
-                degrees = self._bind_axis(
-                    view, parameter.degrees, shown[0], around, units=False, zero=still, groups=groups
+                exponents = self._bind_axis(
+                    view, parameter.exponents, shown[0], around, units=False, zero=still, groups=groups
                 )
-                degrees = self._as_viewed(view, degrees)
+                exponents = self._as_viewed(view, exponents)
             if axis not in wanted:
-                self.pin(ids, "its positions have a meaning here")
-                self.constraints.degree_zero(degrees)
+                self.pin(ids, Reason.OWN_MEANING)
+                self.constraints.exponent_zero(exponents)
                 continue
-            value.degrees[axis] = degrees
+            value.exponents[axis] = exponents
             if size > 1:
                 value.ids[axis] = ids
             else:
@@ -124,8 +112,8 @@ class Labels:
                     "one position of it is taken",
                 )
                 if parameter.scalable:
-                    self.constraints.degree_zero(
-                        self._bind_axis(view, parameter.degrees, source, (), units=False, zero=True)
+                    self.constraints.exponent_zero(
+                        self._bind_axis(view, parameter.exponents, source, (), units=False, zero=True)
                     )
         if view.taken or any(shown is not None and shown[1] is not None for shown in view.axes):
             for axis in range(value.rank):
@@ -136,17 +124,15 @@ class Labels:
         """Label the parts of axes that were cut, each by units of its own: they are going to be read."""
         constraints = self.constraints
         for cut in value.cuts:
-            place, cause = constraints.place, constraints.cause
-            constraints.place, constraints.cause = cut.place, cut.cause
             sizes = cut.whole.shape
             count = len(sizes)
             parts = [constraints.new_units([*sizes[: k + 1], *[1] * (count - k - 1)]) for k in range(count)]
             lines = [tuple(range(count)), *((k,) for k in range(count))]
-            constraints.relate([cut.whole, *parts], lines, sizes)
-            for axis, part in zip(cut.axes, parts, strict=True):
-                value.ids[axis] = cut.shown(part, value.rank)
-                constraints.column(part)
-            constraints.place, constraints.cause = place, cause
+            with constraints.stated_by(cut.provenance, cut.slot):
+                constraints.relate([cut.whole, *parts], lines, sizes)
+                for axis, part in zip(cut.axes, parts, strict=True):
+                    value.ids[axis] = cut.shown(part, value.rank)
+                    constraints.column(part)
         value.cuts = ()
 
     def _bind_axis(
@@ -164,8 +150,8 @@ class Labels:
         parameter's axes; `around` are the parameter axes it depends on."""
         shape = view.parameter.shape
         bound = store[source]
-        view.parameter.readers[source] = view.parameter.readers[source] or self.cause.node
-        new = self.constraints.new_units if units else self.constraints.new_degrees
+        view.parameter.readers[source] = view.parameter.readers[source] or self.constraints.provenance.node
+        new = self.constraints.new_units if units else self.constraints.new_exponents
         if bound is None:
             # Other taken positions are no context for one that is taken, which is held whatever they are.
             context = {*around, *(() if source in view.taken else view.taken)}
@@ -203,7 +189,7 @@ class Labels:
                 [-1 if k == source else 1 for k in range(bound.ndim)]
             )
             rows = np.moveaxis(bound[tuple(mesh)], source, -1).reshape(-1, bound.shape[source])
-            self.constraints.movement(rows, rows[:, positions], positions)
+            self.constraints.selection(rows, rows[:, positions], positions)
 
     @staticmethod
     def _chosen(view: ParameterView, bound: Ids) -> tuple[Ids, ...]:
@@ -230,7 +216,7 @@ class Labels:
     def pin(self, ids: AxisState, reason: str) -> None:
         """The labels of an axis, if it has any, may not move."""
         if not isinstance(ids, State):
-            self.constraints.pin(ids, Cause(self.cause.node, reason))
+            self.constraints.pin(ids, Provenance(self.constraints.provenance.node, reason))
 
     def fix(self, value: AbstractValue, axis: int, reason: str) -> None:
         """Pin one axis of a value: positions, the same ones in every context that moves, scale and sign."""
@@ -242,8 +228,8 @@ class Labels:
 
     def _hold(self, value: AbstractValue, axis: int, reason: str) -> None:
         self.pin(value.ids[axis], reason)
-        self.constraints.degree_zero(value.degrees[axis])
-        value.degrees[axis] = None
+        self.constraints.exponent_zero(value.exponents[axis])
+        value.exponents[axis] = None
         if value.shape[axis] != 1:
             value.ids[axis] = FIXED
 
@@ -258,7 +244,7 @@ class Labels:
             self._hold(value, axis, reason)
 
     def meet(
-        self, states: Sequence[AxisState], reason: str = "meets a fixed axis", around: Iterable[int] = ()
+        self, states: Sequence[AxisState], reason: str = Reason.MEETS_FIXED, around: Iterable[int] = ()
     ) -> AxisState:
         """The common state of axes whose positions are paired; labels become equal.
 
@@ -276,18 +262,18 @@ class Labels:
             return FIXED
         return base
 
-    def degrees_meet(self, degrees: Sequence[Ids | None]) -> Ids | None:
-        """The common degree of terms that are added: all equal."""
-        known = [d for d in degrees if d is not None]
+    def exponents_meet(self, exponents: Sequence[Ids | None]) -> Ids | None:
+        """The common exponent of terms that are added: all equal."""
+        known = [d for d in exponents if d is not None]
         if not known:
             return None
         base = min(known, key=lambda d: d.size)
-        if len(known) < len(degrees):
+        if len(known) < len(exponents):
             for d in known:
-                self.constraints.degree_zero(d)
+                self.constraints.exponent_zero(d)
             return None
         for d in known:
-            self.constraints.degree_equal(base, d)
+            self.constraints.exponent_equal(base, d)
         return base
 
     def forget(self, state: AxisState, axes: Iterable[int]) -> AxisState:
@@ -301,16 +287,16 @@ class Labels:
                 state = first
         return state
 
-    def degree_forget(
-        self, degree: Ids | None, axes: Iterable[int], system: System = System.BOTH
+    def exponent_forget(
+        self, exponent: Ids | None, axes: Iterable[int], system: System = System.BOTH
     ) -> Ids | None:
-        """Drop the context of a degree column: the degrees along it become one."""
+        """Drop the context of a exponent column: the exponents along it become one."""
         for axis in axes:
-            if degree is not None and degree.shape[axis] > 1:
-                first = degree.take([0], axis)
-                self.constraints.degree_equal(first, degree, system)
-                degree = first
-        return degree
+            if exponent is not None and exponent.shape[axis] > 1:
+                first = exponent.take([0], axis)
+                self.constraints.exponent_equal(first, exponent, system)
+                exponent = first
+        return exponent
 
     def column(self, value: AbstractValue, axis: int) -> None:
         """Record that the labels of an axis map onto themselves, per position of every fixed context axis."""
@@ -351,7 +337,7 @@ class Labels:
     # -- elementwise --------------------------------------------------------------------------------
 
     def elementwise(self, values: Sequence[AbstractValue], *, product: bool = False) -> AbstractValue:
-        """Broadcasting pointwise combination X…, Y… -> Z. Degrees agree (sum) or add up (`product`)."""
+        """Broadcasting pointwise combination X…, Y… -> Z. Exponents agree (sum) or add up (`product`)."""
         shape = np.broadcast_shapes(*(v.shape for v in values))
         rank = len(shape)
         self.bind_together(values, rank)
@@ -360,14 +346,14 @@ class Labels:
         for axis in range(rank):
             states = [self._padded(v, axis, rank) for v in values]
             out.ids[axis] = self.meet([s for s, _ in states], around=moving - {axis})
-            degrees = [d for (_, d), v in zip(states, values, strict=True) if product or not v.zero]
+            exponents = [d for (_, d), v in zip(states, values, strict=True) if product or not v.zero]
             if product:
                 total: Ids | None = None
-                for d in degrees:
-                    total = self.constraints.degree_sum(total, d)
-                out.degrees[axis] = total
-            elif degrees:
-                out.degrees[axis] = self.degrees_meet(degrees)
+                for d in exponents:
+                    total = self.constraints.exponent_sum(total, d)
+                out.exponents[axis] = total
+            elif exponents:
+                out.exponents[axis] = self.exponents_meet(exponents)
         if product:
             out.zero = any(v.zero for v in values)
         else:
@@ -396,22 +382,22 @@ class Labels:
 
     @staticmethod
     def _padded(v: AbstractValue, axis: int, rank: int) -> tuple[AxisState, Ids | None]:
-        """State and degree of axis `axis` of the broadcast result, as operand `v` sees it."""
+        """State and exponent of axis `axis` of the broadcast result, as operand `v` sees it."""
         pad = rank - v.rank
         if axis < pad:
             return UNIFORM, None
-        state, degree = v.ids[axis - pad], v.degrees[axis - pad]
+        state, exponent = v.ids[axis - pad], v.exponents[axis - pad]
         if pad:
             if not isinstance(state, State):
                 state = state.reshape((1,) * pad + state.shape)
-            if degree is not None:
-                degree = degree.reshape((1,) * pad + degree.shape)
-        return state, degree
+            if exponent is not None:
+                exponent = exponent.reshape((1,) * pad + exponent.shape)
+        return state, exponent
 
     def copy(self, value: AbstractValue) -> AbstractValue:
         """The same labels for another tensor of the same shape (a view stays a view)."""
         return AbstractValue(
-            value.shape, list(value.ids), list(value.degrees), value.view, value.zero, value.cuts
+            value.shape, list(value.ids), list(value.exponents), value.view, value.zero, value.cuts
         )
 
     # -- contraction --------------------------------------------------------------------------------
@@ -421,8 +407,8 @@ class Labels:
     ) -> AbstractValue:
         """Einstein summation: sum over the letters absent from `out` of the product of the operands.
 
-        A contracted letter makes its labels equal and its degrees cancel; a kept letter makes its labels
-        equal and its degrees add up.
+        A contracted letter makes its labels equal and its exponents cancel; a kept letter makes its labels
+        equal and its exponents add up.
         """
         order = list(dict.fromkeys([*out, *(x for word in letters for x in word)]))
         self._bind_contracted(values, letters, out)
@@ -437,22 +423,22 @@ class Labels:
         )
         for k, x in enumerate(order):
             seen = [
-                (self._spread(v.ids[word.index(x)], word, order), self._spread_degree(v, word, x, order))
+                (self._spread(v.ids[word.index(x)], word, order), self._spread_exponent(v, word, x, order))
                 for v, word in zip(values, letters, strict=True)
                 if x in word
             ]
             state = self.meet([s for s, _ in seen], around=moving - {k})
-            degrees = [d for _, d in seen if d is not None]
+            exponents = [d for _, d in seen if d is not None]
             if k in gone:
-                self.cancel(degrees)
+                self.cancel(exponents)
                 continue
             kept = self.forget(state, gone)
             result.ids[k] = kept if isinstance(kept, State) else kept.reshape(kept.shape[: len(out)])
             total: Ids | None = None
-            for d in degrees:
-                total = self.constraints.degree_sum(total, d)
-            total = self.degree_forget(total, gone)
-            result.degrees[k] = None if total is None else total.reshape(total.shape[: len(out)])
+            for d in exponents:
+                total = self.constraints.exponent_sum(total, d)
+            total = self.exponent_forget(total, gone)
+            result.exponents[k] = None if total is None else total.reshape(total.shape[: len(out)])
         return result
 
     def _bind_contracted(
@@ -486,60 +472,60 @@ class Labels:
         return state if isinstance(state, State) else _letters(state, word, order)
 
     @staticmethod
-    def _spread_degree(
+    def _spread_exponent(
         v: AbstractValue, word: Sequence[str], letter: str, order: Sequence[str]
     ) -> Ids | None:
-        degree = v.degrees[word.index(letter)]
-        return None if degree is None else _letters(degree, word, order)
+        exponent = v.exponents[word.index(letter)]
+        return None if exponent is None else _letters(exponent, word, order)
 
-    def cancel(self, degrees: Sequence[Ids]) -> None:
-        """The degrees along a contracted axis add up to zero."""
-        if len(degrees) == 2:
-            self.constraints.degree_opposite(degrees[0], degrees[1])
+    def cancel(self, exponents: Sequence[Ids]) -> None:
+        """The exponents along a contracted axis add up to zero."""
+        if len(exponents) == 2:
+            self.constraints.exponent_opposite(exponents[0], exponents[1])
         else:
-            for d in degrees:
-                self.constraints.degree_zero(d)
+            for d in exponents:
+                self.constraints.exponent_zero(d)
 
-    # -- degrees ------------------------------------------------------------------------------------
+    # -- exponents ------------------------------------------------------------------------------------
 
     def stop(self, value: AbstractValue, system: System = System.BOTH) -> AbstractValue:
-        """A copy whose degrees are zero in the given system(s), as demanded of the input.
+        """A copy whose exponents are zero in the given system(s), as demanded of the input.
 
         In one system the function is odd or homogeneous and keeps 0; in both it is any function.
         """
         self.bind(value)
         out = self.copy(value)
         out.zero = value.zero and system != System.BOTH
-        for axis, degree in enumerate(value.degrees):
-            self.constraints.degree_zero(degree, system)
+        for axis, exponent in enumerate(value.exponents):
+            self.constraints.exponent_zero(exponent, system)
             if system == System.BOTH:
-                out.degrees[axis] = None
+                out.exponents[axis] = None
         return out
 
     def without(self, value: AbstractValue, system: System) -> AbstractValue:
-        """A copy whose degrees are zero in `system` though the input's are free there (an even function)."""
+        """A copy whose exponents are zero in `system` where the input's stay free (an even function)."""
         self.bind(value)
         out = self.copy(value)
         other = System.BOTH ^ system
-        for axis, degree in enumerate(value.degrees):
-            if degree is not None:
-                fresh = self.constraints.new_degrees(degree.shape)
-                self.constraints.degree_zero(fresh, system)
+        for axis, exponent in enumerate(value.exponents):
+            if exponent is not None:
+                fresh = self.constraints.new_exponents(exponent.shape)
+                self.constraints.exponent_zero(fresh, system)
                 if other:
-                    self.constraints.degree_equal(fresh, degree, other)
-                out.degrees[axis] = fresh
+                    self.constraints.exponent_equal(fresh, exponent, other)
+                out.exponents[axis] = fresh
         return out
 
     def opposite(self, value: AbstractValue) -> AbstractValue:
-        """A copy with negated degrees (the reciprocal)."""
+        """A copy with negated exponents (the reciprocal)."""
         self.bind(value)
         out = self.copy(value)
         out.zero = False
-        for axis, degree in enumerate(value.degrees):
-            if degree is not None:
-                fresh = self.constraints.new_degrees(degree.shape)
-                self.constraints.degree_opposite(fresh, degree)
-                out.degrees[axis] = fresh
+        for axis, exponent in enumerate(value.exponents):
+            if exponent is not None:
+                fresh = self.constraints.new_exponents(exponent.shape)
+                self.constraints.exponent_opposite(fresh, exponent)
+                out.exponents[axis] = fresh
         return out
 
 

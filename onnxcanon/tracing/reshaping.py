@@ -1,4 +1,4 @@
-"""Reshaping: how labels and degrees travel through operators that only give axes another shape and order.
+"""Reshaping: how labels and exponents travel through operators that only give axes another shape and order.
 
 Merging two labelled axes makes composites: fresh units, one per pair, tied to their parts by a relation;
 splitting is the same relation read backwards. An axis that was split stays open (`DeferredSplit`)
@@ -37,7 +37,7 @@ class Reshaping(Labels):
         if v.view is not None:
             out.view = ParameterView(v.view.parameter, tuple(v.view.axes[p] for p in perm), v.view.taken)
         out.ids = [_moved(v.ids[p], perm) for p in perm]
-        out.degrees = [_moved_degree(v.degrees[p], perm) for p in perm]
+        out.exponents = [_moved_exponent(v.exponents[p], perm) for p in perm]
         out.zero = v.zero
         out.cuts = tuple(cut.at(list(perm).index(a) for a in cut.axes) for cut in v.cuts)
         return out
@@ -51,15 +51,15 @@ class Reshaping(Labels):
                 v.view.parameter, (*v.view.axes[:axis], None, *v.view.axes[axis:]), v.view.taken
             )
         ids = [i if isinstance(i, State) else np.expand_dims(i, axis) for i in v.ids]
-        degrees = [None if d is None else np.expand_dims(d, axis) for d in v.degrees]
+        exponents = [None if d is None else np.expand_dims(d, axis) for d in v.exponents]
         out.ids = [*ids[:axis], UNIFORM, *ids[axis:]]
-        out.degrees = [*degrees[:axis], None, *degrees[axis:]]
+        out.exponents = [*exponents[:axis], None, *exponents[axis:]]
         out.zero = v.zero
         out.cuts = tuple(cut.at(a + (a >= axis) for a in cut.axes) for cut in v.cuts)
         return out
 
     def squeeze(self, v: AbstractValue, axis: int) -> AbstractValue:
-        """Remove an axis of size 1; a degree it carried moves to another axis."""
+        """Remove an axis of size 1; a exponent it carried moves to another axis."""
         view = v.view
         if view is not None and view.axes[axis] is not None:
             source, positions = view.axes[axis]  # type: ignore[misc]
@@ -67,19 +67,19 @@ class Reshaping(Labels):
             view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), taken)
         elif view is not None:
             view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), view.taken)
-        degrees = list(v.degrees)
-        carried = degrees[axis]
+        exponents = list(v.exponents)
+        carried = exponents[axis]
         if carried is not None:
             home = next((k for k in range(v.rank) if k != axis and carried.shape[k] > 1), None)
             home = next((k for k in range(v.rank) if k != axis), None) if home is None else home
             if home is None:
-                self.constraints.degree_zero(carried)
+                self.constraints.exponent_zero(carried)
             else:
-                degrees[home] = self.constraints.degree_sum(degrees[home], carried)
+                exponents[home] = self.constraints.exponent_sum(exponents[home], carried)
         out = constant([n for k, n in enumerate(v.shape) if k != axis])
         keep = [k for k in range(v.rank) if k != axis]
         out.ids = [_squeezed(v.ids[k], axis) for k in keep]
-        out.degrees = [None if degrees[k] is None else degrees[k].squeeze(axis) for k in keep]  # type: ignore[union-attr]
+        out.exponents = [None if exponents[k] is None else exponents[k].squeeze(axis) for k in keep]  # type: ignore[union-attr]
         out.view, out.zero = view, v.zero
         out.cuts = tuple(cut.at(a - (a > axis) for a in cut.axes) for cut in v.cuts)
         return out
@@ -107,8 +107,8 @@ class Reshaping(Labels):
         still = [UNIFORM if n == 1 or own is UNIFORM else FIXED for n in sizes]
         wide = [state if isinstance(state, State) else widened(state) for state in v.ids]
         out.ids = [*wide[:axis], *still, *wide[axis + 1 :]]
-        degrees = [None if d is None else widened(d) for d in v.degrees]
-        out.degrees = [*degrees[:axis], *[None] * (m - 1), *degrees[axis:]]
+        exponents = [None if d is None else widened(d) for d in v.exponents]
+        out.exponents = [*exponents[:axis], *[None] * (m - 1), *exponents[axis:]]
         again = False
         for cut in v.cuts:
             parts = [range(a, a + m) if a == axis else [a + (m - 1) * (a > axis)] for a in cut.axes]
@@ -148,7 +148,8 @@ class Reshaping(Labels):
         which these repeat are positions; a single one along which they vary takes them over."""
         whole, varying = _varying(whole, range(len(axes)))
         whole = whole.reshape([whole.shape[k] for k in varying])
-        cut = DeferredSplit(whole, tuple(axes[k] for k in varying), self.constraints.place, self.cause)
+        stated = self.constraints
+        cut = DeferredSplit(whole, tuple(axes[k] for k in varying), stated.slot, stated.provenance)
         for axis in axes:
             out.ids[axis] = UNIFORM if out.shape[axis] == 1 else FIXED
         for axis in cut.axes:
@@ -176,10 +177,10 @@ class Reshaping(Labels):
         ids = [s if isinstance(s, State) else joined(s) for s in (*v.ids[:start], *v.ids[stop:])]
         out.ids = [*ids[:start], own if isinstance(own, State) else joined(own), *ids[start:]]
         total: Ids | None = None
-        for d in v.degrees[start:stop]:
-            total = self.constraints.degree_sum(total, d)
-        degrees = [None if d is None else joined(d) for d in (*v.degrees[:start], *v.degrees[stop:])]
-        out.degrees = [*degrees[:start], None if total is None else joined(total), *degrees[start:]]
+        for d in v.exponents[start:stop]:
+            total = self.constraints.exponent_sum(total, d)
+        exponents = [None if d is None else joined(d) for d in (*v.exponents[:start], *v.exponents[stop:])]
+        out.exponents = [*exponents[:start], None if total is None else joined(total), *exponents[start:]]
         for cut in v.cuts:
             axes = list(dict.fromkeys(a - max(0, min(a - start, count - 1)) for a in cut.axes))
             if cut is inside:
@@ -209,7 +210,7 @@ class Reshaping(Labels):
         self._open(out, axes, cut.whole.reshape(-1)[index])
         if not np.array_equal(index.reshape(-1), np.arange(cut.whole.size)):
             before = cut.whole.reshape(1, -1)
-            self.constraints.movement(before, before[:, index.reshape(-1)], index.reshape(-1))
+            self.constraints.selection(before, before[:, index.reshape(-1)], index.reshape(-1))
 
     def _composite(self, v: AbstractValue, start: int, stop: int) -> AxisState:
         """The labels of a merged block: those of its one labelled axis, repeated along the others; or fresh
@@ -314,7 +315,7 @@ class Reshaping(Labels):
         out = self.copy(v)
         for k in range(v.rank):
             out.ids[k] = self.forget(v.ids[k], [axis])
-            out.degrees[k] = self.degree_forget(v.degrees[k], [axis])
+            out.exponents[k] = self.exponent_forget(v.exponents[k], [axis])
         return out
 
 
@@ -334,8 +335,8 @@ def _moved(state: AxisState, perm: Sequence[int]) -> AxisState:
     return state if isinstance(state, State) else state.transpose(perm)
 
 
-def _moved_degree(degree: Ids | None, perm: Sequence[int]) -> Ids | None:
-    return None if degree is None else degree.transpose(perm)
+def _moved_exponent(exponent: Ids | None, perm: Sequence[int]) -> Ids | None:
+    return None if exponent is None else exponent.transpose(perm)
 
 
 def _squeezed(state: AxisState, axis: int) -> AxisState:

@@ -46,13 +46,10 @@ from onnxcanon.tracing.branches import (
     find_branches,
     step,
 )
-from onnxcanon.tracing.constraints import Cause, Constraints, Place
+from onnxcanon.tracing.constraints import NOWHERE, Constraints, Provenance, Reason, Slot
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.data_constants import data_kind
 from onnxcanon.tracing.rules import OPEN, RULES, UNKNOWN_SHAPE, Op, Unsupported
-
-NEVER_READ = "never read"
-"""Why positions of a parameter are held that no node takes."""
 
 OTHER_SHAPE = "its result has not the shape that was inferred or declared"
 """Where a rule and shape inference differ: the file contradicts itself, or one of them is wrong."""
@@ -74,9 +71,13 @@ class Trace:
     graph: ir.Graph  # the main graph, with functions inlined
     constraints: Constraints
     parameters: dict[str, Parameter] = field(default_factory=dict)  # in the order of their first use
-    held: dict[str, str] = field(default_factory=dict)  # constants that are not ours to move, and why
-    data: dict[str, str] = field(default_factory=dict)  # constants that are no weights, and what they are
-    barriers: list[UnsupportedNode] = field(default_factory=list)
+    fixed_constants: dict[str, str] = field(
+        default_factory=dict
+    )  # constants that are not ours to move, and why
+    data_constants: dict[str, str] = field(
+        default_factory=dict
+    )  # constants that are no weights, and what they are
+    unsupported: list[UnsupportedNode] = field(default_factory=list)
     values: dict[str, AbstractValue] = field(default_factory=dict)
     names: dict[ir.Value, str] = field(default_factory=dict)  # what each value is called in this constraints
     nodes: list[ir.Node] = field(default_factory=list)  # as they were met, nested ones included
@@ -132,7 +133,7 @@ class Tracer:
         self.values = met
         self.trace.parameters = self._in_order_of_use(self.trace.parameters)
         self.trace.branches = self._branches() if len(self.worlds) == 1 else []
-        self.trace.barriers = list(dict.fromkeys(self.trace.barriers))
+        self.trace.unsupported = list(dict.fromkeys(self.trace.unsupported))
         self.trace.nodes = list(dict.fromkeys(self.trace.nodes))
         self._settle_parameters()
         self._name_values()
@@ -161,8 +162,9 @@ class Tracer:
         for value in self.graph.outputs:
             labelled = self.values.get(value)
             if labelled is not None:
-                self.labels.cause = Cause(f"graph output '{value.name}'", "")
-                self.labels.fix_all(labelled, f"graph output '{value.name}'")
+                name = f"graph output '{value.name}'"
+                with self.labels.constraints.stated_by(Provenance(name), NOWHERE):
+                    self.labels.fix_all(labelled, name)
 
     def _read(self, value: ir.Value) -> np.ndarray:
         """The entries of a constant."""
@@ -187,7 +189,9 @@ class Tracer:
                 for value in (*node.inputs, *node.outputs):
                     key = None if value is None else self.model.key(value)
                     if key is not None:
-                        self.trace.held[key] = f"in {'::'.join(identifier[:2])}, which is not seen through"
+                        self.trace.fixed_constants[key] = (
+                            f"in {'::'.join(identifier[:2])}, which is not seen through"
+                        )
 
     def _in_order_of_use(self, parameters: dict[str, Parameter]) -> dict[str, Parameter]:
         """Parameters as the nodes read them first, those that none reads last."""
@@ -233,18 +237,18 @@ class Tracer:
         size = int(np.prod(shape, dtype=np.int64))
         if dtype in INDEX_TYPES:
             return self._data(key, shape, size)
-        held = held or self.trace.held.get(key, "")
+        held = held or self.trace.fixed_constants.get(key, "")
         if held:
-            self.trace.held[key] = held
+            self.trace.fixed_constants[key] = held
             return constant(shape)
         if size <= 1 or (self.uses[key] > 1 and self._uniform(key)):
             array = self.model.tensor(key)
             return constant(shape, UNIFORM, zero=size > 0 and not np.any(array))
-        kind = self.trace.data.get(key)
+        kind = self.trace.data_constants.get(key)
         if kind is None and key not in self.trace.parameters and dtype.is_floating_point():
             kind = None if self.permute_constants else data_kind(value, shape)
         if kind is not None:
-            self.trace.data[key] = kind
+            self.trace.data_constants[key] = kind
             return self._data(key, shape, size)
         parameter = self.trace.parameters.get(key)  # a function's is there once per call
         if parameter is None:
@@ -263,11 +267,13 @@ class Tracer:
         self.trace.nodes.append(node)
         if self._folded(node):
             return
-        name = node_name(node)
-        self.labels.cause = Cause(name, "")
-        number = len(self.steps)
-        if not self.depth:  # a body is part of its node
-            self.labels.constraints.place = (number, -1)
+        constraints = self.labels.constraints
+        slot = constraints.slot if self.depth else (len(self.steps), -1)  # a body is part of its node
+        with constraints.stated_by(Provenance(node_name(node)), slot):
+            self._interpret(node)
+
+    def _interpret(self, node: ir.Node) -> None:
+        """Label the outputs of a node by its rule, and fix what the rule did not claim."""
         inputs = [None if v is None else self.values.get(v) for v in node.inputs]
         version = node.version or self.model.opset(domain_of(node))
         rule = RULES.of(node, version)
@@ -307,7 +313,7 @@ class Tracer:
             if len(output.uses()) > 1 or output.is_graph_output():  # several readers share one cut
                 self._materialize([labelled])
         if not self.depth:
-            self.steps.append(self._step(number, node, inputs, outputs, op))
+            self.steps.append(self._step(len(self.steps), node, inputs, outputs, op))
 
     def _materialize(self, values: Iterable[AbstractValue | None]) -> None:
         for value in values:
@@ -340,13 +346,13 @@ class Tracer:
         nodes."""
         found = find_branches(self.steps, self._leaf, self._is_parameter)
         for group in found:
-            base = max((number for number, _ in group.places.values()), default=0) + 1
+            base = max((number for number, _ in group.slots.values()), default=0) + 1
             for number, twins in enumerate(group.parameters, base):
                 for k, value in enumerate(twins):
-                    group.places[self._parameter_place(self._name(value))] = (number, k)
+                    group.slots[self._parameter_slot(self._name(value))] = (number, k)
         return found
 
-    def _parameter_place(self, name: str) -> Place:
+    def _parameter_slot(self, name: str) -> Slot:
         return (len(self.steps) + list(self.trace.parameters).index(name), -1)
 
     def _is_parameter(self, value: ir.Value) -> bool:
@@ -369,7 +375,6 @@ class Tracer:
 
     def _body(self, graph: ir.Graph, inputs: Sequence[AbstractValue | None]) -> list[AbstractValue | None]:
         """Trace a subgraph, given its labelled inputs; returns its labelled outputs."""
-        cause = self.labels.cause
         self.depth += 1
         try:
             for value in graph.initializers.values():
@@ -380,7 +385,6 @@ class Tracer:
                 self._node(node)
         finally:
             self.depth -= 1
-            self.labels.cause = cause
         return [self.values.get(value) for value in graph.outputs]
 
     def _labelled(self, value: ir.Value) -> AbstractValue | None:
@@ -399,8 +403,9 @@ class Tracer:
         for source in reads(node):
             known = self._labelled(source)
             if known is not None and self.shapes.has_data(source):
-                self.labels.cause = Cause(node_name(node), "")
-                self.labels.fix_all(known, f"read by {node.op_type} as it is")
+                constraints = self.labels.constraints
+                with constraints.stated_by(Provenance(node_name(node)), constraints.slot):
+                    self.labels.fix_all(known, f"read by {node.op_type} as it is")
         for value in node.outputs:
             first, second = self.shapes.data_pair(value)
             shape = self.shapes.shapes(value)[0]
@@ -416,7 +421,7 @@ class Tracer:
         if reason == UNKNOWN_SHAPE and not any(_carries(v) for v in labelled):
             return  # nothing is held back here; the obstacle that lost the shape is recorded
         domain = f"{node.domain}::" if node.domain not in ("", "ai.onnx") else ""
-        self.trace.barriers.append(UnsupportedNode(node_name(node), domain + node.op_type, reason))
+        self.trace.unsupported.append(UnsupportedNode(node_name(node), domain + node.op_type, reason))
         for value in labelled:
             self.labels.fix_all(value, reason)
 
@@ -434,21 +439,21 @@ class Tracer:
         """Positions of bound axes that nothing reads stay where they are; each axis maps onto itself."""
         constraints = self.labels.constraints
         for number, parameter in enumerate(self.trace.parameters.values(), len(self.steps)):
-            constraints.place = (number, -1)
             for axis, ids in enumerate(parameter.ids):
                 if ids is None:
                     continue
                 unused = ids < 0
                 if unused.any():
                     ids[unused] = constraints.new_units((int(unused.sum()),))
-                    constraints.pin(ids[unused], Cause("", NEVER_READ))
-                self.labels.cause = Cause(parameter.readers[axis], "")
+                    with constraints.stated_by(Provenance(""), (number, -1)):
+                        constraints.pin(ids[unused], Provenance("", Reason.NEVER_READ))
                 value = constant(parameter.shape)
                 value.ids = [FIXED if a is None else a for a in parameter.ids]
-                self.labels.in_context(value, axis)
-            for degree in parameter.degrees:
-                if degree is not None:
-                    degree[degree < 0] = 0
+                with constraints.stated_by(Provenance(parameter.readers[axis]), (number, -1)):
+                    self.labels.in_context(value, axis)
+            for exponent in parameter.exponents:
+                if exponent is not None:
+                    exponent[exponent < 0] = 0
         self.labels.record_shown()
 
 
@@ -465,6 +470,6 @@ def trace(
     permute_constants: bool = False,
     allow_overridable: bool = False,
 ) -> Trace:
-    """All facts about one model's units and degrees; the options are those of `analysis.symmetry`."""
+    """All facts about one model's units and exponents; the options are those of `analysis.symmetry`."""
     options = {"permute_constants": permute_constants, "allow_overridable": allow_overridable}
     return Tracer(model, sizes, **options).run()

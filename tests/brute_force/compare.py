@@ -73,7 +73,7 @@ def compare(case: Case, seed: int = 0) -> Result:
     """The analyzer's group and the brute-force one of the same graph."""
     f = Function(case, seed)
     found = symmetry(load(case.proto))
-    if found.solution.defects:
+    if found.solution.failures:
         return Result(reason=Failure.DEFECT)
     ours = chain(f.count, lambda: _drawn(f, found))
     result = Result(ours.order)
@@ -188,9 +188,9 @@ def _drawn(f: Function, found: Symmetry) -> Places:
 
 def _reason(f: Function, found: Symmetry, kind: str, missed: Places) -> Reason | Failure:
     if kind == "axes":
-        if len(found.solution.rigid):
+        if len(found.solution.irregular):
             return Reason.IRREGULAR
-        if found.trace.barriers:
+        if found.trace.unsupported:
             return Reason.BARRIER
         return Reason.PINNED if _moves_pinned(f, found, missed) else Failure.MISSED
     if kind == "within":

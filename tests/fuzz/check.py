@@ -71,10 +71,10 @@ def check(case: Case, seed: int = 0, ran: Callable[[Model], onnx.ModelProto] = s
         model = load(case.proto)
         found = symmetry(model)
         report = _report(found)
-        if found.solution.defects:
-            report.problem = f"defect: {found.solution.defects[0]}"
+        if found.solution.failures:
+            report.problem = f"defect: {found.solution.failures[0]}"
             return report
-        if any(b.reason == OTHER_SHAPE for b in found.trace.barriers):
+        if any(b.reason == OTHER_SHAPE for b in found.trace.unsupported):
             report.problem = "a rule and shape inference differ"
             return report
         whole = found.random(rng)
@@ -111,8 +111,8 @@ def _in_double(case: Case) -> bool:
 def _report(found: Symmetry) -> Report:
     scales, signs = found.acting
     return Report(
-        permuted=bool(found.solution.orbits), scaled=bool(scales.any()), flipped=bool(signs.any()),
-        barriers=[f"{x.operator}: {x.reason}" for x in found.trace.barriers],
+        permuted=bool(found.solution.tree), scaled=bool(scales.any()), flipped=bool(signs.any()),
+        barriers=[f"{x.operator}: {x.reason}" for x in found.trace.unsupported],
     )  # fmt: skip
 
 

@@ -102,8 +102,8 @@ def _entering(ctx: Context, op: Op, i: int, formal: ir.Value, kept: bool) -> Abs
         if size > 1 and initial.ids[axis] is not FIXED:
             state.ids[axis] = ctx.constraints.new_units(along)
             ctx.column(state, axis)
-        if initial.zero or initial.degrees[axis] is not None:
-            state.degrees[axis] = ctx.constraints.new_degrees(along)
+        if initial.zero or initial.exponents[axis] is not None:
+            state.exponents[axis] = ctx.constraints.new_exponents(along)
     ctx.elementwise([state, initial])
     return state
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from onnxcanon.arrays import Ids
 from onnxcanon.tracing.abstract_value import UNIFORM, AbstractValue, State, constant
+from onnxcanon.tracing.constraints import Reason
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
@@ -23,7 +24,7 @@ def still_positions(ctx: Context, x: AbstractValue, axes: Sequence[int], reason:
     out = ctx.copy(x)
     for k in range(x.rank):
         out.ids[k] = ctx.forget(x.ids[k], axes)
-        out.degrees[k] = ctx.degree_forget(x.degrees[k], axes)
+        out.exponents[k] = ctx.exponent_forget(x.exponents[k], axes)
     return out
 
 
@@ -35,11 +36,11 @@ def convolve(
     x = still_positions(ctx, x, range(2, x.rank), REASON)
     for k in (0, 1):
         x.ids[k] = ctx.forget(x.ids[k], [1 - k])
-        x.degrees[k] = ctx.degree_forget(x.degrees[k], [1 - k])
+        x.exponents[k] = ctx.exponent_forget(x.exponents[k], [1 - k])
     ctx.bind(w, (0, 1), {1: [0]} if groups > 1 else None, (), groups)
     w = still_positions(ctx, w, range(2, w.rank), "kernel positions of a convolution")
     out = constant(shape)
-    out.ids[0], out.degrees[0] = x.ids[0], x.degrees[0]
+    out.ids[0], out.exponents[0] = x.ids[0], x.exponents[0]
     if groups == 1:
         _dense(ctx, x, w, out, transposed=transposed)
     else:
@@ -50,12 +51,16 @@ def convolve(
 def _dense(ctx: Context, x: AbstractValue, w: AbstractValue, out: AbstractValue, *, transposed: bool) -> None:
     inner, outer = (0, 1) if transposed else (1, 0)
     ctx.meet(
-        [_line(x.ids[1], 1), _line(ctx.forget(w.ids[inner], [outer]), inner)], "contracted with a fixed axis"
+        [_line(x.ids[1], 1), _line(ctx.forget(w.ids[inner], [outer]), inner)], Reason.CONTRACTED_WITH_FIXED
     )
     ctx.cancel(
-        [d for d in (_row(x.degrees[1]), _row(ctx.degree_forget(w.degrees[inner], [outer]))) if d is not None]
+        [
+            d
+            for d in (_row(x.exponents[1]), _row(ctx.exponent_forget(w.exponents[inner], [outer])))
+            if d is not None
+        ]
     )
-    _put(out, ctx.forget(w.ids[outer], [inner]), ctx.degree_forget(w.degrees[outer], [inner]))
+    _put(out, ctx.forget(w.ids[outer], [inner]), ctx.exponent_forget(w.exponents[outer], [inner]))
 
 
 def _grouped(
@@ -71,7 +76,7 @@ def _grouped(
     weight = ctx.reshape(weight, parts, weight.shape, parts)
     y = ctx.contract([channels, weight], ["gc", "gcm" if transposed else "gmc"], "gm")
     y = ctx.reshape(y, (out.shape[1],), y.shape, (out.shape[1],))
-    _put(out, y.ids[0], y.degrees[0])
+    _put(out, y.ids[0], y.exponents[0])
 
 
 def _flat(v: AbstractValue, axes: tuple[int, ...]) -> AbstractValue:
@@ -82,9 +87,9 @@ def _flat(v: AbstractValue, axes: tuple[int, ...]) -> AbstractValue:
         return a.reshape([a.shape[k] for k in axes])
 
     for n, k in enumerate(axes):
-        state, degree = v.ids[k], v.degrees[k]
+        state, exponent = v.ids[k], v.exponents[k]
         flat.ids[n] = state if isinstance(state, State) else alone(state)
-        flat.degrees[n] = None if degree is None else alone(degree)
+        flat.exponents[n] = None if exponent is None else alone(exponent)
     return flat
 
 
@@ -93,20 +98,20 @@ def _line(state: Ids | State, axis: int) -> Ids | State:
     return state if isinstance(state, State) else state.reshape(-1)
 
 
-def _row(degree: Ids | None) -> Ids | None:
-    return None if degree is None else degree.reshape(-1)
+def _row(exponent: Ids | None) -> Ids | None:
+    return None if exponent is None else exponent.reshape(-1)
 
 
-def _put(out: AbstractValue, ids: Ids | State, degree: Ids | None) -> None:
+def _put(out: AbstractValue, ids: Ids | State, exponent: Ids | None) -> None:
     shape = [1] * out.rank
     if isinstance(ids, State):
         out.ids[1] = ids if out.shape[1] > 1 else UNIFORM
     else:
         shape[1] = out.shape[1]
         out.ids[1] = ids.reshape(shape)
-    if degree is not None:
-        shape[1] = degree.size
-        out.degrees[1] = degree.reshape(shape)
+    if exponent is not None:
+        shape[1] = exponent.size
+        out.exponents[1] = exponent.reshape(shape)
 
 
 def add_bias(ctx: Context, y: AbstractValue, bias: AbstractValue) -> AbstractValue:

@@ -1,4 +1,4 @@
-"""Pointwise operators: labels meet, degrees follow the function's parity and homogeneity.
+"""Pointwise operators: labels meet, exponents follow the function's parity and homogeneity.
 
 ============  =========================  ===============================
 class         f(a·x), a > 0              f(-x)
@@ -127,8 +127,8 @@ def prelu(ctx: Context, op: Op) -> Outputs:
     if op.version < 7 and slope.rank == 1:
         slope = _trailing(ctx, slope, x.rank - 2)
     out = ctx.elementwise([x, slope], product=True)
-    for d in slope.degrees:
-        ctx.constraints.degree_zero(d)
+    for d in slope.exponents:
+        ctx.constraints.exponent_zero(d)
     out.zero = x.zero  # a slope of 0 leaves what is positive
     return out
 
@@ -165,8 +165,8 @@ def divide(ctx: Context, op: Op) -> Outputs:
 
 
 def _single(v: AbstractValue) -> bool:
-    """One number without labels or degrees."""
-    return v.view is None and all(n == 1 for n in v.shape) and all(d is None for d in v.degrees)
+    """One number without labels or exponents."""
+    return v.view is None and all(n == 1 for n in v.shape) and all(d is None for d in v.exponents)
 
 
 @register("Pow")
@@ -201,7 +201,7 @@ def compare(ctx: Context, op: Op) -> Outputs:
 def where(ctx: Context, op: Op) -> Outputs:
     """condition, X, Y -> X where the condition holds, else Y."""
     condition = ctx.stop(op.x(0))
-    condition.zero = True  # it adds no degree of its own
+    condition.zero = True  # it adds no exponent of its own
     out = ctx.elementwise([condition, op.x(1), op.x(2)])
     out.zero = op.x(1).zero and op.x(2).zero
     return out

@@ -28,7 +28,7 @@ def held(ctx: Context, v: AbstractValue, axes: Iterable[int], reason: str = INDE
     out = constant([1 if k in axes else n for k, n in enumerate(v.shape)])
     for k in range(v.rank):
         if k not in axes:
-            out.ids[k], out.degrees[k] = v.ids[k], v.degrees[k]
+            out.ids[k], out.exponents[k] = v.ids[k], v.exponents[k]
     out.zero = v.zero
     return out
 
@@ -38,7 +38,7 @@ def widened(v: AbstractValue, shape: Sequence[int]) -> AbstractValue:
     out = constant(shape)
     for k, n in enumerate(v.shape):
         if n == shape[k]:
-            out.ids[k], out.degrees[k] = v.ids[k], v.degrees[k]
+            out.ids[k], out.exponents[k] = v.ids[k], v.exponents[k]
     out.zero = v.zero
     return out
 

@@ -29,10 +29,10 @@ def centred(ctx: Context, x: AbstractValue, axes: list[int]) -> AbstractValue:
     ctx.bind(x)
     out = ctx.stop(x, System.SCALE)
     for axis in axes:
-        ctx.degree_forget(out.degrees[axis], [axis], System.SIGN)
+        ctx.exponent_forget(out.exponents[axis], [axis], System.SIGN)
     out = ctx.copy(out)
     for k in range(x.rank):
-        out.degrees[k] = ctx.degree_forget(out.degrees[k], [a for a in axes if a != k], System.SIGN)
+        out.exponents[k] = ctx.exponent_forget(out.exponents[k], [a for a in axes if a != k], System.SIGN)
         out.ids[k] = out.ids[k] if k in axes else ctx.forget(out.ids[k], axes)
     return out
 
@@ -59,7 +59,7 @@ def batch_normalization(ctx: Context, op: Op) -> Outputs:
     gain, bias, mean, var = (lined(ctx, op.x(k), 1, max(x.rank, 2)) for k in (1, 2, 3, 4))
     shifted = ctx.elementwise([x, mean])
     var = ctx.stop(var)
-    # sqrt(var + epsilon) keeps no scale, so it adds no degree to the product.
+    # sqrt(var + epsilon) keeps no scale, so it adds no exponent to the product.
     normal = ctx.elementwise([shifted, var], product=True)
     return [scaled(ctx, normal, gain, bias), *[None] * (len(op.node.outputs) - 1)]
 

@@ -121,7 +121,7 @@ def split(ctx: Context, op: Op) -> Outputs:
     for k in range(len(op.node.outputs)):
         a, b = op.out_shapes(k)
         if a[axis] == b[axis] and at[0] == at[1]:
-            with ctx.slot(k):
+            with ctx.at_slot(k):
                 outs.append(ctx.take(x, axis, np.arange(at[0], at[0] + a[axis])))
         else:
             outs.append(
@@ -177,7 +177,7 @@ def _placed(ctx: Context, still: AbstractValue, axis: int, shape: tuple[int, ...
     """Replace an axis nothing depends on by the axes of run-time indices."""
     core = constant(tuple(1 if k == axis else n for k, n in enumerate(still.shape)))
     core.ids = [UNIFORM if k == axis else s for k, s in enumerate(still.ids)]
-    core.degrees, core.zero = list(still.degrees), still.zero
+    core.exponents, core.zero = list(still.exponents), still.zero
     core = ctx.squeeze(core, axis)
     for k in range(len(shape) - core.rank):
         core = ctx.insert(core, axis + k)

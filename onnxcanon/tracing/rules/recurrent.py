@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxcanon.arrays import Ids
 from onnxcanon.tracing.abstract_value import FIXED, AbstractValue, State, constant
-from onnxcanon.tracing.constraints import System
+from onnxcanon.tracing.constraints import Reason, System
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
@@ -29,11 +29,11 @@ def recurrent(ctx: Context, op: Op) -> Outputs:
     x, w, r = op.x(0), op.x(1), op.x(2)
     directions, hidden = r.shape[0], r.shape[2]
     unit = ctx.constraints.new_units((directions, hidden))
-    sign = ctx.constraints.new_degrees((directions, hidden))
-    ctx.constraints.degree_zero(sign, System.SCALE)
+    sign = ctx.constraints.new_exponents((directions, hidden))
+    ctx.constraints.exponent_zero(sign, System.SCALE)
     given = [a.decode() if isinstance(a, bytes) else a for a in op.attr("activations", ())]
     if list(given) != DEFAULTS[op.kind] * directions and given:
-        ctx.constraints.degree_zero(sign)
+        ctx.constraints.exponent_zero(sign)
     _input(ctx, x, w)
     layer = _Layer(ctx, op.kind, unit, sign)
     layer.rows(w, 1)
@@ -63,21 +63,21 @@ def _input(ctx: Context, x: AbstractValue, w: AbstractValue) -> None:
     for k in (0, 1):
         ctx.fix(x, k, "time steps and batch of a recurrent layer")
     features = ctx.forget(x.ids[2], [0, 1])
-    degree = ctx.degree_forget(x.degrees[2], [0, 1])
+    exponent = ctx.exponent_forget(x.exponents[2], [0, 1])
     ctx.bind(w, (1, 2), {1: [0]})
     ctx.fix(w, 0, DIRECTIONS)
     columns = ctx.forget(w.ids[2], [0, 1])
-    ctx.meet([features, columns], "contracted with a fixed axis")
-    other = ctx.degree_forget(w.degrees[2], [0, 1])
-    ctx.cancel([d for d in (degree, other) if d is not None])
+    ctx.meet([features, columns], Reason.CONTRACTED_WITH_FIXED)
+    other = ctx.exponent_forget(w.exponents[2], [0, 1])
+    ctx.cancel([d for d in (exponent, other) if d is not None])
 
 
 def _part(v: AbstractValue, start: int, stop: int) -> AbstractValue:
     """Positions start … stop of axis 1."""
     out = constant((v.shape[0], stop - start))
-    ids, degree = v.ids[1], v.degrees[1]
+    ids, exponent = v.ids[1], v.exponents[1]
     out.ids[1] = ids if isinstance(ids, State) else ids[:, start:stop]
-    out.degrees[1] = None if degree is None else degree[:, start:stop]
+    out.exponents[1] = None if exponent is None else exponent[:, start:stop]
     out.zero = v.zero
     return out
 
@@ -103,32 +103,35 @@ class _Layer:
         )
         self.ctx.fix(v, 0, DIRECTIONS)
         gates = GATES[self.kind]
-        ids, degree = self._by_gate(v, len(gates))
+        ids, exponent = self._by_gate(v, len(gates))
         if ids is FIXED:
             self.ctx.pin(self.unit, "a gate's rows are fixed")
         for g, gate in enumerate(gates):
             if not isinstance(ids, State):
                 self.ctx.constraints.equal(ids[:, g], self.unit)
-            self._sign(None if degree is None else degree[:, g], gate, zero=v.zero)
+            self._sign(None if exponent is None else exponent[:, g], gate, zero=v.zero)
 
     def _by_gate(self, v: AbstractValue, gates: int) -> tuple[Ids | State, Ids | None]:
-        """Labels and degrees of a stacked axis 1 [G·H] as arrays [D, G, H]; the gates do not move."""
+        """Labels and exponents of a stacked axis 1 [G·H] as arrays [D, G, H]; the gates do not move."""
         split = self.ctx.split_axis(v, 1, (gates, self.unit.shape[1]))
         self.ctx.fix(split, 1, "gates of a recurrent layer")
         others = range(3, split.rank)
-        ids, degree = self.ctx.forget(split.ids[2], others), self.ctx.degree_forget(split.degrees[2], others)
+        ids, exponent = (
+            self.ctx.forget(split.ids[2], others),
+            self.ctx.exponent_forget(split.exponents[2], others),
+        )
         return (
             ids if isinstance(ids, State) else _grid(ids, gates),
-            None if degree is None else _grid(degree, gates),
+            None if exponent is None else _grid(exponent, gates),
         )
 
-    def _sign(self, degree: Ids | None, gate: str, *, zero: bool) -> None:
+    def _sign(self, exponent: Ids | None, gate: str, *, zero: bool) -> None:
         if gate != CANDIDATE[self.kind]:
-            self.ctx.constraints.degree_zero(degree)
-        elif degree is not None:
-            self.ctx.constraints.degree_equal(degree, self.sign)
+            self.ctx.constraints.exponent_zero(exponent)
+        elif exponent is not None:
+            self.ctx.constraints.exponent_equal(exponent, self.sign)
         elif not zero:
-            self.ctx.constraints.degree_zero(self.sign)
+            self.ctx.constraints.exponent_zero(self.sign)
 
     def recurrence(self, r: AbstractValue) -> None:
         """R's last axis reads the hidden units."""
@@ -140,13 +143,13 @@ class _Layer:
             met = self.ctx.forget(columns, [1])
             if not isinstance(met, State):
                 self.ctx.constraints.equal(met.reshape(met.shape[0], -1), self.unit)
-        degree = r.degrees[2]
-        if degree is None:
-            self.ctx.constraints.degree_zero(self.sign)
+        exponent = r.exponents[2]
+        if exponent is None:
+            self.ctx.constraints.exponent_zero(self.sign)
         else:
-            degree = self.ctx.degree_forget(degree, [1])
-            if degree is not None:
-                self.ctx.constraints.degree_opposite(degree.reshape(degree.shape[0], -1), self.sign)
+            exponent = self.ctx.exponent_forget(exponent, [1])
+            if exponent is not None:
+                self.ctx.constraints.exponent_opposite(exponent.reshape(exponent.shape[0], -1), self.sign)
 
     def state(self, v: AbstractValue) -> None:
         """An initial state [D, B, H]."""
@@ -159,26 +162,26 @@ class _Layer:
                 self.ctx.pin(self.unit, "its initial state is fixed")
         else:
             self.ctx.constraints.equal(ids.reshape(ids.shape[0], -1), self.unit)
-        degree = self.ctx.degree_forget(v.degrees[2], [1])
-        if degree is not None:
-            self.ctx.constraints.degree_equal(degree.reshape(degree.shape[0], -1), self.sign)
+        exponent = self.ctx.exponent_forget(v.exponents[2], [1])
+        if exponent is not None:
+            self.ctx.constraints.exponent_equal(exponent.reshape(exponent.shape[0], -1), self.sign)
         elif not v.zero:
-            self.ctx.constraints.degree_zero(self.sign)
+            self.ctx.constraints.exponent_zero(self.sign)
 
     def peepholes(self, v: AbstractValue) -> None:
         """P[D, 3·H] reads the cell state into the gates i, o, f."""
         self.ctx.bind(v, (1,), {1: [0]})
         self.ctx.fix(v, 0, DIRECTIONS)
-        ids, degree = self._by_gate(v, 3)
+        ids, exponent = self._by_gate(v, 3)
         if ids is FIXED:
             self.ctx.pin(self.unit, "peepholes are fixed")
         for g in range(3):
             if not isinstance(ids, State):
                 self.ctx.constraints.equal(ids[:, g], self.unit)
-            if degree is not None:
-                self.ctx.constraints.degree_opposite(degree[:, g], self.sign)
+            if exponent is not None:
+                self.ctx.constraints.exponent_opposite(exponent[:, g], self.sign)
             elif not v.zero:
-                self.ctx.constraints.degree_zero(self.sign)
+                self.ctx.constraints.exponent_zero(self.sign)
 
     def output(self, shape: tuple[int, ...]) -> AbstractValue:
         """Y[T, D, B, H] or Y_h[D, B, H]: labels depend on the direction."""
@@ -187,5 +190,5 @@ class _Layer:
         view[-1], view[-3] = self.unit.shape[1], self.unit.shape[0]
         if shape[-1] > 1:
             out.ids[-1] = self.unit.reshape(view)
-        out.degrees[-1] = self.sign.reshape(view)
+        out.exponents[-1] = self.sign.reshape(view)
         return out

@@ -24,9 +24,11 @@ def rotated(ctx: Context, x: AbstractValue, width: int, *, interleaved: bool) ->
     turned = ctx.take(x, inner, np.arange(width))
     order = np.arange(width).reshape(-1, 2) if interleaved else np.arange(width).reshape(2, -1).T
     for k in range(x.rank):
-        degree = turned.degrees[k]
-        if degree is not None and degree.shape[inner] > 1:
-            ctx.constraints.degree_equal(degree.take(order[:, 0], inner), degree.take(order[:, 1], inner))
+        exponent = turned.exponents[k]
+        if exponent is not None and exponent.shape[inner] > 1:
+            ctx.constraints.exponent_equal(
+                exponent.take(order[:, 0], inner), exponent.take(order[:, 1], inner)
+            )
         turned.ids[k] = ctx.forget(turned.ids[k], [0, inner - 1] if k == inner else [inner])
     ids = turned.ids[inner]
     if not isinstance(ids, State):  # a position goes to the same position, of any head

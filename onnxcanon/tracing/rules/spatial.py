@@ -22,7 +22,7 @@ def resized(
         if k in axes:
             out.ids[k] = UNIFORM if shape[k] == 1 else FIXED
         else:
-            out.ids[k], out.degrees[k] = still.ids[k], still.degrees[k]
+            out.ids[k], out.exponents[k] = still.ids[k], still.exponents[k]
     return out
 
 
@@ -128,10 +128,10 @@ def columns_to_image(ctx: Context, op: Op) -> Outputs:
     still = still_positions(ctx, ctx.bind(x), (2, 3), "image positions of a block")
     out = constant(shape)
     for k in (0, 1):
-        state, degree = still.ids[k], still.degrees[k]
+        state, exponent = still.ids[k], still.exponents[k]
         grown = (*(slice(None),) * 2, *(0,) * 2, *(None,) * (len(shape) - 2))
         out.ids[k] = state if isinstance(state, State) else state[grown]
-        out.degrees[k] = None if degree is None else degree[grown]
+        out.exponents[k] = None if exponent is None else exponent[grown]
     return out
 
 
