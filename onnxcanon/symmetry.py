@@ -23,15 +23,7 @@ from onnxcanon.solving.solve import solve
 from onnxcanon.tracing.branches import Branches
 from onnxcanon.tracing.constraints import Slot, System
 from onnxcanon.tracing.trace import Trace, trace
-from onnxcanon.transform import (
-    Action,
-    Factor,
-    Index,
-    Transform,
-    by_context,
-    move,
-    tidy_index,
-)
+from onnxcanon.transform import Action, Factor, Index, Transform, by_context, move, tidy_index
 
 
 @dataclass(eq=False)

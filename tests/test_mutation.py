@@ -17,7 +17,6 @@ from onnxcanon.solving.rescaling import solve_exponents, unite_exponents
 from onnxcanon.tracing.abstract_value import constant
 from onnxcanon.tracing.constraints import Constraints, System
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.labels import Labels
 from onnxcanon.tracing.rules import RULES
 from onnxcanon.tracing.rules import convolution as conv_rules
 from onnxcanon.tracing.rules import normalization as norm_rules
@@ -222,13 +221,13 @@ def without_equations(patch: Patch) -> None:
 
 
 def free_signs(patch: Patch) -> None:
-    stop = Labels.stop
-    patch.setattr(Labels, "stop", lambda t, v, s=System.BOTH: stop(t, v, System.SCALE))
+    stop = Context.stop
+    patch.setattr(Context, "stop", lambda t, v, s=System.BOTH: stop(t, v, System.SCALE))
 
 
 def free_scales(patch: Patch) -> None:
-    stop = Labels.stop
-    patch.setattr(Labels, "stop", lambda t, v, s=System.BOTH: stop(t, v, System.SIGN))
+    stop = Context.stop
+    patch.setattr(Context, "stop", lambda t, v, s=System.BOTH: stop(t, v, System.SIGN))
 
 
 def not_refined(patch: Patch) -> None:

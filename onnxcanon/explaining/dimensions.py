@@ -211,7 +211,7 @@ def _words(symmetry: Symmetry) -> Ids:
 
 @dataclass(slots=True)
 class _Entries:
-    """Pairs of a unit class and a exponent variable, with the axis where they meet."""
+    """Pairs of a unit class and an exponent variable, with the axis where they meet."""
 
     names: list[tuple[str, int]]
     site: Ids

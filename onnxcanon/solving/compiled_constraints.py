@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.hashing import add_at, mix, salt
-from onnxcanon.solving.tables import (
-    Table,
-    occurrence_code,
-    occurrences,
-    unique_rows,
-    unite,
-)
+from onnxcanon.solving.tables import Table, occurrence_code, occurrences, unique_rows, unite
 from onnxcanon.tracing.constraints import NOWHERE, Constraints, Slot
 
 BranchSlot = tuple[int, int]

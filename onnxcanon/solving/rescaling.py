@@ -2,7 +2,7 @@
 
 Scale exponents solve the equations over the integers, signs over GF(2). Nearly all equations say that two
 exponents agree or are opposite: a signed union-find (here: connected components of the doubled graph v, -v).
-What remains are the sums of products; a exponent that stands in a single sum is expressed by the other two,
+What remains are the sums of products; an exponent that stands in a single sum is expressed by the other two,
 again and again, and the small rest is eliminated row by row.
 """
 

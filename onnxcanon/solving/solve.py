@@ -25,12 +25,7 @@ from onnxcanon.solving.generator_check import GeneratorCheck, check_generators
 from onnxcanon.solving.group import DependentUnits, Solution
 from onnxcanon.solving.hashing import distinct, mix, salt
 from onnxcanon.solving.individualize import exchanges, singled_out
-from onnxcanon.solving.tables import (
-    Table,
-    connected,
-    distinct_within,
-    unique_rows,
-)
+from onnxcanon.solving.tables import Table, connected, distinct_within, unique_rows
 from onnxcanon.solving.tree import Tree
 from onnxcanon.tracing.constraints import Constraints, Slot
 

@@ -35,7 +35,7 @@ ZERO = 0
 
 
 class System(IntFlag):
-    """The system of equations a exponent fact belongs to."""
+    """The system of equations an exponent fact belongs to."""
 
     SCALE = 1
     SIGN = 2

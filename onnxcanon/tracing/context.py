@@ -1,241 +1,63 @@
-"""Movement: how labels and exponents travel through operators that only rearrange entries.
-
-Everything is index arithmetic on the label arrays: a strided slice, a channel shuffle or a padded residual
-is `take`, `split_axis`, `merge_axes` and `concat`.
-"""
+"""The context of a rule: where it states constraints, and the helpers it is written with."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from math import prod
+from dataclasses import dataclass, field
 
-import numpy as np
-
-from onnxcanon.arrays import Ids, Shape
-from onnxcanon.tracing.abstract_value import (
-    FIXED,
-    UNIFORM,
-    AbstractValue,
-    AxisState,
-    ParameterView,
-    State,
-    constant,
-)
-from onnxcanon.tracing.constraints import Reason
-from onnxcanon.tracing.labels import CONTEXT_LIMIT
-from onnxcanon.tracing.reshaping import Reshaping
+from onnxcanon.tracing import binding, combination, concatenation, exponents, labels, reshaping, selection
+from onnxcanon.tracing.abstract_value import ParameterView
+from onnxcanon.tracing.constraints import Constraints
 
 
-class Context(Reshaping):
-    """Helpers for the movement operators; every helper returns a new value and leaves its argument alone."""
+@dataclass(eq=False)
+class Context:
+    """The constraints so far, and everything a rule may do, each a plain function of a file of its subject.
 
-    # -- taking positions ---------------------------------------------------------------------------
+    Helpers read abstract values and add constraints; they solve nothing. What returns a value leaves its
+    arguments alone but for one thing: what needs the labels of a parameter *binds* it, in place, so that all
+    its readers meet the same labels. `shown` lists what bound views show, until
+    `record_shown`.
+    """
 
-    def take(self, v: AbstractValue, axis: int, index: Ids) -> AbstractValue:
-        """X[…, n, …] -> X[…, index, …], index int64 [m] within 0 … n-1, repetitions allowed."""
-        index = np.asarray(index, np.int64)
-        n = v.shape[axis]
-        if len(index) == n and n > 0 and bool((index == np.arange(n)).all()):
-            return self.copy(v)
-        shape = [*v.shape[:axis], len(index), *v.shape[axis + 1 :]]
-        out = constant(shape)
-        out.zero = v.zero
-        if v.view is not None:
-            source = v.view.axes[axis]
-            if source is not None and len(set(index.tolist())) == len(index):
-                old = source[1]
-                new = (source[0], index if old is None else old[index])
-                out.view = ParameterView(
-                    v.view.parameter, (*v.view.axes[:axis], new, *v.view.axes[axis + 1 :]), v.view.taken
-                )
-                return out
-            self.bind(v)
-        for k in range(v.rank):
-            out.ids[k] = _taken(v.ids[k], axis, index)
-            exponent = v.exponents[k]
-            if exponent is not None:
-                out.exponents[k] = exponent.take(index, axis) if exponent.shape[axis] > 1 else exponent
-        self._record_take(v, out, axis, index)
-        if len(index) == 1:
-            out.ids[axis] = UNIFORM
-        return out
+    constraints: Constraints
+    shown: list[tuple[ParameterView, int]] = field(default_factory=list)
 
-    def _record_take(self, v: AbstractValue, out: AbstractValue, axis: int, index: Ids) -> None:
-        before, after = v.ids[axis], out.ids[axis]
-        if not isinstance(before, State) and not isinstance(after, State):
-            self.column(out, axis)
-            self.constraints.selection(
-                np.moveaxis(before, axis, -1).reshape(-1, before.shape[axis]),
-                np.moveaxis(after, axis, -1).reshape(-1, after.shape[axis]),
-                index,
-            )
-        for k in range(v.rank):
-            ids = out.ids[k]
-            if k != axis and not isinstance(ids, State) and ids.shape[axis] > 1:
-                self.column(out, k)
+    bind = binding.bind
+    materialize = binding.materialize
+    record_shown = binding.record_shown
 
-    # -- joining ------------------------------------------------------------------------------------
+    at_slot = labels.at_slot
+    pin = labels.pin
+    fix = labels.fix
+    fix_all = labels.fix_all
+    meet = labels.meet
+    forget = labels.forget
+    column = labels.column
+    in_context = labels.in_context
+    copy = labels.copy
 
-    def concat(self, values: Sequence[AbstractValue], axis: int) -> AbstractValue:
-        """X1[…, n1, …], X2[…, n2, …] -> Y[…, n1 + n2, …]."""
-        values = [v for v in values if v.shape[axis] > 0]
-        if len(values) == 1:
-            return self.copy(values[0])
-        self.bind_together(values, values[0].rank)
-        shape = list(values[0].shape)
-        shape[axis] = sum(v.shape[axis] for v in values)
-        out = constant(shape)
-        out.zero = all(v.zero for v in values)
-        for k in range(len(shape)):
-            if k == axis:
-                out.ids[k] = self._joined_axis(values, axis)
-                out.exponents[k] = self._joined_exponent(values, k, axis)
-            else:
-                out.ids[k] = self._beside(values, k, axis)
-                out.exponents[k] = self._joined_exponent(values, k, axis)
-        return out
+    exponents_meet = exponents.exponents_meet
+    exponent_forget = exponents.exponent_forget
+    cancel = exponents.cancel
+    stop = exponents.stop
+    without = exponents.without
+    opposite = exponents.opposite
 
-    def _joined_axis(self, values: Sequence[AbstractValue], axis: int) -> AxisState:
-        """Labels of the concatenated axis itself."""
-        if all(isinstance(v.ids[axis], State) for v in values):
-            return FIXED if sum(v.shape[axis] for v in values) > 1 else UNIFORM
-        rank = values[0].rank
-        pieces: list[Ids] = []
-        for slot, v in enumerate(values):
-            state = v.ids[axis]
-            if isinstance(state, State):
-                shape = [1] * rank
-                shape[axis] = v.shape[axis]
-                state_ids = self.constraints.new_units(shape)
-                alone = v.shape[axis] == 1
-                with self.at_slot(slot):
-                    if state is FIXED or not v.zero:
-                        self.pin(state_ids, "a single position" if alone else Reason.JOINED_WITH_FIXED)
-                    self.constraints.column(state_ids)
-                pieces.append(state_ids)
-            else:
-                with self.at_slot(slot):
-                    self.column(v, axis)
-                pieces.append(state)
-        around = np.broadcast_shapes(
-            *([1 if k == axis else n for k, n in enumerate(p.shape)] for p in pieces)
-        )
-        wide = [
-            np.broadcast_to(p, [p.shape[axis] if k == axis else n for k, n in enumerate(around)])
-            for p in pieces
-        ]
-        joined = np.concatenate(wide, axis)
-        rows = np.moveaxis(joined, axis, -1).reshape(-1, joined.shape[axis])
-        ends = np.cumsum([p.shape[axis] for p in wide])
-        for slot, (p, end) in enumerate(zip(wide, ends, strict=True)):
-            with self.at_slot(slot):
-                taken = np.arange(end - p.shape[axis], end)
-                self.constraints.selection(rows, rows[:, taken], taken)
-        return joined
+    elementwise = combination.elementwise
+    bind_together = combination.bind_together
+    contract = combination.contract
 
-    def _beside(self, values: Sequence[AbstractValue], k: int, axis: int) -> AxisState:
-        """Labels of another axis: kept apart part by part while that is cheap, united beyond."""
-        states = [v.ids[k] for v in values]
-        labelled = [s for s in states if not isinstance(s, State)]
-        if not labelled or any(s is FIXED for s in states):
-            return self.meet(states, Reason.JOINED_WITH_FIXED)
-        if all(s is labelled[0] for s in labelled) and labelled[0].shape[axis] == 1:
-            return labelled[0]
-        total = sum(v.shape[axis] for v in values)
-        around = np.broadcast_shapes(
-            *([1 if j == axis else n for j, n in enumerate(s.shape)] for s in labelled)
-        )
-        if prod(around) * total > CONTEXT_LIMIT:
-            return self.meet([self.forget(s, [axis]) for s in states])
-        wide = []
-        for v, s in zip(values, states, strict=True):
-            chosen = labelled[0].take([0], axis) if isinstance(s, State) else s
-            wide.append(
-                np.broadcast_to(chosen, [v.shape[axis] if j == axis else n for j, n in enumerate(around)])
-            )
-        return np.concatenate(wide, axis)
+    transpose = reshaping.transpose
+    insert = reshaping.insert
+    squeeze = reshaping.squeeze
+    split_axis = reshaping.split_axis
+    merge_axes = reshaping.merge_axes
+    reshape = reshaping.reshape
+    reshape_openly = reshaping.reshape_openly
+    gather_unknown = reshaping.gather_unknown
 
-    def _joined_exponent(self, values: Sequence[AbstractValue], k: int, axis: int) -> Ids | None:
-        """Exponent column of axis `k` after concatenation along `axis`; zero parts take any exponent."""
-        exponents = [v.exponents[k] for v in values]
-        known = [d for d in exponents if d is not None]
-        if not known:
-            return None
-        if k != axis and all(d is known[0] for d in exponents) and known[0].shape[axis] == 1:
-            return known[0]
-        around = np.broadcast_shapes(*([1 if j == axis else n for j, n in enumerate(d.shape)] for d in known))
-        total = sum(v.shape[axis] for v in values)
-        if prod(around) * total > CONTEXT_LIMIT and k != axis:
-            return self.exponents_meet([self.exponent_forget(d, [axis]) for d in exponents])
-        wide = []
-        for v, d in zip(values, exponents, strict=True):
-            shape = [v.shape[axis] if j == axis else n for j, n in enumerate(around)]
-            if d is None:
-                d = self.constraints.new_exponents(shape) if v.zero else np.zeros(shape, np.int64)
-            wide.append(np.broadcast_to(d, shape))
-        return np.concatenate(wide, axis)
-
-    def pad(self, v: AbstractValue, axis: int, before: int, after: int, *, zero: bool) -> AbstractValue:
-        """Constant padding of one axis: [n] -> [before + n + after]."""
-        self.bind(v)
-        if isinstance(v.ids[axis], State):
-            out = self.copy(v)
-            for k in range(v.rank):
-                if k != axis:
-                    out.ids[k] = self.forget(v.ids[k], [axis])
-                    out.exponents[k] = self.exponent_forget(v.exponents[k], [axis])
-            if v.exponents[axis] is not None:
-                self.constraints.exponent_zero(v.exponents[axis])
-                out.exponents[axis] = None
-            if not zero:
-                out = self.stop(out)
-            out.shape = (*v.shape[:axis], before + v.shape[axis] + after, *v.shape[axis + 1 :])
-            out.ids[axis] = FIXED
-            out.zero = v.zero and zero
-            return out
-
-        def filler(n: int) -> AbstractValue:
-            shape = [*v.shape[:axis], n, *v.shape[axis + 1 :]]
-            return constant(shape, UNIFORM, zero=zero)
-
-        return self.concat([filler(before), v, filler(after)], axis)
-
-    def expand(self, v: AbstractValue, shape: Shape) -> AbstractValue:
-        """Broadcast to a shape: the new positions are uniform."""
-        return (
-            self.elementwise([v, constant(shape, UNIFORM, zero=True)])
-            if v.view is None
-            else self._expand_view(v, shape)
-        )
-
-    def _expand_view(self, v: AbstractValue, shape: Shape) -> AbstractValue:
-        full = np.broadcast_shapes(v.shape, shape)
-        if full == v.shape:
-            return self.copy(v)
-        self.bind(v)
-        return self.expand(v, shape)
-
-    # -- reductions ---------------------------------------------------------------------------------
-
-    def reduce(self, v: AbstractValue, axes: Sequence[int], *, keepdims: bool) -> AbstractValue:
-        """A symmetric reduction (sum, mean, max, …) over axes; the exponent along each must be constant."""
-        self.bind(v)
-        out = self.copy(v)
-        for axis in axes:
-            exponent = v.exponents[axis]
-            if exponent is not None:
-                out.exponents[axis] = self.exponent_forget(exponent, [axis])
-        for k in range(v.rank):
-            out.ids[k] = UNIFORM if k in axes else self.forget(v.ids[k], axes)
-            out.exponents[k] = self.exponent_forget(out.exponents[k], axes)
-        out.shape = tuple(1 if k in axes else n for k, n in enumerate(v.shape))
-        if not keepdims:
-            for axis in sorted(axes, reverse=True):
-                out = self.squeeze(out, axis)
-        return out
-
-
-def _taken(state: AxisState, axis: int, index: Ids) -> AxisState:
-    if isinstance(state, State) or state.shape[axis] == 1:
-        return state
-    return state.take(index, axis)
+    take = selection.take
+    expand = selection.expand
+    reduce = selection.reduce
+    concat = concatenation.concat
+    pad = concatenation.pad

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import prod
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,300 +24,311 @@ from onnxcanon.tracing.abstract_value import (
     State,
     constant,
 )
-from onnxcanon.tracing.labels import Labels
+from onnxcanon.tracing.factors import blocks, common_factors
+
+if TYPE_CHECKING:
+    from onnxcanon.tracing.context import Context
 
 
-class Reshaping(Labels):
-    """Helpers for shape and order; every helper returns a new value and leaves its argument alone."""
+def transpose(ctx: Context, v: AbstractValue, perm: Sequence[int]) -> AbstractValue:
+    """X[…] -> Y[…] with axis k of Y being axis perm[k] of X."""
+    out = constant([v.shape[p] for p in perm])
+    if v.view is not None:
+        out.view = ParameterView(v.view.parameter, tuple(v.view.axes[p] for p in perm), v.view.taken)
+    out.ids = [_moved(v.ids[p], perm) for p in perm]
+    out.exponents = [_moved_exponent(v.exponents[p], perm) for p in perm]
+    out.zero = v.zero
+    out.cuts = tuple(cut.at(list(perm).index(a) for a in cut.axes) for cut in v.cuts)
+    return out
 
-    # -- order and size-1 axes ----------------------------------------------------------------------
 
-    def transpose(self, v: AbstractValue, perm: Sequence[int]) -> AbstractValue:
-        """X[…] -> Y[…] with axis k of Y being axis perm[k] of X."""
-        out = constant([v.shape[p] for p in perm])
-        if v.view is not None:
-            out.view = ParameterView(v.view.parameter, tuple(v.view.axes[p] for p in perm), v.view.taken)
-        out.ids = [_moved(v.ids[p], perm) for p in perm]
-        out.exponents = [_moved_exponent(v.exponents[p], perm) for p in perm]
-        out.zero = v.zero
-        out.cuts = tuple(cut.at(list(perm).index(a) for a in cut.axes) for cut in v.cuts)
-        return out
+def insert(ctx: Context, v: AbstractValue, axis: int) -> AbstractValue:
+    """A new axis of size 1."""
+    shape = [*v.shape[:axis], 1, *v.shape[axis:]]
+    out = constant(shape)
+    if v.view is not None:
+        out.view = ParameterView(
+            v.view.parameter, (*v.view.axes[:axis], None, *v.view.axes[axis:]), v.view.taken
+        )
+    ids = [i if isinstance(i, State) else np.expand_dims(i, axis) for i in v.ids]
+    exponents = [None if d is None else np.expand_dims(d, axis) for d in v.exponents]
+    out.ids = [*ids[:axis], UNIFORM, *ids[axis:]]
+    out.exponents = [*exponents[:axis], None, *exponents[axis:]]
+    out.zero = v.zero
+    out.cuts = tuple(cut.at(a + (a >= axis) for a in cut.axes) for cut in v.cuts)
+    return out
 
-    def insert(self, v: AbstractValue, axis: int) -> AbstractValue:
-        """A new axis of size 1."""
-        shape = [*v.shape[:axis], 1, *v.shape[axis:]]
-        out = constant(shape)
-        if v.view is not None:
-            out.view = ParameterView(
-                v.view.parameter, (*v.view.axes[:axis], None, *v.view.axes[axis:]), v.view.taken
-            )
-        ids = [i if isinstance(i, State) else np.expand_dims(i, axis) for i in v.ids]
-        exponents = [None if d is None else np.expand_dims(d, axis) for d in v.exponents]
-        out.ids = [*ids[:axis], UNIFORM, *ids[axis:]]
-        out.exponents = [*exponents[:axis], None, *exponents[axis:]]
-        out.zero = v.zero
-        out.cuts = tuple(cut.at(a + (a >= axis) for a in cut.axes) for cut in v.cuts)
-        return out
 
-    def squeeze(self, v: AbstractValue, axis: int) -> AbstractValue:
-        """Remove an axis of size 1; a exponent it carried moves to another axis."""
-        view = v.view
-        if view is not None and view.axes[axis] is not None:
-            source, positions = view.axes[axis]  # type: ignore[misc]
-            taken = {**view.taken, source: 0 if positions is None else int(positions[0])}
-            view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), taken)
-        elif view is not None:
-            view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), view.taken)
-        exponents = list(v.exponents)
-        carried = exponents[axis]
-        if carried is not None:
-            home = next((k for k in range(v.rank) if k != axis and carried.shape[k] > 1), None)
-            home = next((k for k in range(v.rank) if k != axis), None) if home is None else home
-            if home is None:
-                self.constraints.exponent_zero(carried)
-            else:
-                exponents[home] = self.constraints.exponent_sum(exponents[home], carried)
-        out = constant([n for k, n in enumerate(v.shape) if k != axis])
-        keep = [k for k in range(v.rank) if k != axis]
-        out.ids = [_squeezed(v.ids[k], axis) for k in keep]
-        out.exponents = [None if exponents[k] is None else exponents[k].squeeze(axis) for k in keep]  # type: ignore[union-attr]
-        out.view, out.zero = view, v.zero
-        out.cuts = tuple(cut.at(a - (a > axis) for a in cut.axes) for cut in v.cuts)
-        return out
+def squeeze(ctx: Context, v: AbstractValue, axis: int) -> AbstractValue:
+    """Remove an axis of size 1; an exponent it carried moves to another axis."""
+    view = v.view
+    if view is not None and view.axes[axis] is not None:
+        source, positions = view.axes[axis]  # type: ignore[misc]
+        taken = {**view.taken, source: 0 if positions is None else int(positions[0])}
+        view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), taken)
+    elif view is not None:
+        view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), view.taken)
+    exponents = list(v.exponents)
+    carried = exponents[axis]
+    if carried is not None:
+        home = next((k for k in range(v.rank) if k != axis and carried.shape[k] > 1), None)
+        home = next((k for k in range(v.rank) if k != axis), None) if home is None else home
+        if home is None:
+            ctx.constraints.exponent_zero(carried)
+        else:
+            exponents[home] = ctx.constraints.exponent_sum(exponents[home], carried)
+    out = constant([n for k, n in enumerate(v.shape) if k != axis])
+    keep = [k for k in range(v.rank) if k != axis]
+    out.ids = [_squeezed(v.ids[k], axis) for k in keep]
+    out.exponents = [None if exponents[k] is None else exponents[k].squeeze(axis) for k in keep]  # type: ignore[union-attr]
+    out.view, out.zero = view, v.zero
+    out.cuts = tuple(cut.at(a - (a > axis) for a in cut.axes) for cut in v.cuts)
+    return out
 
-    # -- splitting and merging ----------------------------------------------------------------------
 
-    def split_axis(self, v: AbstractValue, axis: int, sizes: Sequence[int]) -> AbstractValue:
-        """X[…, p·q·…, …] -> X[…, p, q, …, …] (row-major)."""
-        out = self._split(v, axis, sizes)
-        self.materialize(out)
-        return out
+def split_axis(ctx: Context, v: AbstractValue, axis: int, sizes: Sequence[int]) -> AbstractValue:
+    """X[…, p·q·…, …] -> X[…, p, q, …, …] (row-major)."""
+    out = _split(ctx, v, axis, sizes)
+    ctx.materialize(out)
+    return out
 
-    def _split(self, v: AbstractValue, axis: int, sizes: Sequence[int]) -> AbstractValue:
-        """The same, with the cut left open where it can be."""
-        self.bind(v)
-        m = len(sizes)
-        out = constant([*v.shape[:axis], *sizes, *v.shape[axis + 1 :]])
-        out.zero = v.zero
 
-        def widened(a: Ids) -> Ids:
-            inner = list(sizes) if a.shape[axis] > 1 else [1] * m
-            return a.reshape([*a.shape[:axis], *inner, *a.shape[axis + 1 :]])
+def _split(ctx: Context, v: AbstractValue, axis: int, sizes: Sequence[int]) -> AbstractValue:
+    """The same, with the cut left open where it can be."""
+    ctx.bind(v)
+    m = len(sizes)
+    out = constant([*v.shape[:axis], *sizes, *v.shape[axis + 1 :]])
+    out.zero = v.zero
 
-        own = v.ids[axis]
-        still = [UNIFORM if n == 1 or own is UNIFORM else FIXED for n in sizes]
-        wide = [state if isinstance(state, State) else widened(state) for state in v.ids]
-        out.ids = [*wide[:axis], *still, *wide[axis + 1 :]]
-        exponents = [None if d is None else widened(d) for d in v.exponents]
-        out.exponents = [*exponents[:axis], *[None] * (m - 1), *exponents[axis:]]
-        again = False
-        for cut in v.cuts:
-            parts = [range(a, a + m) if a == axis else [a + (m - 1) * (a > axis)] for a in cut.axes]
-            axes = [a for part in parts for a in part]
-            if axis in cut.axes:
-                self._open(out, axes, cut.whole.reshape([out.shape[a] for a in axes]))
-                again = True
-            else:
-                out.cuts += (cut.at(axes),)
-        if not isinstance(own, State) and not again:
-            self._label_parts(out, range(axis, axis + m), widened(own))
-        return out
+    def widened(a: Ids) -> Ids:
+        inner = list(sizes) if a.shape[axis] > 1 else [1] * m
+        return a.reshape([*a.shape[:axis], *inner, *a.shape[axis + 1 :]])
 
-    def _label_parts(self, out: AbstractValue, axes: range, whole: Ids) -> None:
-        """Label the axes that one of the labels `whole`, over all axes, was cut into. Where these depend on
-        other axes the parts get fresh units at once."""
-        sizes = [whole.shape[k] for k in axes]
-        if whole.size == prod(sizes):
-            self._open(out, axes, whole.reshape(sizes))
-            return
-        whole, varying = _varying(whole, axes)
-        if len(varying) == 1:
-            out.ids[varying[0]] = whole
-        elif varying:
-            parts = []
-            for k in varying:
-                shape = [n if j <= k or j >= axes.stop else 1 for j, n in enumerate(whole.shape)]
-                parts.append(self.constraints.new_units(shape))
-                out.ids[k] = parts[-1]
-            lines = [tuple(varying), *((k,) for k in varying)]
-            self.constraints.relate([whole, *parts], lines, tuple(whole.shape[k] for k in varying))
-            for k in varying:
-                self.in_context(out, k, axes)
+    own = v.ids[axis]
+    still = [UNIFORM if n == 1 or own is UNIFORM else FIXED for n in sizes]
+    wide = [state if isinstance(state, State) else widened(state) for state in v.ids]
+    out.ids = [*wide[:axis], *still, *wide[axis + 1 :]]
+    exponents = [None if d is None else widened(d) for d in v.exponents]
+    out.exponents = [*exponents[:axis], *[None] * (m - 1), *exponents[axis:]]
+    again = False
+    for cut in v.cuts:
+        parts = [range(a, a + m) if a == axis else [a + (m - 1) * (a > axis)] for a in cut.axes]
+        axes = [a for part in parts for a in part]
+        if axis in cut.axes:
+            _open(ctx, out, axes, cut.whole.reshape([out.shape[a] for a in axes]))
+            again = True
+        else:
+            out.cuts += (cut.at(axes),)
+    if not isinstance(own, State) and not again:
+        _label_parts(ctx, out, range(axis, axis + m), widened(own))
+    return out
 
-    def _open(self, out: AbstractValue, axes: Sequence[int], whole: Ids) -> None:
-        """Label axes together by `whole`, the labels of the one they were cut from over them. Axes along
-        which these repeat are positions; a single one along which they vary takes them over."""
-        whole, varying = _varying(whole, range(len(axes)))
-        whole = whole.reshape([whole.shape[k] for k in varying])
-        stated = self.constraints
-        cut = DeferredSplit(whole, tuple(axes[k] for k in varying), stated.slot, stated.provenance)
-        for axis in axes:
-            out.ids[axis] = UNIFORM if out.shape[axis] == 1 else FIXED
-        for axis in cut.axes:
-            out.ids[axis] = cut.shown(whole, out.rank)
-        if len(varying) > 1:
-            out.cuts += (cut,)
 
-    def merge_axes(self, v: AbstractValue, start: int, count: int) -> AbstractValue:
-        """X[…, p, q, …, …] -> X[…, p·q·…, …] (row-major)."""
-        self.bind(v)
-        stop = start + count
-        inside = self._inside(v, start, stop)
-        sizes = v.shape[start:stop]
-        out = constant([*v.shape[:start], prod(sizes), *v.shape[stop:]])
-        out.zero = v.zero
+def _label_parts(ctx: Context, out: AbstractValue, axes: range, whole: Ids) -> None:
+    """Label the axes that one of the labels `whole`, over all axes, was cut into. Where these depend on
+    other axes the parts get fresh units at once."""
+    sizes = [whole.shape[k] for k in axes]
+    if whole.size == prod(sizes):
+        _open(ctx, out, axes, whole.reshape(sizes))
+        return
+    whole, varying = _varying(whole, axes)
+    if len(varying) == 1:
+        out.ids[varying[0]] = whole
+    elif varying:
+        parts = []
+        for k in varying:
+            shape = [n if j <= k or j >= axes.stop else 1 for j, n in enumerate(whole.shape)]
+            parts.append(ctx.constraints.new_units(shape))
+            out.ids[k] = parts[-1]
+        lines = [tuple(varying), *((k,) for k in varying)]
+        ctx.constraints.relate([whole, *parts], lines, tuple(whole.shape[k] for k in varying))
+        for k in varying:
+            ctx.in_context(out, k, axes)
 
-        def joined(a: Ids) -> Ids:
-            if any(n > 1 for n in a.shape[start:stop]):
-                a = np.broadcast_to(a, [*a.shape[:start], *sizes, *a.shape[stop:]])
-                return a.reshape([*a.shape[:start], prod(sizes), *a.shape[stop:]])
-            return a.reshape([*a.shape[:start], 1, *a.shape[stop:]])
 
-        own = FIXED if inside else self._composite(v, start, stop)
-        several = sum(not isinstance(state, State) for state in v.ids[start:stop]) > 1
-        ids = [s if isinstance(s, State) else joined(s) for s in (*v.ids[:start], *v.ids[stop:])]
-        out.ids = [*ids[:start], own if isinstance(own, State) else joined(own), *ids[start:]]
-        total: Ids | None = None
-        for d in v.exponents[start:stop]:
-            total = self.constraints.exponent_sum(total, d)
-        exponents = [None if d is None else joined(d) for d in (*v.exponents[:start], *v.exponents[stop:])]
-        out.exponents = [*exponents[:start], None if total is None else joined(total), *exponents[start:]]
-        for cut in v.cuts:
-            axes = list(dict.fromkeys(a - max(0, min(a - start, count - 1)) for a in cut.axes))
-            if cut is inside:
-                index = np.arange(cut.whole.size).reshape(cut.whole.shape)
-                self._reopen(out, axes, cut, joined(cut.shown(index, v.rank)))
-            else:
-                out.cuts += (cut.at(axes),)
-        if several and not inside:
-            self.in_context(out, start)
-        return out
+def _open(ctx: Context, out: AbstractValue, axes: Sequence[int], whole: Ids) -> None:
+    """Label axes together by `whole`, the labels of the one they were cut from over them. Axes along
+    which these repeat are positions; a single one along which they vary takes them over."""
+    whole, varying = _varying(whole, range(len(axes)))
+    whole = whole.reshape([whole.shape[k] for k in varying])
+    stated = ctx.constraints
+    cut = DeferredSplit(whole, tuple(axes[k] for k in varying), stated.slot, stated.provenance)
+    for axis in axes:
+        out.ids[axis] = UNIFORM if out.shape[axis] == 1 else FIXED
+    for axis in cut.axes:
+        out.ids[axis] = cut.shown(whole, out.rank)
+    if len(varying) > 1:
+        out.cuts += (cut,)
 
-    def _inside(self, v: AbstractValue, start: int, stop: int) -> DeferredSplit | None:
-        """The cut that all labels of the axes from start to stop are of; other cuts of these are settled."""
-        axes = {k for k in range(start, stop) if not isinstance(v.ids[k], State)}
-        positions = any(v.ids[k] is FIXED for k in range(start, stop))
-        for cut in v.cuts:
-            if axes and axes <= set(cut.axes) and not (positions and axes < set(cut.axes)):
-                return cut
-        if any(axes & set(cut.axes) for cut in v.cuts):
-            self.materialize(v)
-        return None
 
-    def _reopen(self, out: AbstractValue, axes: Sequence[int], cut: DeferredSplit, index: Ids) -> None:
-        """Label axes by the labels of a cut, of which `index` says the positions, over all axes."""
-        order = [*axes, *(k for k in range(out.rank) if k not in axes)]
-        index = index.transpose(order).reshape([out.shape[a] for a in axes])
-        self._open(out, axes, cut.whole.reshape(-1)[index])
-        if not np.array_equal(index.reshape(-1), np.arange(cut.whole.size)):
-            before = cut.whole.reshape(1, -1)
-            self.constraints.selection(before, before[:, index.reshape(-1)], index.reshape(-1))
+def merge_axes(ctx: Context, v: AbstractValue, start: int, count: int) -> AbstractValue:
+    """X[…, p, q, …, …] -> X[…, p·q·…, …] (row-major)."""
+    ctx.bind(v)
+    stop = start + count
+    inside = _inside(ctx, v, start, stop)
+    sizes = v.shape[start:stop]
+    out = constant([*v.shape[:start], prod(sizes), *v.shape[stop:]])
+    out.zero = v.zero
 
-    def _composite(self, v: AbstractValue, start: int, stop: int) -> AxisState:
-        """The labels of a merged block: those of its one labelled axis, repeated along the others; or fresh
-        units for the combinations of several, related to these."""
-        states = v.ids[start:stop]
-        labelled = [k for k in range(start, stop) if not isinstance(v.ids[k], State)]
-        if not labelled:
-            return FIXED if any(s is FIXED for s in states) else UNIFORM
-        parts = [x for k in labelled if not isinstance(x := v.ids[k], State)]
-        if len(parts) == 1:
-            return parts[0]
-        still = [k for k in range(start, stop) if isinstance(v.ids[k], State)]
-        parts = [_varying(part, still)[0] for part in parts]
-        # A position that labels depend on tells combinations apart as another label would.
-        placed = [k for k in still if any(part.shape[k] > 1 for part in parts)]
-        for k in placed:
-            line = [n if j == k else 1 for j, n in enumerate(v.shape)]
-            parts.append(self.constraints.positions(v.shape[k]).reshape(line))
-        axes = [*labelled, *placed]
-        whole = np.broadcast_shapes(*(p.shape for p in parts))
-        fresh = self.constraints.new_units(whole)
-        lines = [tuple(sorted(axes)), *((k,) for k in axes)]
-        self.constraints.relate([fresh, *parts], lines, tuple(v.shape[k] for k in axes))
-        return fresh
+    def joined(a: Ids) -> Ids:
+        if any(n > 1 for n in a.shape[start:stop]):
+            a = np.broadcast_to(a, [*a.shape[:start], *sizes, *a.shape[stop:]])
+            return a.reshape([*a.shape[:start], prod(sizes), *a.shape[stop:]])
+        return a.reshape([*a.shape[:start], 1, *a.shape[stop:]])
 
-    def reshape(
-        self, v: AbstractValue, shape: Shape, before: Shape | None, after: Shape | None
-    ) -> AbstractValue:
-        """X[s…] -> Y[t…]; `before` and `after` are the shapes under the second probe."""
-        out = self.reshape_openly(v, shape, before, after)
-        self.materialize(out)
-        return out
+    own = FIXED if inside else _composite(ctx, v, start, stop)
+    several = sum(not isinstance(state, State) for state in v.ids[start:stop]) > 1
+    ids = [s if isinstance(s, State) else joined(s) for s in (*v.ids[:start], *v.ids[stop:])]
+    out.ids = [*ids[:start], own if isinstance(own, State) else joined(own), *ids[start:]]
+    total: Ids | None = None
+    for d in v.exponents[start:stop]:
+        total = ctx.constraints.exponent_sum(total, d)
+    exponents = [None if d is None else joined(d) for d in (*v.exponents[:start], *v.exponents[stop:])]
+    out.exponents = [*exponents[:start], None if total is None else joined(total), *exponents[start:]]
+    for cut in v.cuts:
+        axes = list(dict.fromkeys(a - max(0, min(a - start, count - 1)) for a in cut.axes))
+        if cut is inside:
+            index = np.arange(cut.whole.size).reshape(cut.whole.shape)
+            _reopen(ctx, out, axes, cut, joined(cut.shown(index, v.rank)))
+        else:
+            out.cuts += (cut.at(axes),)
+    if several and not inside:
+        ctx.in_context(out, start)
+    return out
 
-    def reshape_openly(
-        self, v: AbstractValue, shape: Shape, before: Shape | None, after: Shape | None
-    ) -> AbstractValue:
-        """The same, with cuts left open: whoever reads the result has to settle it.
 
-        Both shapes are cut into the finest common blocks; within a block axes split into the common factors
-        and merge again. Where factors do not line up the block is flattened and cut anew.
-        """
-        if v.shape == shape and before == after:
-            return self.copy(v)
-        alive_in = [k for k, n in enumerate(v.shape) if n != 1 or (before is not None and before[k] != 1)]
-        alive_out = [k for k, n in enumerate(shape) if n != 1 or (after is not None and after[k] != 1)]
-        if prod(v.shape) == 0 or before is None or after is None or len(before) != v.rank:
-            self.fix_all(v, "reshaped to a size that is not known")
-            return constant(shape)
-        core = v
-        for k in reversed(range(v.rank)):
-            if k not in alive_in:
-                core = self.squeeze(core, k)
-        target = [(shape[k], after[k]) for k in alive_out]
-        core = self._reshape_core(core, [before[k] for k in alive_in], target)
-        for k in range(len(shape)):
-            if k not in alive_out:
-                core = self.insert(core, k)
-        return core
+def _inside(ctx: Context, v: AbstractValue, start: int, stop: int) -> DeferredSplit | None:
+    """The cut that all labels of the axes from start to stop are of; other cuts of these are settled."""
+    axes = {k for k in range(start, stop) if not isinstance(v.ids[k], State)}
+    positions = any(v.ids[k] is FIXED for k in range(start, stop))
+    for cut in v.cuts:
+        if axes and axes <= set(cut.axes) and not (positions and axes < set(cut.axes)):
+            return cut
+    if any(axes & set(cut.axes) for cut in v.cuts):
+        ctx.materialize(v)
+    return None
 
-    def _reshape_core(
-        self, v: AbstractValue, alt: Sequence[int], target: Sequence[tuple[int, int]]
-    ) -> AbstractValue:
-        """Reshape between shapes without size-1 axes, block by block from the left."""
-        source = list(zip(v.shape, alt, strict=True))
-        if source == list(target):
-            return v
-        blocks = _blocks(source, target)
-        if blocks is None:
-            self.fix_all(v, "reshaped in a way that depends on a dynamic size")
-            return constant([n for n, _ in target])
-        at = 0
-        for ins, outs in blocks:
-            if len(ins) == len(outs) == 1:
-                at += 1
-                continue
-            v = self._reshape_block(v, at, ins, outs)
-            at += len(outs)
+
+def _reopen(ctx: Context, out: AbstractValue, axes: Sequence[int], cut: DeferredSplit, index: Ids) -> None:
+    """Label axes by the labels of a cut, of which `index` says the positions, over all axes."""
+    order = [*axes, *(k for k in range(out.rank) if k not in axes)]
+    index = index.transpose(order).reshape([out.shape[a] for a in axes])
+    _open(ctx, out, axes, cut.whole.reshape(-1)[index])
+    if not np.array_equal(index.reshape(-1), np.arange(cut.whole.size)):
+        before = cut.whole.reshape(1, -1)
+        ctx.constraints.selection(before, before[:, index.reshape(-1)], index.reshape(-1))
+
+
+def _composite(ctx: Context, v: AbstractValue, start: int, stop: int) -> AxisState:
+    """The labels of a merged block: those of its one labelled axis, repeated along the others; or fresh
+    units for the combinations of several, related to these."""
+    states = v.ids[start:stop]
+    labelled = [k for k in range(start, stop) if not isinstance(v.ids[k], State)]
+    if not labelled:
+        return FIXED if any(s is FIXED for s in states) else UNIFORM
+    parts = [x for k in labelled if not isinstance(x := v.ids[k], State)]
+    if len(parts) == 1:
+        return parts[0]
+    still = [k for k in range(start, stop) if isinstance(v.ids[k], State)]
+    parts = [_varying(part, still)[0] for part in parts]
+    # A position that labels depend on tells combinations apart as another label would.
+    placed = [k for k in still if any(part.shape[k] > 1 for part in parts)]
+    for k in placed:
+        line = [n if j == k else 1 for j, n in enumerate(v.shape)]
+        parts.append(ctx.constraints.positions(v.shape[k]).reshape(line))
+    axes = [*labelled, *placed]
+    whole = np.broadcast_shapes(*(p.shape for p in parts))
+    fresh = ctx.constraints.new_units(whole)
+    lines = [tuple(sorted(axes)), *((k,) for k in axes)]
+    ctx.constraints.relate([fresh, *parts], lines, tuple(v.shape[k] for k in axes))
+    return fresh
+
+
+def reshape(
+    ctx: Context, v: AbstractValue, shape: Shape, before: Shape | None, after: Shape | None
+) -> AbstractValue:
+    """X[s…] -> Y[t…]; `before` and `after` are the shapes under the second probe."""
+    out = ctx.reshape_openly(v, shape, before, after)
+    ctx.materialize(out)
+    return out
+
+
+def reshape_openly(
+    ctx: Context, v: AbstractValue, shape: Shape, before: Shape | None, after: Shape | None
+) -> AbstractValue:
+    """The same, with cuts left open: whoever reads the result has to settle it.
+
+    Both shapes are cut into the finest common blocks; within a block axes split into the common factors
+    and merge again. Where factors do not line up the block is flattened and cut anew.
+    """
+    if v.shape == shape and before == after:
+        return ctx.copy(v)
+    alive_in = [k for k, n in enumerate(v.shape) if n != 1 or (before is not None and before[k] != 1)]
+    alive_out = [k for k, n in enumerate(shape) if n != 1 or (after is not None and after[k] != 1)]
+    if prod(v.shape) == 0 or before is None or after is None or len(before) != v.rank:
+        ctx.fix_all(v, "reshaped to a size that is not known")
+        return constant(shape)
+    core = v
+    for k in reversed(range(v.rank)):
+        if k not in alive_in:
+            core = ctx.squeeze(core, k)
+    target = [(shape[k], after[k]) for k in alive_out]
+    core = _reshape_core(ctx, core, [before[k] for k in alive_in], target)
+    for k in range(len(shape)):
+        if k not in alive_out:
+            core = ctx.insert(core, k)
+    return core
+
+
+def _reshape_core(
+    ctx: Context, v: AbstractValue, alt: Sequence[int], target: Sequence[tuple[int, int]]
+) -> AbstractValue:
+    """Reshape between shapes without size-1 axes, block by block from the left."""
+    source = list(zip(v.shape, alt, strict=True))
+    if source == list(target):
         return v
+    parts = blocks(source, target)
+    if parts is None:
+        ctx.fix_all(v, "reshaped in a way that depends on a dynamic size")
+        return constant([n for n, _ in target])
+    at = 0
+    for ins, outs in parts:
+        if len(ins) == len(outs) == 1:
+            at += 1
+            continue
+        v = _reshape_block(ctx, v, at, ins, outs)
+        at += len(outs)
+    return v
 
-    def _reshape_block(
-        self, v: AbstractValue, at: int, ins: Sequence[tuple[int, int]], outs: Sequence[tuple[int, int]]
-    ) -> AbstractValue:
-        fine = _common_factors(list(ins), list(outs))
-        if fine is None:
-            if any(a != b for a, b in [*ins, *outs]):
-                for k in range(at, at + len(ins)):
-                    v = self.gather_unknown(v, k, "reshaped in a way that depends on a dynamic size")
-            v = self.merge_axes(v, at, len(ins))
-            return self._split(v, at, [a for a, _ in outs])
-        fine_in, fine_out = fine
-        for k in reversed(range(len(ins))):
-            if len(fine_in[k]) > 1:
-                v = self._split(v, at + k, fine_in[k])
-        for k, factors in enumerate(fine_out):
-            if len(factors) > 1:
-                v = self.merge_axes(v, at + k, len(factors))
-        return v
 
-    def gather_unknown(self, v: AbstractValue, axis: int, reason: str) -> AbstractValue:
-        """Forget an axis whose positions are chosen at run time: it is fixed, and no context for others."""
-        self.fix(v, axis, reason)
-        out = self.copy(v)
-        for k in range(v.rank):
-            out.ids[k] = self.forget(v.ids[k], [axis])
-            out.exponents[k] = self.exponent_forget(v.exponents[k], [axis])
-        return out
+def _reshape_block(
+    ctx: Context, v: AbstractValue, at: int, ins: Sequence[tuple[int, int]], outs: Sequence[tuple[int, int]]
+) -> AbstractValue:
+    fine = common_factors(list(ins), list(outs))
+    if fine is None:
+        if any(a != b for a, b in [*ins, *outs]):
+            for k in range(at, at + len(ins)):
+                v = ctx.gather_unknown(v, k, "reshaped in a way that depends on a dynamic size")
+        v = ctx.merge_axes(v, at, len(ins))
+        return _split(ctx, v, at, [a for a, _ in outs])
+    fine_in, fine_out = fine
+    for k in reversed(range(len(ins))):
+        if len(fine_in[k]) > 1:
+            v = _split(ctx, v, at + k, fine_in[k])
+    for k, factors in enumerate(fine_out):
+        if len(factors) > 1:
+            v = ctx.merge_axes(v, at + k, len(factors))
+    return v
+
+
+def gather_unknown(ctx: Context, v: AbstractValue, axis: int, reason: str) -> AbstractValue:
+    """Forget an axis whose positions are chosen at run time: it is fixed, and no context for others."""
+    ctx.fix(v, axis, reason)
+    out = ctx.copy(v)
+    for k in range(v.rank):
+        out.ids[k] = ctx.forget(v.ids[k], [axis])
+        out.exponents[k] = ctx.exponent_forget(v.exponents[k], [axis])
+    return out
 
 
 def _varying(whole: Ids, axes: Iterable[int]) -> tuple[Ids, list[int]]:
@@ -341,63 +353,3 @@ def _moved_exponent(exponent: Ids | None, perm: Sequence[int]) -> Ids | None:
 
 def _squeezed(state: AxisState, axis: int) -> AxisState:
     return state if isinstance(state, State) else state.squeeze(axis)
-
-
-Sizes = list[tuple[int, int]]
-
-
-def _blocks(source: Sizes, target: Sequence[tuple[int, int]]) -> list[tuple[Sizes, Sizes]] | None:
-    """Cut two shapes, given as (first probe, second probe) pairs, into the finest blocks of equal product."""
-    blocks: list[tuple[Sizes, Sizes]] = []
-    i = j = 0
-    while i < len(source) and j < len(target):
-        ins, outs = [source[i]], [target[j]]
-        (a, x), (b, y) = source[i], target[j]
-        i, j = i + 1, j + 1
-        while (a, x) != (b, y):
-            if (a < b or (a == b and x < y)) and i < len(source):
-                a, x = a * source[i][0], x * source[i][1]
-                ins.append(source[i])
-                i += 1
-            elif j < len(target):
-                b, y = b * target[j][0], y * target[j][1]
-                outs.append(target[j])
-                j += 1
-            else:
-                return None
-        blocks.append((ins, outs))
-    return blocks if i == len(source) and j == len(target) else None
-
-
-def _common_factors(ins: Sizes, outs: Sizes) -> tuple[list[list[int]], list[list[int]]] | None:
-    """The factors (first probe) both lists of sizes are products of, grouped for each list; None where they
-    do not line up under both probes."""
-    cuts = sorted({*_products(ins), *_products(outs)})
-    factors, last = [], (1, 1)
-    for cut in cuts:
-        if cut[0] % last[0] or cut[1] % last[1]:
-            return None
-        factors.append((cut[0] // last[0], cut[1] // last[1]))
-        last = cut
-
-    def grouped(sizes: Sizes) -> list[list[int]]:
-        groups, rest = [], iter(factors)
-        for size in sizes:
-            group, have = [], (1, 1)
-            while have != size:
-                f = next(rest)
-                group.append(f[0])
-                have = (have[0] * f[0], have[1] * f[1])
-            groups.append(group)
-        return groups
-
-    return grouped(ins), grouped(outs)
-
-
-def _products(sizes: Sizes) -> list[tuple[int, int]]:
-    """Running products of (first, second) sizes."""
-    out, a, b = [], 1, 1
-    for x, y in sizes:
-        a, b = a * x, b * y
-        out.append((a, b))
-    return out

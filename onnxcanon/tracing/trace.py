@@ -17,15 +17,7 @@ from onnxcanon.arrays import Ids
 from onnxcanon.graph.element_types import INDEX_TYPES, SCALABLE
 from onnxcanon.graph.nodes import node_name
 from onnxcanon.graph.operators import domain_of
-from onnxcanon.graph.traversal import (
-    captured,
-    inlined,
-    not_inlined,
-    ordered,
-    pruned,
-    reads,
-    subgraphs,
-)
+from onnxcanon.graph.traversal import captured, inlined, not_inlined, ordered, pruned, reads, subgraphs
 from onnxcanon.model import Model
 from onnxcanon.shapes import Shapes, infer_shapes
 from onnxcanon.tracing.abstract_value import (
@@ -39,13 +31,7 @@ from onnxcanon.tracing.abstract_value import (
     parameter_value,
     stacked,
 )
-from onnxcanon.tracing.branches import (
-    Branches,
-    Step,
-    digest,
-    find_branches,
-    step,
-)
+from onnxcanon.tracing.branches import Branches, Step, digest, find_branches, step
 from onnxcanon.tracing.constraints import NOWHERE, Constraints, Provenance, Reason, Slot
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.data_constants import data_kind
@@ -114,8 +100,8 @@ class Tracer:
         self.opaque = not_inlined(program, model.ir.functions)
         self.worlds = self._worlds(sizes)
         self.shapes = self.worlds[0]
-        self.labels = Context(Constraints())
-        self.trace = Trace(self.graph, self.labels.constraints)
+        self.context = Context(Constraints())
+        self.trace = Trace(self.graph, self.context.constraints)
         self.values: dict[ir.Value, AbstractValue | None] = {}
         self.steps: list[Step] = []
         self.depth = 0  # of nested graphs
@@ -163,8 +149,8 @@ class Tracer:
             labelled = self.values.get(value)
             if labelled is not None:
                 name = f"graph output '{value.name}'"
-                with self.labels.constraints.stated_by(Provenance(name), NOWHERE):
-                    self.labels.fix_all(labelled, name)
+                with self.context.constraints.stated_by(Provenance(name), NOWHERE):
+                    self.context.fix_all(labelled, name)
 
     def _read(self, value: ir.Value) -> np.ndarray:
         """The entries of a constant."""
@@ -267,7 +253,7 @@ class Tracer:
         self.trace.nodes.append(node)
         if self._folded(node):
             return
-        constraints = self.labels.constraints
+        constraints = self.context.constraints
         slot = constraints.slot if self.depth else (len(self.steps), -1)  # a body is part of its node
         with constraints.stated_by(Provenance(node_name(node)), slot):
             self._interpret(node)
@@ -284,7 +270,7 @@ class Tracer:
         try:
             if rule is None or node.op_identifier() in self.model.ir.functions:
                 raise Unsupported("no rule for this operator")
-            result = rule(self.labels, op)
+            result = rule(self.context, op)
             if result is None:
                 raise Unsupported("no rule for this form of the operator")
             outputs = [result] if isinstance(result, AbstractValue) else list(result)
@@ -305,7 +291,7 @@ class Tracer:
                 self.trace.sources.update((formal, given) for formal, given in pairs if given is not None)
         for k, value in enumerate(inputs):
             if k not in op.claimed and value is not None:
-                self.labels.fix_all(value, f"read by {node.op_type} as it is")
+                self.context.fix_all(value, f"read by {node.op_type} as it is")
         for k, output in enumerate(node.outputs):
             labelled = outputs[k] if k < len(outputs) else None
             shape = self.shapes.shapes(output)[0]
@@ -318,7 +304,7 @@ class Tracer:
     def _materialize(self, values: Iterable[AbstractValue | None]) -> None:
         for value in values:
             if value is not None:
-                self.labels.materialize(value)
+                self.context.materialize(value)
 
     def _step(
         self,
@@ -403,9 +389,9 @@ class Tracer:
         for source in reads(node):
             known = self._labelled(source)
             if known is not None and self.shapes.has_data(source):
-                constraints = self.labels.constraints
+                constraints = self.context.constraints
                 with constraints.stated_by(Provenance(node_name(node)), constraints.slot):
-                    self.labels.fix_all(known, f"read by {node.op_type} as it is")
+                    self.context.fix_all(known, f"read by {node.op_type} as it is")
         for value in node.outputs:
             first, second = self.shapes.data_pair(value)
             shape = self.shapes.shapes(value)[0]
@@ -423,7 +409,7 @@ class Tracer:
         domain = f"{node.domain}::" if node.domain not in ("", "ai.onnx") else ""
         self.trace.unsupported.append(UnsupportedNode(node_name(node), domain + node.op_type, reason))
         for value in labelled:
-            self.labels.fix_all(value, reason)
+            self.context.fix_all(value, reason)
 
     def _fits(self, value: ir.Value, labelled: AbstractValue | None) -> bool:
         """Whether an output has the shape that was inferred, or one was not."""
@@ -437,7 +423,7 @@ class Tracer:
 
     def _settle_parameters(self) -> None:
         """Positions of bound axes that nothing reads stay where they are; each axis maps onto itself."""
-        constraints = self.labels.constraints
+        constraints = self.context.constraints
         for number, parameter in enumerate(self.trace.parameters.values(), len(self.steps)):
             for axis, ids in enumerate(parameter.ids):
                 if ids is None:
@@ -450,11 +436,11 @@ class Tracer:
                 value = constant(parameter.shape)
                 value.ids = [FIXED if a is None else a for a in parameter.ids]
                 with constraints.stated_by(Provenance(parameter.readers[axis]), (number, -1)):
-                    self.labels.in_context(value, axis)
+                    self.context.in_context(value, axis)
             for exponent in parameter.exponents:
                 if exponent is not None:
                     exponent[exponent < 0] = 0
-        self.labels.record_shown()
+        self.context.record_shown()
 
 
 def _carries(value: AbstractValue) -> bool:
