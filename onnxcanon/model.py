@@ -30,15 +30,7 @@ from onnxcanon.errors import ModelError
 from onnxcanon.files import wire
 from onnxcanon.files.layout import lay_out, lay_out_without
 from onnxcanon.files.source import Source, Tensor, open_source
-from onnxcanon.files.storage import (
-    DataFile,
-    DataFolder,
-    Mappings,
-    Refusal,
-    Staging,
-    blame,
-    same_file,
-)
+from onnxcanon.files.storage import DataFile, DataFolder, MappedFiles, Refusal, Staging, blame, same_file
 from onnxcanon.files.validation import check_signature
 from onnxcanon.files.wire import Payload, Piece
 
@@ -54,7 +46,7 @@ BLOCK = 1 << 17
 Replacement = np.ndarray | Callable[[], np.ndarray]
 
 
-class InBlocks(ABC):
+class BlockReplacement(ABC):
     """A replacement that also knows to give its values in blocks, for which little memory is needed."""
 
     @abstractmethod
@@ -82,13 +74,13 @@ class Model:
     path: Path | None
     ir: onnx_ir.Model
 
-    def __init__(self, path: Path | None, source: Source, mappings: Mappings) -> None:
+    def __init__(self, path: Path | None, source: Source, mappings: MappedFiles) -> None:
         self.path = path
         self.ir = source.graph
         self._source = source
         self._mappings = mappings
         self._new: dict[str, Replacement] = {}
-        self._guarded: tuple[Model, ...] = ()
+        self._protected: tuple[Model, ...] = ()
 
     def __repr__(self) -> str:
         return f"<Model {self.name}: {len(self._source.tensors)} tensors, {self.serialized_size()} bytes>"
@@ -162,12 +154,12 @@ class Model:
         """
         size = self.tensor_size(name)
         new = self._new.get(name)
-        if isinstance(new, InBlocks):
+        if isinstance(new, BlockReplacement):
             yield from new.blocks()
         else:
             array = self.tensor(name)
             yield from (array[here] for here in row_blocks(array.shape))
-        self._mappings.done_with(size)
+        self._mappings.release(size)
 
     def overridable(self) -> list[str]:
         """Constants that are graph inputs too (IR version 4 or later): the caller may give others instead."""
@@ -207,11 +199,11 @@ class Model:
         twin._new = {**self._new, **new}
         return twin
 
-    def guarding(self, *others: Model) -> Model:
+    def with_protected(self, *others: Model) -> Model:
         """The same model, made with the help of others: `save` will not replace what they are read from
         either."""
         twin = copy.copy(self)
-        twin._guarded = (*self._guarded, *others)
+        twin._protected = (*self._protected, *others)
         return twin
 
     def reads(self, path: Path) -> bool:
@@ -221,7 +213,7 @@ class Model:
     def drop_pages(self, last: np.ndarray) -> None:
         """Give back the memory that tensors read so far are mapped to, if with the last one they were many;
         they are read again from the file when they are touched."""
-        self._mappings.done_with(last.nbytes)
+        self._mappings.release(last.nbytes)
 
     def stored(self) -> list[memoryview]:
         """The bytes of the file the model was read from and of its external data, by name; of a model in
@@ -302,7 +294,7 @@ class Model:
             raise Refusal(f"{target.name} is not a regular file", "name a new file")
         if not overwrite:
             raise Refusal(f"{target.name} exists", "choose another name")
-        for one in (self, *self._guarded):
+        for one in (self, *self._protected):
             in_place = one.path is not None and same_file(one.path, beside or target)
             if not in_place and one.reads(target):
                 whose = "the model being saved" if one is self else one.name
@@ -361,9 +353,9 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Model:
         return source
     if isinstance(source, onnx.ModelProto):
         with blame(source.graph.name or "<model>"):
-            return Model(None, open_source(wire.serialize(source), None), Mappings())
+            return Model(None, open_source(wire.serialize(source), None), MappedFiles())
     with blame(os.fspath(source)):
-        path, mappings = Path(source), Mappings()
+        path, mappings = Path(source), MappedFiles()
         buffer = mappings.view(path)
         check_signature(buffer)
         return Model(path, open_source(buffer, DataFolder(path, mappings)), mappings)

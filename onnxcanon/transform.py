@@ -29,13 +29,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.errors import TransformError
-from onnxcanon.model import InBlocks, Model, row_blocks
+from onnxcanon.model import BlockReplacement, Model, row_blocks
 
 Index = NDArray[np.int64]
 Factor = NDArray[np.float64]
 Rows = slice | EllipsisType
 
-FORMAT = "onnxcanon-transform-1"
+TRANSFORM_FORMAT = "onnxcanon-transform-1"
 HEADER_LIMIT = 1 << 28
 
 
@@ -199,7 +199,10 @@ class Transform:
         """
         self.check(model)
         return model.with_tensors(
-            {name: _Moved(model, source, action) for name, (source, action) in self.changes.items()}
+            {
+                name: _TransformedTensor(model, source, action)
+                for name, (source, action) in self.changes.items()
+            }
         )
 
     def check(self, model: Model) -> None:
@@ -285,7 +288,7 @@ class Transform:
             )
             arrays |= {f"p{k}.index.{a}": i for a, i in action.index.items()}
             arrays |= {f"p{k}.factor.{a}": f for a, f in action.factor.items()}
-        header = json.dumps({"format": FORMAT, "model": self.model, "parameters": entries}).encode()
+        header = json.dumps({"format": TRANSFORM_FORMAT, "model": self.model, "parameters": entries}).encode()
         partial_file = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
             with partial_file.open("wb") as file:
@@ -300,7 +303,7 @@ class Transform:
 
 
 @dataclass(frozen=True, slots=True)
-class _Moved(InBlocks):
+class _TransformedTensor(BlockReplacement):
     """A parameter of a model and what happens to it, evaluated when it is read."""
 
     model: Model
@@ -324,8 +327,8 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
     try:
         with zipfile.ZipFile(path) as archive:
             header = json.loads(_array(archive, "header", HEADER_LIMIT, np.dtype(np.uint8)).tobytes())
-            if header["format"] != FORMAT:
-                raise ValueError(f"format '{header['format']}' is not {FORMAT}")
+            if header["format"] != TRANSFORM_FORMAT:
+                raise ValueError(f"format '{header['format']}' is not {TRANSFORM_FORMAT}")
             actions, stacks = {}, {}
             for k, entry in enumerate(header["parameters"]):
                 shape = tuple(int(n) for n in entry["shape"])

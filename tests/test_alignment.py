@@ -16,7 +16,7 @@ from onnxcanon.alignment.incidence import Survey, axis_groups
 from onnxcanon.alignment.method import MethodContext
 from onnxcanon.alignment.nearest_scales import nearest_scale
 from onnxcanon.alignment.nearest_signs import nearest_signs
-from onnxcanon.canonical.random_element import random_twin
+from onnxcanon.canonical.random_element import random_element
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry import symmetry
 from onnxcanon.transform import Transform
@@ -78,9 +78,9 @@ def test_a_planted_element_is_found_again(path: Path) -> None:
     if model.serialized_size() > LARGEST:
         pytest.skip("large")
     group = symmetry(model)
-    twin = random_twin(model, group, 3).apply(model)
+    twin = random_element(model, group, 3).apply(model)
     found = align(model, twin)
-    for name in {*found.transform.changes, *random_twin(model, group, 3).changes}:
+    for name in {*found.transform.changes, *random_element(model, group, 3).changes}:
         ours, theirs = model.tensor(name), found.model.tensor(name)
         size = float(np.nan_to_num(np.abs(ours.astype(np.float64)), posinf=0).max(initial=0))
         np.testing.assert_allclose(theirs.astype(float), ours.astype(float), rtol=1e-4, atol=1e-6 * size)

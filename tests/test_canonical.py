@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxcanon.canonical import Canonical, canonicalize
-from onnxcanon.canonical.random_element import random_twin
+from onnxcanon.canonical import CanonicalForm, canonicalize
+from onnxcanon.canonical.random_element import random_element
 from onnxcanon.model import Model, load
 from onnxcanon.runtime import run
 from onnxcanon.symmetry import Symmetry, symmetry
@@ -51,7 +51,7 @@ class Case:
 
     name: str
     model: Model
-    canonical: Canonical
+    canonical: CanonicalForm
     twins: list[Model]
 
 
@@ -59,7 +59,7 @@ class Case:
 def case(request: pytest.FixtureRequest) -> Case:
     model = load(request.param)
     group = symmetry(model)
-    twins = [random_twin(model, group, seed).apply(model) for seed in range(3)]
+    twins = [random_element(model, group, seed).apply(model) for seed in range(3)]
     return Case(label(request.param), model, canonicalize(model), twins)
 
 
@@ -103,7 +103,7 @@ def test_every_order_is_canonical(path: Path, order: str) -> None:
     group = symmetry(model)
     form = canonicalize(model, order=order).model
     for seed in range(2):
-        twin = random_twin(model, group, seed).apply(model)
+        twin = random_element(model, group, seed).apply(model)
         assert contents(canonicalize(twin, order=order).model) == contents(form)
     assert contents(canonicalize(form, order=order).model) == contents(form)
 
@@ -286,7 +286,7 @@ def test_ties_are_canonical(kind: str, order: str) -> None:
     form = contents(canonicalize(model, order=order).model)
     moved = set()
     for seed in range(8):
-        twin = random_twin(model, group, seed).apply(model)
+        twin = random_element(model, group, seed).apply(model)
         moved.add(contents(twin) != contents(model))
         assert contents(canonicalize(twin, order=order).model) == form
     assert moved == {kind not in MOVELESS}

@@ -19,7 +19,7 @@ from onnxcanon.comparison import (
     verdict,
 )
 from onnxcanon.comparison.correspondence import correspondence
-from onnxcanon.comparison.maps import match
+from onnxcanon.comparison.maps import find_map
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry import symmetry
 from tests import small_models
@@ -115,7 +115,7 @@ def test_other_functions_are_never_the_same(folder: Path) -> None:
             assert found.verdict == "different", f"{path.name}: {found}"
         else:  # without a run of both models, which would only see what the parameters show already
             assert pairs is not None
-            left = match(base(folder), other, pairs, lambda _: None)
+            left = find_map(base(folder), other, pairs, lambda _: None)
             assert not left.same, path.name
             assert not left.exact, path.name
 
@@ -126,7 +126,7 @@ def test_near_misses_are_different_from_the_twins_of_the_base_too(folder: Path) 
         a, b = load(folder / f"{twin}.onnx"), load(folder / f"{miss}.onnx")
         pairs = correspondence(a, b)
         assert pairs is not None
-        assert not match(a, b, pairs, lambda _: None).same, miss
+        assert not find_map(a, b, pairs, lambda _: None).same, miss
 
 
 @pytest.mark.parametrize("folder", each(TWINS))
@@ -182,7 +182,7 @@ def test_one_changed_entry_is_seen_under_a_map(path: Path) -> None:
     other = group.random(rng, pow2=False).apply(changed)
     pairs = correspondence(model, other)
     assert pairs is not None
-    assert not match(model, other, pairs, lambda _: None).same
+    assert not find_map(model, other, pairs, lambda _: None).same
 
 
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))
@@ -234,7 +234,7 @@ def test_ten_entries_here_and_there_are_no_rounding_of_units(path: Path) -> None
         array = model.tensor(name).copy()
         places = rng.choice(array.size, 10, replace=False)
         array.reshape(-1)[places] = np.nextafter(array.reshape(-1)[places], np.float32(9))
-        assert not match(model, model.with_tensors({name: array}), pairs, lambda _: None).same
+        assert not find_map(model, model.with_tensors({name: array}), pairs, lambda _: None).same
 
 
 def test_a_change_that_folding_rounds_away_is_a_change() -> None:

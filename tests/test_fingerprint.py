@@ -40,7 +40,7 @@ def test_names_do_not_depend_on_how_tensors_are_read(path: Path, monkeypatch: py
     """Large tensors are read in blocks, by several threads, again for every pass: here all of them are."""
     monkeypatch.setattr("onnxcanon.model.BLOCK", 50)
     monkeypatch.setattr("onnxcanon.canonical.digest.LARGE_TENSOR", 64)
-    monkeypatch.setattr("onnxcanon.canonical.choose_signs.KEPT", 0)
+    monkeypatch.setattr("onnxcanon.canonical.choose_signs.READ_ONCE_ENTRIES", 0)
     for level, golden in document(ROOT / "tests" / "golden" / "fingerprints.json")[path.name].items():
         assert fingerprint(load(path), level)[0] == golden
 

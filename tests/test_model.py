@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from onnxcanon.errors import ModelError
 from onnxcanon.files import wire
-from onnxcanon.files.storage import Mappings
+from onnxcanon.files.storage import MappedFiles
 from onnxcanon.model import load
 from tests.handmade import (
     WEIGHT,
@@ -127,7 +127,7 @@ def test_memory_of_what_was_read_is_given_back_now_and_then(
     big = np.arange(1 << 16, dtype=np.float32).reshape(256, 256)
     model = load(write_external(tmp_path, simple_model(raw("big", big))))
     dropped = []
-    monkeypatch.setattr(Mappings, "drop_pages", lambda _: dropped.append(1))
+    monkeypatch.setattr(MappedFiles, "drop_pages", lambda _: dropped.append(1))
     monkeypatch.setattr("onnxcanon.files.storage.MOST_MAPPED", 3 * big.nbytes)
     for _ in range(7):
         assert np.array_equal(np.concatenate(list(model.blocks("big"))), big)

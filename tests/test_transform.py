@@ -16,12 +16,7 @@ import pytest
 from onnxcanon.errors import TransformError
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry import symmetry
-from onnxcanon.transform import (
-    FORMAT,
-    Action,
-    Transform,
-    load_transform,
-)
+from onnxcanon.transform import TRANSFORM_FORMAT, Action, Transform, load_transform
 from tests.examples import Array, attention, bits, experts, layers, network, values
 from tests.shared import SHIPPED, each
 
@@ -236,7 +231,7 @@ def npy(array: Array) -> bytes:
 
 
 def head(*parameters: Mapping[str, Any], **entries: Any) -> bytes:
-    document = {"format": FORMAT, "model": "m", "parameters": parameters, **entries}
+    document = {"format": TRANSFORM_FORMAT, "model": "m", "parameters": parameters, **entries}
     return npy(np.frombuffer(json.dumps(document).encode(), np.uint8))
 
 
@@ -269,7 +264,7 @@ REFUSED: dict[str, tuple[bytes | None, dict[str, bytes]]] = {
     "header nested too deep": (npy(np.frombuffer(b"[" * 100_000, np.uint8)), {}),
     "header is a list": (npy(np.frombuffer(b"[]", np.uint8)), {}),
     "another format": (head(format="onnxcanon-transform-9"), {}),
-    "no parameters": (npy(np.frombuffer(json.dumps({"format": FORMAT}).encode(), np.uint8)), {}),
+    "no parameters": (npy(np.frombuffer(json.dumps({"format": TRANSFORM_FORMAT}).encode(), np.uint8)), {}),
     "parameter without a shape": (head({"name": "w"}), {}),
     "parameters are numbers": (head(parameters=[1, 2]), {}),
     "negative size": (head({**PLAIN, "shape": [-2, -3]}), {"p0_index_1": npy(ORDER)}),

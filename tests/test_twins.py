@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxcanon.canonical import Canonical, canonicalize
+from onnxcanon.canonical import CanonicalForm, canonicalize
 from onnxcanon.model import Model, load
 from tests.examples import bits, contents, values
 from tests.shared import TWINS, document, each
@@ -22,11 +22,11 @@ ROUNDING = 1e-5
 
 
 @cache
-def canonical(path: Path, order: str = "norm", scale: str = "pow2") -> Canonical:
+def canonical(path: Path, order: str = "norm", scale: str = "pow2") -> CanonicalForm:
     return canonicalize(load(path), order=order, scale=scale)
 
 
-def parameters(canonical: Canonical) -> dict[str, bytes]:
+def parameters(canonical: CanonicalForm) -> dict[str, bytes]:
     """The bits of every tensor."""
     return {name: bits(array) for name, array in values(canonical.model).items()}
 

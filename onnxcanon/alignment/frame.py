@@ -19,7 +19,7 @@ from onnxcanon.arrays import Floats
 from onnxcanon.canonical.choose_scales import choose_scale
 from onnxcanon.comparison.correspondence import Pair, correspondence
 from onnxcanon.comparison.maps import renamed, same_symmetry, snapped
-from onnxcanon.comparison.mismatch import difference
+from onnxcanon.comparison.mismatch import explain_mismatch
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model
@@ -64,7 +64,7 @@ class Frame:
         """
         pairs = correspondence(reference, model, versions=versions)
         if pairs is None:
-            raise OnnxcanonError(difference(reference, model))
+            raise OnnxcanonError(explain_mismatch(reference, model))
         ours, theirs = symmetry(reference, sizes), symmetry(model, sizes)
         if not same_symmetry(ours, theirs):
             raise OnnxcanonError(

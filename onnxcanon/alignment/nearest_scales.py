@@ -14,7 +14,7 @@ import numpy as np
 
 from onnxcanon.alignment.assignment import Singles
 from onnxcanon.arrays import Floats
-from onnxcanon.canonical.scaled_axes import ScaledAxis, sites_of
+from onnxcanon.canonical.scaled_axes import ScaledAxis, scaled_axes
 from onnxcanon.symmetry import Symmetry
 
 FARTHEST = 4.0
@@ -67,7 +67,7 @@ def nearest_scale(symmetry: Symmetry, ours: Mapping[str, Singles], theirs: Mappi
 
 
 def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _Table | None:
-    sites = sites_of(symmetry.scale, symmetry.exponents[name])
+    sites = scaled_axes(symmetry.scale, symmetry.exponents[name])
     if not sites:
         return None
     wide = np.broadcast_shapes(*(site.shape for site in sites))

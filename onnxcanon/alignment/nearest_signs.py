@@ -17,7 +17,7 @@ from scipy.sparse import csc_matrix, csr_matrix
 
 from onnxcanon.alignment.assignment import Singles
 from onnxcanon.arrays import Floats, Ids
-from onnxcanon.canonical.scaled_axes import sites_of
+from onnxcanon.canonical.scaled_axes import scaled_axes
 from onnxcanon.symmetry import Symmetry
 
 PASSES = 20
@@ -154,7 +154,7 @@ def _gains(freedom: int, tables: list[_Table]) -> bool:
 
 
 def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _Table | None:
-    sites = sites_of(symmetry.sign, symmetry.exponents[name])
+    sites = scaled_axes(symmetry.sign, symmetry.exponents[name])
     if not sites:
         return None
     wide = np.broadcast_shapes(*(site.shape for site in sites))

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from onnxcanon.symmetry import Symmetry
     from onnxcanon.transform import Transform
 
-__all__ = ["Canonical", "canonicalize"]
+__all__ = ["CanonicalForm", "canonicalize"]
 
 
 @dataclass(frozen=True, slots=True)
-class Canonical:
+class CanonicalForm:
     """A canonical form: the model (evaluated lazily), the group element that led to it, and what to know."""
 
     model: Model
@@ -43,7 +43,7 @@ def canonicalize(
     permute_constants: bool = False,
     allow_overridable: bool = False,
     progress: Callable[[str], None] | None = None,
-) -> Canonical:
+) -> CanonicalForm:
     """The canonical form of a model; nothing is verified here and the argument is not changed.
 
     Args:
@@ -77,4 +77,4 @@ def canonicalize(
     report("ordering units")
     ordered, more = ordering(scaled.apply(model), symmetry, order, base, incoming_alike=scale == "unit")
     transform = scaled.then(ordered)
-    return Canonical(transform.apply(model), transform, order, scale, symmetry, [*notes, *more])
+    return CanonicalForm(transform.apply(model), transform, order, scale, symmetry, [*notes, *more])

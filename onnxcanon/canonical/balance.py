@@ -20,7 +20,7 @@ from scipy.sparse import csr_matrix, vstack
 from scipy.sparse.linalg import LinearOperator, cg
 
 from onnxcanon.arrays import Floats, Ids
-from onnxcanon.canonical.scaled_axes import ScaledAxis, sites_of
+from onnxcanon.canonical.scaled_axes import ScaledAxis, scaled_axes
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 
@@ -38,7 +38,7 @@ SMALL = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class ParameterTerms:
     """Terms squares[p] · Π over sites of factor[p] of one parameter; a freedom acts by one site."""
 
     squares: Floats
@@ -67,20 +67,20 @@ class Table:
         wide = [[a for a, n in enumerate(site.shape) if n > 1] for site in self.sites]
         return len(wide) == 2 and all(a < b for a in wide[0] for b in wide[1])
 
-    def split(self, touched: NDArray[np.bool_]) -> tuple[Table, Table]:
+    def split(self, touched: NDArray[np.bool_]) -> tuple[ParameterTerms, ParameterTerms]:
         """The terms that none of the freedoms acts on, and the others."""
         hit = np.zeros((), bool)
         for site in self.sites:
             rows = np.asarray(abs(site.forms) @ touched.astype(np.float64)) > 0
             hit = hit | rows.reshape(site.shape)
         kept = np.where(hit, 0.0, self.squares)
-        return Table(kept, self.sites), Table(self.squares - kept, self.sites)
+        return ParameterTerms(kept, self.sites), ParameterTerms(self.squares - kept, self.sites)
 
 
-class Terms:
+class Posynomial:
     """All terms: tables, and the forms of the positions of all their sites below each other."""
 
-    def __init__(self, tables: Sequence[Table]) -> None:
+    def __init__(self, tables: Sequence[ParameterTerms]) -> None:
         self.tables = tables
         self.forms = vstack([site.forms for table in tables for site in table.sites]).tocsr()
         self.forms = self.forms.astype(np.float64)
@@ -131,14 +131,14 @@ class Terms:
 
 def balanced(model: Model, symmetry: Symmetry) -> Floats:
     """Exponents (log2) of the smallest sum of squares, float64 [freedoms]."""
-    tables = [table for name in symmetry.exponents if (table := _table(model, symmetry, name)) is not None]
+    tables = [table for name in symmetry.exponents if (table := _terms_of(model, symmetry, name)) is not None]
     count = symmetry.scale.count
     return _minimize(tables, count) if tables else np.zeros(count)
 
 
-def _table(model: Model, symmetry: Symmetry, name: str) -> Table | None:
+def _terms_of(model: Model, symmetry: Symmetry, name: str) -> ParameterTerms | None:
     """The squares of a parameter, summed over the positions that no freedom tells apart."""
-    sites = sites_of(symmetry.scale, symmetry.exponents[name])
+    sites = scaled_axes(symmetry.scale, symmetry.exponents[name])
     if not sites:
         return None
     squares = np.square(symmetry.read(model, name).astype(np.float64))
@@ -147,11 +147,11 @@ def _table(model: Model, symmetry: Symmetry, name: str) -> Table | None:
     grouped = squares.sum(rest, keepdims=True) if rest else squares
     met = sum(np.bincount(np.unique(site.forms.indices), minlength=symmetry.scale.count) for site in sites)
     if np.max(met) == 1:
-        return Table(grouped, tuple(sites))
+        return ParameterTerms(grouped, tuple(sites))
     return _by_terms(grouped, sites)
 
 
-def _by_terms(grouped: Floats, sites: Sequence[ScaledAxis]) -> Table:
+def _by_terms(grouped: Floats, sites: Sequence[ScaledAxis]) -> ParameterTerms:
     """Where a freedom acts along two axes, as in recurrent weights: every term has a form of its own."""
     total: csr_matrix | None = None
     for site in sites:
@@ -160,19 +160,19 @@ def _by_terms(grouped: Floats, sites: Sequence[ScaledAxis]) -> Table:
         total = picked if total is None else total + picked
     assert total is not None
     total.eliminate_zeros()
-    return Table(grouped.ravel(), (ScaledAxis(0, (grouped.size,), total),))
+    return ParameterTerms(grouped.ravel(), (ScaledAxis(0, (grouped.size,), total),))
 
 
-def _minimize(tables: list[Table], count: int) -> Floats:
+def _minimize(tables: list[ParameterTerms], count: int) -> Floats:
     """argmin Σ w · 2^(2·A·t): one-sided freedoms first (they normalize what they have to norm 1), the rest by
     damped Newton steps with conjugate gradients.
 
     A freedom all of whose terms grow (or shrink) with it has no minimum: its terms vanish at the infimum, so
     they are taken out, again and again, and such a freedom is set last, so that the terms it has add up to 1.
     """
-    rounds: list[tuple[Ids, Terms]] = []
+    rounds: list[tuple[Ids, Posynomial]] = []
     while True:
-        terms = Terms(tables)
+        terms = Posynomial(tables)
         there = (terms.sums(np.ones(terms.forms.shape[0])) > 0).astype(np.float64)
         single = np.flatnonzero((terms.up @ there > 0) ^ (terms.down @ there > 0))
         if not len(single):
@@ -181,14 +181,14 @@ def _minimize(tables: list[Table], count: int) -> Floats:
         touched[single] = True
         parted = [table.split(touched) for table in tables]
         tables = [kept for kept, _ in parted]
-        rounds.append((single, Terms([gone for _, gone in parted])))
+        rounds.append((single, Posynomial([gone for _, gone in parted])))
     x = _newton(terms, count)
     for single, gone in reversed(rounds):
         x = _normalize(x, single, gone)
     return np.asarray(x / (2 * np.log(2)))
 
 
-def _normalize(x: Floats, freedoms: Ids, terms: Terms) -> Floats:
+def _normalize(x: Floats, freedoms: Ids, terms: Posynomial) -> Floats:
     """Set each freedom so that the terms it has add up to 1."""
     parts = terms.parts(terms.factors(x))
     grow, shrink = terms.up @ parts, terms.down @ parts
@@ -199,7 +199,7 @@ def _normalize(x: Floats, freedoms: Ids, terms: Terms) -> Floats:
     return out
 
 
-def _newton(terms: Terms, count: int) -> Floats:
+def _newton(terms: Posynomial, count: int) -> Floats:
     """Minimize Σ w e^(A·x) for convex two-sided terms, from the coordinate-wise balance; steps are only as
     exact as the distance to the minimum asks for (Dembo, Eisenstat and Steihaug 1982)."""
     x = np.zeros(count)

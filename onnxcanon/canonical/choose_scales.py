@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Floats
-from onnxcanon.canonical.choose_signs import Signs
-from onnxcanon.canonical.scaled_axes import undecided
-from onnxcanon.canonical.sequential_scaling import Measure, Walk, powers
+from onnxcanon.canonical.choose_signs import SignChoice
+from onnxcanon.canonical.scaled_axes import undetermined
+from onnxcanon.canonical.sequential_scaling import Measure, SequentialScaling, powers_of_two
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
@@ -39,8 +39,8 @@ def choose_scale(model: Model, symmetry: Symmetry, scale: str) -> tuple[Floats |
 
         return balanced(model, symmetry), []
     if scale == "pow2":
-        return powers(model, symmetry)
-    walk = Walk(model, symmetry, Measure(exact=False))
+        return powers_of_two(model, symmetry)
+    walk = SequentialScaling(model, symmetry, Measure(exact=False))
     return walk.run(), walk.left_alone()
 
 
@@ -48,9 +48,9 @@ def choose_signs(model: Model, symmetry: Symmetry) -> tuple[NDArray[np.int64] | 
     """0 or 1 for each sign freedom (None: leave them), and notes for the user."""
     if not symmetry.acting[1].any():
         return None, []
-    signs = Signs(model, symmetry)
+    signs = SignChoice(model, symmetry)
     flips = signs.run()
-    return flips, undecided(signs.known, signs.sites, partial(symmetry.read, model), "signs")
+    return flips, undetermined(signs.known, signs.sites, partial(symmetry.read, model), "signs")
 
 
 def scaling(model: Model, symmetry: Symmetry, scale: str) -> tuple[Transform, list[str]]:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids
-from onnxcanon.canonical.scaled_axes import ScaledAxis, sites_of
+from onnxcanon.canonical.scaled_axes import ScaledAxis, scaled_axes
 from onnxcanon.model import Model
 from onnxcanon.solving.hashing import mix
 from onnxcanon.symmetry import Symmetry
@@ -30,16 +30,16 @@ Block = tuple[slice, NDArray[Any]]
 Odd = Callable[[Whole, slice], Whole]
 """An odd function of the entries of a parameter in some of its rows."""
 
-KEPT = 1 << 21
+READ_ONCE_ENTRIES = 1 << 21
 """Entries up to which a parameter is read once for several passes."""
 
 
-class Signs:
+class SignChoice:
     """Signs in the order of use, by exact integer sums of the entries rounded to 2^-30 of the largest."""
 
     def __init__(self, model: Model, symmetry: Symmetry) -> None:
         self.model = model
-        self.sites = {n: s for n, d in symmetry.exponents.items() if (s := sites_of(symmetry.sign, d))}
+        self.sites = {n: s for n, d in symmetry.exponents.items() if (s := scaled_axes(symmetry.sign, d))}
         self.symmetry = symmetry
         self.flips = np.zeros(symmetry.sign.count, np.int64)
         self.known = ~symmetry.acting[1]
@@ -97,7 +97,7 @@ class Signs:
     def _blocks(self, name: str) -> Callable[[], Iterable[Block]]:
         """The entries of a parameter, read once if they are few, else whenever they are asked for."""
         read = partial(self.symmetry.blocks, self.model, name)
-        if prod(self.symmetry.trace.parameters[name].shape) > KEPT:
+        if prod(self.symmetry.trace.parameters[name].shape) > READ_ONCE_ENTRIES:
             return read
         kept = list(read())
         return lambda: kept

@@ -32,20 +32,20 @@ Keys = Callable[[WreathNode, Ids], NDArray[Any]]
 """Keys of the components [k, s] of an orbit, to sort them by."""
 
 
-KEPT = 1 << 22
+CACHED_ENTRIES = 1 << 22
 """Entries that are kept between rounds; those of larger models are read again where they are needed."""
 
-LIGHT = 1 << 14
+LIGHT_ENTRIES = 1 << 14
 """Entries up to which a parameter counts as light: these tell most units apart, and cost nothing."""
 
-SAMPLE = 16
+SAMPLED_POSITIONS = 16
 """Positions along the other axes of a heavy parameter that are looked at before all are."""
 
-ALL = 1 << 62
+ALL_POSITIONS = 1 << 62
 
 
 @dataclass(slots=True)
-class _Site:
+class _MovingParameter:
     """One parameter with moving units: its entries and the classes along its axes."""
 
     name: str
@@ -75,7 +75,7 @@ class _Site:
         return rows
 
 
-class _Reader:
+class _ScaledEntries:
     """The entries of a parameter at some positions per axis, scaled as a transform without motions says."""
 
     def __init__(self, model: Model, symmetry: Symmetry, scaled: Transform, name: str, keep: bool) -> None:
@@ -119,7 +119,7 @@ class Colours:
         self.open = self.moving  # units that share their colour
         self.sites = self._sites(model, scaled or Transform({}))
 
-    def _sites(self, model: Model, scaled: Transform) -> list[_Site]:
+    def _sites(self, model: Model, scaled: Transform) -> list[_MovingParameter]:
         """The parameters some of whose units move."""
         parameters = self.symmetry.trace.parameters
         chosen = {
@@ -127,9 +127,15 @@ class Colours:
             for number, (name, classes) in enumerate(self.symmetry.classes.items())
             if any(self.moving[c].any() for c in classes.values())
         }
-        keep = sum(prod(parameters[name].shape) for name in chosen) <= KEPT
+        keep = sum(prod(parameters[name].shape) for name in chosen) <= CACHED_ENTRIES
         return [
-            _Site(name, k, parameters[name].shape, classes, _Reader(model, self.symmetry, scaled, name, keep))
+            _MovingParameter(
+                name,
+                k,
+                parameters[name].shape,
+                classes,
+                _ScaledEntries(model, self.symmetry, scaled, name, keep),
+            )
             for name, (k, classes) in chosen.items()
         ]
 
@@ -168,8 +174,12 @@ class Colours:
         Light parameters first, then heavy ones at a few positions, then all of them; what is told apart
         already is not looked at again.
         """
-        light = [site for site in self.sites if prod(site.shape) <= LIGHT]
-        for sites, sample in ((light, ALL), (self.sites, SAMPLE), (self.sites, ALL)):
+        light = [site for site in self.sites if prod(site.shape) <= LIGHT_ENTRIES]
+        for sites, sample in (
+            (light, ALL_POSITIONS),
+            (self.sites, SAMPLED_POSITIONS),
+            (self.sites, ALL_POSITIONS),
+        ):
             known = -1
             while (count := self._count()) > known:
                 if not self.open.any():
@@ -185,7 +195,7 @@ class Colours:
         self.open[units] = counts[index] > 1
         return len(counts)
 
-    def _round(self, sites: Sequence[_Site], sample: int) -> None:
+    def _round(self, sites: Sequence[_MovingParameter], sample: int) -> None:
         total = self.colour.copy()
         for site in sites:
             for axis, rows in site.classes.items():
@@ -197,7 +207,7 @@ class Colours:
         for number, orbit in enumerate(self.solution.tree):
             self._gather(orbit, orbit.members[None], number)
 
-    def _picks(self, site: _Site, axis: int, sample: int) -> dict[int, Ids] | None:
+    def _picks(self, site: _MovingParameter, axis: int, sample: int) -> dict[int, Ids] | None:
         """The positions of a parameter to look at, to tell apart the units along an axis: theirs, and along
         other axes at most `sample` that are known apart; None where there are none."""
         rows = site.classes[axis]
@@ -217,7 +227,7 @@ class Colours:
             picks[k] = known[np.argsort(self.colour[flat[known]], kind="stable")[:sample]]
         return picks
 
-    def _contribute(self, site: _Site, axis: int, picks: dict[int, Ids], total: Words) -> None:
+    def _contribute(self, site: _MovingParameter, axis: int, picks: dict[int, Ids], total: Words) -> None:
         words = site.words(picks)
         for k in site.classes:
             words = words + mix(self.colour[site.along(k, picks)] + salt(17, k))
@@ -331,7 +341,7 @@ class Colours:
                     group = np.concatenate([group, dependent.products[np.stack(lines)]], 1)
         return group
 
-    def _alike(self, site: _Site, axis: int, column: Ids) -> bool:
+    def _alike(self, site: _MovingParameter, axis: int, column: Ids) -> bool:
         """Whether the slices of equal columns are equal entry by entry along a parameter axis."""
         classes = site.classes[axis]
         if classes.size != classes.shape[axis]:

@@ -22,16 +22,16 @@ from onnxcanon.graph.element_types import INDEX_TYPES
 from onnxcanon.graph.traversal import inlined, live
 from onnxcanon.model import LARGE_TENSOR, Model
 
-Word = bytes
+Digest = bytes
 """32 bytes of BLAKE3."""
 
-Content = Callable[[str], Word]
+Content = Callable[[str], Digest]
 """What the digest says of a tensor's entries, by the tensor's name."""
 
 TENSORS = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
 
 
-def word(kind: str, *parts: bytes | str | int) -> Word:
+def digest_of(kind: str, *parts: bytes | str | int) -> Digest:
     """The digest of a tuple; every part is told apart from its neighbours by its length."""
     out = blake3(kind.encode())
     for part in parts:
@@ -44,29 +44,29 @@ def word(kind: str, *parts: bytes | str | int) -> Word:
 def contents(model: Model) -> Content:
     """The entries of tensors, bit for bit; large ones are all read when the first is asked for."""
 
-    def read(name: str) -> Word:
+    def read(name: str) -> Digest:
         out = blake3()
         for block in model.blocks(name):
             out.update(_bytes(block))
         return out.digest()
 
     @cache
-    def large() -> dict[str, Word]:
+    def large() -> dict[str, Digest]:
         names = [name for name in model.tensor_names() if model.tensor_size(name) >= LARGE_TENSOR]
         return dict(zip(names, for_each(names, read), strict=True))
 
-    def content(name: str) -> Word:
+    def content(name: str) -> Digest:
         return large()[name] if model.tensor_size(name) >= LARGE_TENSOR else read(name)
 
     return content
 
 
-def shapes_alone(model: Model, smallest: int = 2) -> Content:
+def shapes_only(model: Model, smallest: int = 2) -> Content:
     """Nothing about the entries of weights, also quantized ones: tensors of numbers that are no indices, of
     `smallest` entries or more."""
     whole = contents(model)
 
-    def content(name: str) -> Word:
+    def content(name: str) -> Digest:
         shape, dtype = model.tensor_info(name)
         weight = dtype not in INDEX_TYPES and int(np.prod(shape, dtype=np.int64)) >= smallest
         return b"" if weight else whole(name)
@@ -75,15 +75,15 @@ def shapes_alone(model: Model, smallest: int = 2) -> Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Role:
+class ConstantUse:
     """What reads constants: the digest of a node (or of a graph, for what it hands out), and their names in
     the order in which it reads them, None for other values."""
 
-    reader: Word
+    reader: Digest
     constants: tuple[str | None, ...]
 
 
-def graph_digest(model: Model, content: Content) -> Word:
+def graph_digest(model: Model, content: Content) -> Digest:
     """The digest of a model's graph.
 
     Args:
@@ -91,56 +91,58 @@ def graph_digest(model: Model, content: Content) -> Word:
         content: what to say of a tensor beside its shape and type.
     """
     program = inlined(model.ir)
-    return _Digest(model, program, content).of_graph(program.graph, 0)
+    return _GraphDigest(model, program, content).of_graph(program.graph, 0)
 
 
-def roles(model: Model, *, versions: bool = True) -> list[Role]:
+def constant_uses(model: Model, *, versions: bool = True) -> list[ConstantUse]:
     """Where constants are read, in an order that is the same for graphs of one structure.
 
     Graphs whose readers are the same one by one are equal but for their floating-point constants; the sizes
     that their inputs declare are not compared, nor are the versions of operators unless `versions` says so.
     """
     program = inlined(model.ir)
-    digest = _Digest(model, program, shapes_alone(model, 0), sizes=False, versions=versions)
+    digest = _GraphDigest(model, program, shapes_only(model, 0), sizes=False, versions=versions)
     digest.of_graph(program.graph, 0)
     return digest.roles
 
 
 def _bytes(array: np.ndarray) -> memoryview | bytes:
     if array.dtype.kind == "O":
-        return b"".join(word("string", x if isinstance(x, bytes) else str(x)) for x in array.ravel().tolist())
+        return b"".join(
+            digest_of("string", x if isinstance(x, bytes) else str(x)) for x in array.ravel().tolist()
+        )
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-class _Digest:
+class _GraphDigest:
     def __init__(
         self, model: Model, program: ir.Model, content: Content, *, sizes: bool = True, versions: bool = True
     ) -> None:
         self.model, self.program, self.content = model, program, content
         self.sizes, self.versions = sizes, versions
-        self.roles: list[Role] = []
-        self.values: dict[ir.Value, Word] = {}
-        self.tensors: dict[str, Word] = {}
+        self.roles: list[ConstantUse] = []
+        self.values: dict[ir.Value, Digest] = {}
+        self.tensors: dict[str, Digest] = {}
         self.dimensions: dict[str, int] = {}  # symbolic sizes, numbered as they are met
-        self.functions: dict[ir.OperatorIdentifier, Word] = {}
+        self.functions: dict[ir.OperatorIdentifier, Digest] = {}
 
-    def of_graph(self, graph: ir.Graph, depth: int) -> Word:
+    def of_graph(self, graph: ir.Graph, depth: int) -> Digest:
         """The digest of a graph; those nested in it have a greater depth."""
         interface = []
         for k, value in enumerate(graph.inputs):
-            described = word("input", depth, k, *self._described(value))
+            described = digest_of("input", depth, k, *self._described(value))
             default = self._constant(value)
-            self.values[value] = described if default is None else word("default", described, default)
+            self.values[value] = described if default is None else digest_of("default", described, default)
             interface.append(self.values[value])
         for node in live(graph):
             self._node(node, depth)
-        made = word("graph", *interface, b"outputs", *map(self._value, graph.outputs))
+        made = digest_of("graph", *interface, b"outputs", *map(self._value, graph.outputs))
         self._note(made, graph.outputs)
         return made
 
-    def _note(self, reader: Word, values: Sequence[ir.Value | None]) -> None:
+    def _note(self, reader: Digest, values: Sequence[ir.Value | None]) -> None:
         names = tuple(None if value is None else self.model.key(value) for value in values)
-        self.roles.append(Role(reader, names))
+        self.roles.append(ConstantUse(reader, names))
 
     def _described(self, value: ir.Value) -> Iterator[str]:
         """The type and shape of an input; which sizes are one symbol, not what it is called."""
@@ -153,21 +155,21 @@ class _Digest:
             else:
                 yield f"?{self.dimensions.setdefault(size.value, len(self.dimensions))}"
 
-    def _value(self, value: ir.Value | None) -> Word:
+    def _value(self, value: ir.Value | None) -> Digest:
         if value is None:
             return b""
         if value not in self.values:
             constant = self._constant(value)
-            self.values[value] = word("undefined", value.name or "") if constant is None else constant
+            self.values[value] = digest_of("undefined", value.name or "") if constant is None else constant
         return self.values[value]
 
-    def _constant(self, value: ir.Value) -> Word | None:
+    def _constant(self, value: ir.Value) -> Digest | None:
         """The digest of a constant that the model knows by name, or that only the graph holds."""
         name = self.model.key(value)
         if name is not None:
             if name not in self.tensors:
                 shape, dtype = self.model.tensor_info(name)
-                self.tensors[name] = word("tensor", dtype.name, str(shape), self.content(name))
+                self.tensors[name] = digest_of("tensor", dtype.name, str(shape), self.content(name))
             return self.tensors[name]
         return None if value.const_value is None else _of_tensor(value.const_value)
 
@@ -181,13 +183,13 @@ class _Digest:
         domain = "" if node.domain == "ai.onnx" else node.domain
         since, defaults = _schema(node.op_type, node.version or self.model.opset(domain), domain)
         version = since if self.versions else 0
-        kind = word("operator", domain, node.op_type, node.overload, version, self._called(node))
-        made = word("node", kind, *self._attributes(node, defaults, depth), b"inputs", *inputs)
+        kind = digest_of("operator", domain, node.op_type, node.overload, version, self._called(node))
+        made = digest_of("node", kind, *self._attributes(node, defaults, depth), b"inputs", *inputs)
         self._note(made, node.inputs)
         for k, value in enumerate(node.outputs):
-            self.values[value] = word("output", made, k)
+            self.values[value] = digest_of("output", made, k)
 
-    def _called(self, node: ir.Node) -> Word:
+    def _called(self, node: ir.Node) -> Digest:
         """The body of a function that could not be inlined: as it is spelled."""
         function = self.program.functions.get(node.op_identifier())
         if function is None:
@@ -197,14 +199,14 @@ class _Digest:
             self.functions[identifier] = b"itself"  # where it calls itself
             body = ir.to_proto(function).SerializeToString(deterministic=True)
             inner = sorted(self._called(call) for call in function.all_nodes())
-            self.functions[identifier] = word("function", body, *inner)
+            self.functions[identifier] = digest_of("function", body, *inner)
         return self.functions[identifier]
 
-    def _attributes(self, node: ir.Node, defaults: Mapping[str, ir.Attr], depth: int) -> Iterator[Word]:
+    def _attributes(self, node: ir.Node, defaults: Mapping[str, ir.Attr], depth: int) -> Iterator[Digest]:
         """The attributes by name, defaults included."""
         attributes = {**defaults, **node.attributes}
         for name in sorted(attributes):
-            yield word("attribute", name, *self._attribute(attributes[name], depth))
+            yield digest_of("attribute", name, *self._attribute(attributes[name], depth))
 
     def _attribute(self, attribute: ir.Attr, depth: int) -> Iterator[bytes | str]:
         yield attribute.type.name
@@ -234,8 +236,8 @@ def _schema(operator: str, version: int, domain: str) -> tuple[int, dict[str, ir
     return schema.since_version, {name: ir.serde.deserialize_attribute(proto) for name, proto in given}
 
 
-def _of_tensor(tensor: ir.TensorProtocol) -> Word:
-    return word(
+def _of_tensor(tensor: ir.TensorProtocol) -> Digest:
+    return digest_of(
         "tensor", tensor.dtype.name, str(tuple(tensor.shape)), blake3(_bytes(tensor.numpy())).digest()
     )
 

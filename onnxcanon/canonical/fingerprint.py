@@ -14,12 +14,7 @@ from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
-from onnxcanon.canonical.digest import (
-    Word,
-    contents,
-    graph_digest,
-    shapes_alone,
-)
+from onnxcanon.canonical.digest import Digest, contents, graph_digest, shapes_only
 from onnxcanon.errors import check_choice
 from onnxcanon.model import Model
 
@@ -31,7 +26,7 @@ VERSION = 1
 LEVELS = ("canonical", "content", "structure", "file")
 
 
-def named(level: str, digest: Word) -> str:
+def named(level: str, digest: Digest) -> str:
     """A digest with the algorithm that made it, `onnxcanon-1-…`; levels beside canonical are named."""
     kind = "" if level == "canonical" else f"{level}-"
     return f"onnxcanon-{VERSION}-{kind}{digest.hex()}"
@@ -54,7 +49,7 @@ def fingerprint(
     if level == "file":
         return named(level, _stored(model)), []
     if level == "structure":
-        return named(level, graph_digest(model, shapes_alone(model))), []
+        return named(level, graph_digest(model, shapes_only(model))), []
     if level == "content":
         return named(level, graph_digest(model, contents(model))), []
     from onnxcanon.symmetry import symmetry
@@ -76,7 +71,7 @@ def hash_form(model: Model, symmetry: Symmetry) -> tuple[Transform, list[str]]:
     return scaled.then(symmetry.action(colours.run())), [*notes, *colours.notes]
 
 
-def _stored(model: Model) -> Word:
+def _stored(model: Model) -> Digest:
     """The bytes of the files a model is stored in, external ones in the order of their names."""
     out = blake3()
     for buffer in model.stored():

@@ -5,12 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from onnxcanon.canonical.colours import Colours
-from onnxcanon.canonical.sort_keys import (
-    by_digits,
-    by_entries,
-    by_norm,
-    present,
-)
+from onnxcanon.canonical.sort_keys import by_digits, by_entries, by_norm, sort_by
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
@@ -32,7 +27,7 @@ def ordering(
     if order == "norm":
         motion = by_norm(model, symmetry, motion, outgoing=incoming_alike)
     elif order == "lexicographic":
-        motion = present(model, symmetry, motion, by_entries, outgoing=False)
+        motion = sort_by(model, symmetry, motion, by_entries, outgoing=False)
     elif order == "nodesort":
-        motion = present(model, symmetry, motion, partial(by_digits, base=base), outgoing=True)
+        motion = sort_by(model, symmetry, motion, partial(by_digits, base=base), outgoing=True)
     return symmetry.action(motion), colours.notes

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-MOST = 4
+MAX_THREADS = 4
 """Threads at most: each holds the pages of one tensor, and memory feeds no more of them."""
 
 Item = TypeVar("Item")
@@ -20,5 +20,5 @@ def for_each(items: Iterable[Item], work: Callable[[Item], Result]) -> list[Resu
     if len(items) < 2:
         return [work(item) for item in items]
     able = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with ThreadPoolExecutor(min(able, MOST)) as pool:
+    with ThreadPoolExecutor(min(able, MAX_THREADS)) as pool:
         return list(pool.map(work, items))

@@ -51,7 +51,7 @@ class ScaledAxis:
         return np.asarray(self.forms @ t).reshape(self.shape)
 
 
-def undecided(
+def undetermined(
     known: NDArray[np.bool_],
     sites: Mapping[str, Sequence[ScaledAxis]],
     read: Callable[[str], NDArray[Any]],
@@ -73,6 +73,6 @@ def undecided(
     return [f"{count} {what} act only on each other's entries and stay as stored"] if count else []
 
 
-def sites_of(freedom: RescalingGroup, exponents: Mapping[int, Ids]) -> list[ScaledAxis]:
+def scaled_axes(freedom: RescalingGroup, exponents: Mapping[int, Ids]) -> list[ScaledAxis]:
     """The axes of one parameter on which some freedom acts."""
     return [ScaledAxis(a, d.shape, freedom.forms[d.ravel()]) for a, d in exponents.items() if freedom.act(d)]

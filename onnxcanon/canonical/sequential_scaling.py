@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 
 from onnxcanon.arrays import Floats, Ids
 from onnxcanon.canonical.parallel import for_each
-from onnxcanon.canonical.scaled_axes import ScaledAxis, sites_of, undecided
+from onnxcanon.canonical.scaled_axes import ScaledAxis, scaled_axes, undetermined
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import rows_of, spread
 
-UNEVEN = (40, 20, 10, -1)
+IMBALANCES = (40, 20, 10, -1)
 """Where bits would be lost, units whose sides differ by 2^40 give way first, then those by 2^20, 2^10,
 then all."""
 LAST_BIT = {4: -149, 8: -1074}
@@ -72,7 +72,7 @@ def last_bit(values: Floats) -> Floats:
     return out
 
 
-def powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
+def powers_of_two(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
     """Integral exponents whose powers of two lose no bit.
 
     A unit whose incoming weights are next to nothing (2^-100, say) would push its outgoing ones into
@@ -80,10 +80,10 @@ def powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
     alone, so every twin decides alike.
     """
     late = np.zeros(symmetry.scale.count, bool)
-    ranges = Ranges(model, symmetry)
-    for uneven in UNEVEN:
+    ranges = ExponentRanges(model, symmetry)
+    for uneven in IMBALANCES:
         while True:
-            walk = Walk(model, symmetry, Measure(exact=True), late, ranges)
+            walk = SequentialScaling(model, symmetry, Measure(exact=True), late, ranges)
             t = walk.run()
             lossy = lossy_freedoms(ranges, t)
             if not (lossy & (t != 0)).any():
@@ -98,7 +98,7 @@ def powers(model: Model, symmetry: Symmetry) -> tuple[Floats, list[str]]:
     return exact, [*notes, *walk.left_alone()]
 
 
-class Ranges:
+class ExponentRanges:
     """Between which powers of two the entries of each parameter lie; each is read once."""
 
     def __init__(self, model: Model, symmetry: Symmetry) -> None:
@@ -137,7 +137,7 @@ class Ranges:
 
 
 @dataclass(frozen=True, slots=True)
-class Home:
+class Anchor:
     """Where freedoms were determined: what they multiply there is what was brought to size 1.
 
     Attributes:
@@ -158,7 +158,7 @@ class Home:
     hidden: tuple[NDArray[np.bool_], ...]
 
 
-class Walk:
+class SequentialScaling:
     """Determine freedoms one parameter after the other; repeated until nothing more can be determined.
 
     Those marked `late` wait for all others; then they go as near to their target as the lowest bits of their
@@ -170,16 +170,16 @@ class Walk:
         model: Model,
         symmetry: Symmetry,
         measure: Measure,
-        late: NDArray[np.bool_] | None = None,
-        ranges: Ranges | None = None,
+        deferred: NDArray[np.bool_] | None = None,
+        ranges: ExponentRanges | None = None,
     ) -> None:
         self.model, self.symmetry, self.measure = model, symmetry, measure
-        self.ranges = ranges or Ranges(model, symmetry)
-        self.sites = {n: s for n, d in symmetry.exponents.items() if (s := sites_of(symmetry.scale, d))}
+        self.ranges = ranges or ExponentRanges(model, symmetry)
+        self.sites = {n: s for n, d in symmetry.exponents.items() if (s := scaled_axes(symmetry.scale, d))}
         self.t = np.zeros(symmetry.scale.count)
         self.known = ~symmetry.acting[0]
-        self.late = np.zeros(symmetry.scale.count, bool) if late is None else late
-        self.homes: list[Home] = []
+        self.deferred = np.zeros(symmetry.scale.count, bool) if deferred is None else deferred
+        self.anchors: list[Anchor] = []
         vectors = {} if measure.exact else {name: self._vector(name) for name in self.sites}
         self.biases = {name: squares for name, squares in vectors.items() if squares is not None}
 
@@ -204,7 +204,7 @@ class Walk:
 
     def left_alone(self) -> list[str]:
         """A note on what could not be determined."""
-        return undecided(self.known, self.sites, partial(self.symmetry.read, self.model), "scales")
+        return undetermined(self.known, self.sites, partial(self.symmetry.read, self.model), "scales")
 
     def _settle_late(self) -> None:
         """The late freedoms, those of one parameter after those of another."""
@@ -212,7 +212,7 @@ class Walk:
             touched = np.zeros(len(self.t), bool)
             for site in sites:
                 touched[site.forms.indices] = True
-            group = touched & self.late & ~self.known
+            group = touched & self.deferred & ~self.known
             if group.any():
                 plus, minus = self.extents(self.t)
                 target = np.where(np.isfinite(plus), -plus, np.where(np.isfinite(minus), minus, 0.0))
@@ -265,7 +265,7 @@ class Walk:
         moved = False
         for site in sites:
             positions, freedoms, signs = site.solvable(self.known)
-            wanted = ~self.late[freedoms]
+            wanted = ~self.deferred[freedoms]
             positions, freedoms, signs = positions[wanted], freedoms[wanted], signs[wanted]
             if not len(positions):
                 continue
@@ -302,7 +302,7 @@ class Walk:
             self.t[names[fresh]] = -sign * size[fresh]
             solved |= fresh
             found = chosen & fresh[inverse]
-            self.homes.append(Home(name, site, positions[found], freedoms[found], sign, tuple(hidden)))
+            self.anchors.append(Anchor(name, site, positions[found], freedoms[found], sign, tuple(hidden)))
         self.known[names[solved]] = True
         return bool(solved.any())
 
@@ -326,7 +326,7 @@ class Walk:
         return binary_exponent(largest).reshape(-1)
 
 
-def exact_exponents(ranges: Ranges, t: Floats) -> tuple[Floats, list[str]]:
+def exact_exponents(ranges: ExponentRanges, t: Floats) -> tuple[Floats, list[str]]:
     """Exponents with those taken back whose powers of two would overflow or lose bits to subnormals."""
     t = t.copy()
     held = 0
@@ -339,7 +339,7 @@ def exact_exponents(ranges: Ranges, t: Floats) -> tuple[Floats, list[str]]:
     return t, notes
 
 
-def lossy_freedoms(ranges: Ranges, t: Floats) -> NDArray[np.bool_]:
+def lossy_freedoms(ranges: ExponentRanges, t: Floats) -> NDArray[np.bool_]:
     """The freedoms that act on an entry which the exponents t do not bring back exactly."""
     model, symmetry = ranges.model, ranges.symmetry
     lossy = np.zeros(len(t), bool)
@@ -356,7 +356,7 @@ def lossy_freedoms(ranges: Ranges, t: Floats) -> NDArray[np.bool_]:
             wrong = (action.inverse()(moved) != array) & np.isfinite(array)
         if not wrong.any():
             continue
-        for site in sites_of(symmetry.scale, symmetry.exponents[name]):
+        for site in scaled_axes(symmetry.scale, symmetry.exponents[name]):
             rest = tuple(k for k, n in enumerate(site.shape) if n == 1 and wrong.shape[k] > 1)
             rows = np.flatnonzero(wrong.any(rest, keepdims=True).reshape(-1))
             lossy[site.forms[rows].indices] = True

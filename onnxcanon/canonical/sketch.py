@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids
 from onnxcanon.canonical.choose_scales import choose_scale
-from onnxcanon.canonical.digest import roles
+from onnxcanon.canonical.digest import constant_uses
 from onnxcanon.canonical.fingerprint import fingerprint
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.element_types import INDEX_TYPES
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry, symmetry
 
-FORMAT = "onnxcanon-sketch-1"
+SKETCH_FORMAT = "onnxcanon-sketch-1"
 
 ROWS = 64
 """The most rows a sketch has: half for vectors, half for all others."""
@@ -44,15 +44,15 @@ DIGITS = 6
 FLOOR = 1e-3
 """Sizes below this share of their row's largest are next to nothing, and so is a difference between two."""
 
-QUANTILES = (0.5, 0.9, 1.0)
-SLICES = (0.0, 0.5, 1.0)
-AXES = 2
+ENTRY_QUANTILES = (0.5, 0.9, 1.0)
+SLICE_QUANTILES = (0.0, 0.5, 1.0)
+SLICED_AXES = 2
 
 Magnitudes = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SketchRow:
     """One parameter, or several: the number of entries and their sizes."""
 
     entries: int
@@ -63,7 +63,7 @@ class Row:
         """What rows of two sketches have in common if they are to be compared."""
         return self.entries, len(self.sizes)
 
-    def distance(self, other: Row) -> float:
+    def distance(self, other: SketchRow) -> float:
         """The root mean square of the relative differences of the sizes, in [0, 1]."""
         ours, theirs = np.array(self.sizes), np.array(other.sizes)
         larger = np.maximum(ours, theirs)
@@ -83,7 +83,7 @@ class Sketch:
     """
 
     structure: str
-    rows: tuple[Row, ...]
+    rows: tuple[SketchRow, ...]
 
     def distance(self, other: Sketch) -> float:
         """How unlike two models are, in [0, 1].
@@ -102,7 +102,7 @@ class Sketch:
     def to_json(self) -> dict[str, Any]:
         """The sketch as JSON values: each row is its number of entries and then its sizes."""
         rows = [[row.entries, *row.sizes] for row in self.rows]
-        return {"format": FORMAT, "structure": self.structure, "rows": rows}
+        return {"format": SKETCH_FORMAT, "structure": self.structure, "rows": rows}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Sketch:
@@ -111,10 +111,10 @@ class Sketch:
         Raises:
             OnnxcanonError: it is not such a document.
         """
-        if document.get("format") != FORMAT:
-            raise OnnxcanonError(f"not a sketch: its format is {document.get('format')!r}, not {FORMAT!r}")
+        if (version := document.get("format")) != SKETCH_FORMAT:
+            raise OnnxcanonError(f"not a sketch: its format is {version!r}, not {SKETCH_FORMAT!r}")
         try:
-            rows = tuple(Row(int(n), tuple(map(float, sizes))) for n, *sizes in document["rows"])
+            rows = tuple(SketchRow(int(n), tuple(map(float, sizes))) for n, *sizes in document["rows"])
             return cls(str(document["structure"]), rows)
         except (KeyError, TypeError, ValueError) as error:
             raise OnnxcanonError(f"not a sketch: {type(error).__name__}: {error}") from error
@@ -152,22 +152,22 @@ def _unit(model: Model, group: Symmetry) -> Iterator[tuple[str, Magnitudes]]:
 def _names(model: Model, group: Symmetry) -> list[str]:
     """The parameters and stacks of the group, then constants that it knows nothing of, as they are read."""
     known = {member for name in group.classes for member in group.stacks.get(name, (name,))}
-    read = dict.fromkeys(name for role in roles(model) for name in role.constants if name)
+    read = dict.fromkeys(name for role in constant_uses(model) for name in role.constants if name)
     return [*group.classes, *(name for name in read if name not in known)]
 
 
-def _row(classes: Mapping[int, Ids], array: Magnitudes) -> Row:
+def _row(classes: Mapping[int, Ids], array: Magnitudes) -> SketchRow:
     """The sizes of one parameter, whose entries lose their order."""
     shape, squares = array.shape, np.square(array)
     sizes = [sqrt(squares.mean(dtype=np.float64))]
-    for axis in range(AXES if len(shape) > 1 else 0):
+    for axis in range(SLICED_AXES if len(shape) > 1 else 0):
         if axis in classes and classes[axis].size != shape[axis]:
-            sizes += [0.0] * len(SLICES)  # its positions move differently in different contexts
+            sizes += [0.0] * len(SLICE_QUANTILES)  # its positions move differently in different contexts
             continue
         rest = tuple(k for k in range(len(shape)) if k != axis)
-        sizes += _quantiles(np.sqrt(squares.mean(rest, dtype=np.float64)), SLICES)
+        sizes += _quantiles(np.sqrt(squares.mean(rest, dtype=np.float64)), SLICE_QUANTILES)
     del squares
-    return Row(array.size, (*sizes, *_quantiles(array.reshape(-1), QUANTILES)))
+    return SketchRow(array.size, (*sizes, *_quantiles(array.reshape(-1), ENTRY_QUANTILES)))
 
 
 def _quantiles(values: NDArray[Any], shares: Sequence[float]) -> list[float]:
@@ -177,7 +177,7 @@ def _quantiles(values: NDArray[Any], shares: Sequence[float]) -> list[float]:
     return [float(x) for x in values[places]]
 
 
-def _merged(rows: Sequence[Row]) -> Iterator[Row]:
+def _merged(rows: Sequence[SketchRow]) -> Iterator[SketchRow]:
     """At most `ROWS` rows, those of vectors last."""
     for length in sorted({len(row.sizes) for row in rows}, reverse=True):
         kind = [row for row in rows if len(row.sizes) == length]
@@ -185,4 +185,4 @@ def _merged(rows: Sequence[Row]) -> Iterator[Row]:
             members = [kind[k] for k in chunk]
             mean = np.mean([row.sizes for row in members], 0)
             sizes = tuple(float(f"{size:.{DIGITS}g}") for size in mean)
-            yield Row(sum(row.entries for row in members), sizes)
+            yield SketchRow(sum(row.entries for row in members), sizes)

@@ -22,7 +22,7 @@ from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import move
 
 
-def present(
+def sort_by(
     model: Model,
     symmetry: Symmetry,
     motion: Ids,
@@ -32,7 +32,7 @@ def present(
 ) -> Ids:
     """Sort every orbit by a key of its slices of one parameter, one orbit after the other."""
     orbits = list(enumerate(symmetry.solution.tree))
-    homes = _homes(symmetry, outgoing=outgoing)
+    homes = _key_axes(symmetry, outgoing=outgoing)
     place = [-1 if home is None else home[0] for home in homes]
     orbits.sort(key=lambda item: place[item[0]], reverse=outgoing)
     names = list(symmetry.classes)
@@ -91,7 +91,7 @@ class _Lookup:
         return self.rows[u] if u < len(self.rows) else np.zeros(0, np.int64)
 
 
-def _homes(symmetry: Symmetry, *, outgoing: bool) -> list[tuple[int, int] | None]:
+def _key_axes(symmetry: Symmetry, *, outgoing: bool) -> list[tuple[int, int] | None]:
     """Per orbit the parameter (by number) and axis that present it: the first matrix that holds its units, or
     the second for keys that read outgoing weights; vectors only where there is nothing else."""
     owner = np.full(symmetry.solution.count, -1, np.int64)
@@ -129,7 +129,7 @@ def by_norm(model: Model, symmetry: Symmetry, motion: Ids, *, outgoing: bool) ->
     sums = _power_sums(model, symmetry)
     names = list(symmetry.classes)
     slots = np.arange(symmetry.solution.count)
-    for orbit, home in zip(symmetry.solution.tree, _homes(symmetry, outgoing=outgoing), strict=True):
+    for orbit, home in zip(symmetry.solution.tree, _key_axes(symmetry, outgoing=outgoing), strict=True):
         first = [] if home is None else [(names[home[0]], home[1])]
         rows = [sums[site] for site in [*first, *(s for s in sums if s not in first)]]
         touched = [r for r in rows if r[:, orbit.members].any()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxcanon.canonical.digest import roles
+from onnxcanon.canonical.digest import constant_uses
 from onnxcanon.model import Model
 
 Pair = tuple[str, str]
@@ -16,7 +16,7 @@ def correspondence(a: Model, b: Model, *, versions: bool = True) -> list[Pair] |
     different versions are different unless `versions` is false, as for normal forms, which are spelled so
     that all recent versions mean the same.
     """
-    ours, theirs = roles(a, versions=versions), roles(b, versions=versions)
+    ours, theirs = constant_uses(a, versions=versions), constant_uses(b, versions=versions)
     if [role.reader for role in ours] != [role.reader for role in theirs]:
         return None
     pairs: dict[Pair, None] = {}

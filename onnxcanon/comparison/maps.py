@@ -17,7 +17,7 @@ from onnxcanon.arrays import Floats
 from onnxcanon.canonical.choose_scales import scaling
 from onnxcanon.canonical.fingerprint import hash_form
 from onnxcanon.comparison.correspondence import Pair
-from onnxcanon.comparison.unit_features import Features, Read, matched
+from onnxcanon.comparison.unit_features import Read, UnitFeatures, match_units
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.transform import Transform
@@ -33,15 +33,15 @@ CANCELLED = 4.0
 """How many times what a unit in the last place of its sources makes of an entry that we computed rounding may
 make of it: it was rounded more than once."""
 
-STRAY, FILLED = 8, 1 / 4
+FEW_UNEXPLAINED, DENSE = 8, 1 / 4
 """Fewer entries than this that differ though the map multiplies them by powers of two were changed and not
 rounded, and so were entries that are less than this part of the units they lie in: an exporter that folds
 a rescaled normalization rounds the weights of whole units, and about half of them move."""
 
-FEW = 256
+QUANTIZED_VALUES = 256
 """Different values that the entries of a quantized tensor have at most."""
 
-CHUNK = 1 << 17
+CHUNK_ENTRIES = 1 << 17
 """Entries that are compared together."""
 
 NEAREST_POWER = 2.0**-18
@@ -49,7 +49,7 @@ NEAREST_POWER = 2.0**-18
 
 
 @dataclass(frozen=True, slots=True)
-class Computed:
+class FoldedTensors:
     """Tensors that are not a model's own but computed from several of its.
 
     Attributes:
@@ -63,7 +63,7 @@ class Computed:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class TensorDifference:
     """How far a tensor of the first model, mapped, is from its counterpart in the second.
 
     Attributes:
@@ -88,19 +88,19 @@ class Difference:
     counterpart: str
     entries: int
     equal: int
-    near: int
+    within_rounding: int
     zeroed: int
     largest: float
     distance: float
-    stray: int = 0
-    filled: float | None = None
+    unexplained: int = 0
+    density: float | None = None
     values: int = 0
-    halved: bool = False
+    fits_fp16: bool = False
 
     @property
     def rounded(self) -> bool:
         """Whether rounding explains all of the difference."""
-        return self.near == self.entries
+        return self.within_rounding == self.entries
 
 
 def same_symmetry(a: Symmetry, b: Symmetry) -> bool:
@@ -136,11 +136,11 @@ def approximate_map(a: Model, b: Model, ours: Symmetry, theirs: Symmetry) -> Tra
     scaled_b, _ = scaling(b, theirs, "unit")
     if ours.solution.tree:
         features = [
-            Features(symmetry, _scaled_reader(*parts)).refine()
+            UnitFeatures(symmetry, _scaled_reader(*parts)).refine()
             for parts in ((a, ours, scaled_a), (b, theirs, scaled_b))
             for symmetry in [parts[1]]
         ]
-        moved = scaled_a.then(ours.action(matched(ours, *features)))
+        moved = scaled_a.then(ours.action(match_units(ours, *features)))
     else:
         moved = scaled_a
     return snapped(moved.then(renamed(scaled_b.inverse(), theirs, ours)))
@@ -186,7 +186,7 @@ def differences(
     pairs: Sequence[Pair],
     computed: frozenset[Pair] = frozenset(),
     noise: Noise | None = None,
-) -> list[Difference]:
+) -> list[TensorDifference]:
     """Hold every tensor of `a`, transformed, against its counterpart in `b`; `computed` are those that we
     computed, and `noise` says how exactly, if that was measured."""
     mapped = transform.apply(a)
@@ -205,23 +205,26 @@ def differences(
         one = _difference(name, other, ours, theirs, allowed)
         if one.equal < one.entries and (name, other) not in computed:
             factors = transform.apply(a.with_tensors({name: np.ones(ours.shape, ours.dtype)}))
-            one = _with_stray(one, ours, theirs, factors.tensor(name))
+            one = _with_unexplained(one, ours, theirs, factors.tensor(name))
         found.append(one)
     return found
 
 
-def _with_stray(
-    found: Difference, ours: NDArray[np.generic], theirs: NDArray[np.generic], factors: NDArray[np.generic]
-) -> Difference:
+def _with_unexplained(
+    found: TensorDifference,
+    ours: NDArray[np.generic],
+    theirs: NDArray[np.generic],
+    factors: NDArray[np.generic],
+) -> TensorDifference:
     """The same, knowing the entries that differ though they are multiplied by powers of two."""
     if ours.shape != theirs.shape or ours.dtype.kind != "f" or ours.dtype != theirs.dtype:
-        return replace(found, stray=found.entries - found.equal, filled=1.0)
+        return replace(found, unexplained=found.entries - found.equal, density=1.0)
     exact = np.abs(np.frexp(factors)[0]) == 0.5
     stray = exact & (ours != theirs) & ~(np.isnan(ours) & np.isnan(theirs))
-    return replace(found, stray=int(stray.sum()), filled=_filled(stray, theirs != 0))
+    return replace(found, unexplained=int(stray.sum()), density=_density(stray, theirs != 0))
 
 
-def _filled(chosen: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:
+def _density(chosen: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None:
     """Which part of the slices they lie in the chosen entries are, along the axis where it is largest.
 
     The one that makes a slice count is not counted itself: it would be much of a small one.
@@ -237,14 +240,14 @@ def _filled(chosen: NDArray[np.bool_], among: NDArray[np.bool_]) -> float | None
     return max(parts)
 
 
-def _astray(found: Sequence[Difference]) -> bool:
+def _unexplained(found: Sequence[TensorDifference]) -> bool:
     """Whether rounding does not explain what differs in the models' own entries, however small it is: they
     are few, or all is small and they do not fill units. Vectors show no units; they follow other tensors."""
-    apart = [d for d in found if d.stray]
-    if sum(d.stray for d in apart) < STRAY:
+    apart = [d for d in found if d.unexplained]
+    if sum(d.unexplained for d in apart) < FEW_UNEXPLAINED:
         return bool(apart)
-    filled = [d.filled for d in apart if d.filled is not None]
-    return min(filled, default=0.0) < FILLED and all(d.rounded for d in found)
+    filled = [d.density for d in apart if d.density is not None]
+    return min(filled, default=0.0) < DENSE and all(d.rounded for d in found)
 
 
 def _typical(array: NDArray[np.generic]) -> float:
@@ -252,28 +255,32 @@ def _typical(array: NDArray[np.generic]) -> float:
     if array.dtype.kind != "f" or not array.size:
         return 0.0
     flat = array.reshape(-1)
-    return float(np.median(np.abs(flat[:: -(-len(flat) // CHUNK)])))
+    return float(np.median(np.abs(flat[:: -(-len(flat) // CHUNK_ENTRIES)])))
 
 
 def _difference(
     name: str, other: str, ours: NDArray[np.generic], theirs: NDArray[np.generic], allowed: Floats
-) -> Difference:
+) -> TensorDifference:
     """Of two tensors whose entries may be `allowed` apart beside what rounding explains; chunk by chunk, so
     that what is computed stays in the processor's cache."""
     if ours.dtype != theirs.dtype or ours.shape != theirs.shape or ours.dtype.kind not in "fV":
         equal = int((ours == theirs).sum()) if ours.shape == theirs.shape else 0
         whole = max(ours.size, theirs.size)
-        return Difference(name, other, whole, equal, equal, 0, float(equal < whole), float(equal < whole))
+        return TensorDifference(
+            name, other, whole, equal, equal, 0, float(equal < whole), float(equal < whole)
+        )
     x, y = ours.reshape(-1), theirs.reshape(-1)
-    total = _Total()
-    for start in range(0, len(x), CHUNK):
-        part = slice(start, start + CHUNK)
+    total = _Accumulator()
+    for start in range(0, len(x), CHUNK_ENTRIES):
+        part = slice(start, start + CHUNK_ENTRIES)
         total.add(x[part], y[part], allowed[part])
     own = np.sqrt(total.size)
     distance = float(np.sqrt(total.apart) / own) if own else float(total.apart > 0)
-    counts = x.size, total.equal, total.near, total.zeroed
-    values, halved = (0, False) if total.near == x.size else _coarse(x[:CHUNK], y[:CHUNK])
-    return Difference(name, other, *counts, total.largest, distance, values=values, halved=halved)
+    counts = x.size, total.equal, total.within_rounding, total.zeroed
+    values, fits_fp16 = (
+        (0, False) if total.within_rounding == x.size else _coarse(x[:CHUNK_ENTRIES], y[:CHUNK_ENTRIES])
+    )
+    return TensorDifference(name, other, *counts, total.largest, distance, values=values, fits_fp16=fits_fp16)
 
 
 def _coarse(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> tuple[int, bool]:
@@ -281,14 +288,14 @@ def _coarse(ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> tuple[int
     before, after = len(np.unique(ours)), len(np.unique(theirs))
     with np.errstate(over="ignore"):
         halved = [bool((a.astype(np.float16).astype(a.dtype) == a).all()) for a in (ours, theirs)]
-    return after if after <= FEW and 2 * after < before else 0, halved == [False, True]
+    return after if after <= QUANTIZED_VALUES and 2 * after < before else 0, halved == [False, True]
 
 
-class _Total:
+class _Accumulator:
     """What the chunks of two tensors add up to."""
 
     def __init__(self) -> None:
-        self.equal = self.near = self.zeroed = 0
+        self.equal = self.within_rounding = self.zeroed = 0
         self.largest = self.apart = self.size = 0.0
 
     def add(self, ours: NDArray[np.generic], theirs: NDArray[np.generic], allowed: Floats) -> None:
@@ -299,11 +306,11 @@ class _Total:
             same = (x == y) | (np.isnan(x) & np.isnan(y))
             self.equal += int(same.sum())
             if same.all():
-                self.near += len(x)
+                self.within_rounding += len(x)
                 return
             apart = np.where(same, 0.0, np.abs(x - y))
             size = np.maximum(np.abs(x), np.abs(y))
-            self.near += int((same | (apart <= ROUNDING * size + allowed)).sum())
+            self.within_rounding += int((same | (apart <= ROUNDING * size + allowed)).sum())
             self.zeroed += int(((y == 0) & (x != 0)).sum())
             self.apart += float(np.dot(apart, apart))
             relative = np.divide(apart, size, out=np.zeros_like(apart), where=size > 0)
@@ -311,7 +318,7 @@ class _Total:
 
 
 @dataclass(frozen=True, slots=True)
-class Match:
+class FittedMap:
     """What holding one model against another of the same structure found.
 
     Attributes:
@@ -323,9 +330,9 @@ class Match:
     """
 
     transform: Transform
-    differences: list[Difference]
+    differences: list[TensorDifference]
     identical: bool = False
-    stray: bool = False
+    unexplained: bool = False
 
     @property
     def exact(self) -> bool:
@@ -343,14 +350,14 @@ class Match:
         return sum(d.distance for d in self.differences)
 
 
-def match(
+def find_map(
     a: Model,
     b: Model,
     pairs: Sequence[Pair],
     say: Callable[[str], None],
     sizes: dict[str, int] | None = None,
-    computed: Computed | None = None,
-) -> Match:
+    computed: FoldedTensors | None = None,
+) -> FittedMap:
     """The best map found from `a` to `b`, whose tensors correspond as `pairs` says.
 
     First none, then through both canonical forms, which is exact for twins by permutations, powers of two and
@@ -360,7 +367,7 @@ def match(
     say("comparing parameters")
     nothing = Transform({}, a.name)
     if all(_same_bytes(a, name, b, other) for name, other in pairs):
-        return Match(nothing, differences(nothing, a, b, pairs), identical=True)
+        return FittedMap(nothing, differences(nothing, a, b, pairs), identical=True)
     say("analyzing")
     ours, theirs = symmetry(a, sizes), symmetry(b, sizes)
     tried = [nothing]
@@ -369,10 +376,10 @@ def match(
         exact = _through_canonical_forms(a, b, ours, theirs)
         mapped = exact.apply(a)
         if all(np.array_equal(mapped.tensor(name), b.tensor(other)) for name, other in pairs):
-            return Match(exact, differences(exact, a, b, pairs))
+            return FittedMap(exact, differences(exact, a, b, pairs))
         say("matching units")
         tried = [approximate_map(a, b, ours, theirs), exact, nothing]
-    return _best(tried, a, b, pairs, say, computed or Computed())
+    return _best(tried, a, b, pairs, say, computed or FoldedTensors())
 
 
 def _best(
@@ -381,15 +388,15 @@ def _best(
     b: Model,
     pairs: Sequence[Pair],
     say: Callable[[str], None],
-    computed: Computed,
-) -> Match:
+    computed: FoldedTensors,
+) -> FittedMap:
     """The first of some maps if it leaves nothing but rounding, else the one that leaves least."""
     noise = None
 
-    def held(transform: Transform) -> Match:
+    def held(transform: Transform) -> FittedMap:
         found = differences(transform, a, b, pairs, computed.pairs, noise)
-        stray = _astray(found)
-        return Match(transform, [_strict(d) for d in found] if stray else found, stray=stray)
+        stray = _unexplained(found)
+        return FittedMap(transform, [_strict(d) for d in found] if stray else found, unexplained=stray)
 
     found = held(tried[0])
     if not found.same and computed.pairs and computed.measure is not None:
@@ -399,9 +406,12 @@ def _best(
     return found if found.same else min([found, *map(held, tried[1:])], key=lambda m: m.distance)
 
 
-def _strict(difference: Difference) -> Difference:
+def _strict(difference: TensorDifference) -> TensorDifference:
     """The same, with stray entries not counted as near."""
-    return replace(difference, near=min(difference.near, difference.entries - difference.stray))
+    return replace(
+        difference,
+        within_rounding=min(difference.within_rounding, difference.entries - difference.unexplained),
+    )
 
 
 def _same_bytes(a: Model, name: str, b: Model, other: str) -> bool:

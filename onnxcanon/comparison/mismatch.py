@@ -16,11 +16,11 @@ from onnxcanon.model import Model
 NORMALIZE = "; --normalize brings exports of one architecture to one graph first"
 """What may help."""
 
-SHOWN = 3
+NAMED_TENSORS = 3
 """How many tensors a message names."""
 
 
-def difference(reference: Model, model: Model) -> str:
+def explain_mismatch(reference: Model, model: Model) -> str:
     """Why two models are not of one structure, in a line."""
     nodes = (live(inlined(one.ir).graph) for one in (reference, model))
     widths: dict[str, None] = {}
@@ -40,10 +40,11 @@ def difference(reference: Model, model: Model) -> str:
                 widths[_unlike(name, str(list(shape)), reference, counterpart, str(list(theirs)), model)] = (
                     None
                 )
-            elif dtype not in AVERAGED and not equal(reference, name, model, counterpart):
-                others.append(no_mean(reference, name, model, counterpart))
+            elif dtype not in AVERAGED and not same_entries(reference, name, model, counterpart):
+                others.append(why_not_averaged(reference, name, model, counterpart))
     if widths:
-        return f"{', '.join(list(widths)[:SHOWN])}: models of different widths cannot be aligned or averaged"
+        some = ", ".join(list(widths)[:NAMED_TENSORS])
+        return f"{some}: models of different widths cannot be aligned or averaged"
     if others:
         return others[0]
     return (
@@ -70,7 +71,7 @@ def _constants(a: Model, one: ir.Node, b: Model, other: ir.Node) -> Iterator[tup
                 yield name, counterpart
 
 
-def no_mean(a: Model, name: str, b: Model, counterpart: str) -> str:
+def why_not_averaged(a: Model, name: str, b: Model, counterpart: str) -> str:
     """Why a tensor that differs cannot be averaged."""
     dtype = a.tensor_info(name)[1]
     what = "no weights, and has to be equal in all models"
@@ -81,7 +82,7 @@ def no_mean(a: Model, name: str, b: Model, counterpart: str) -> str:
     return f"{b.name}: {differs}; it is {dtype.name} and holds {what}"
 
 
-def equal(a: Model, name: str, b: Model, counterpart: str) -> bool:
+def same_entries(a: Model, name: str, b: Model, counterpart: str) -> bool:
     """Whether two tensors are the same, bit for bit."""
     x, y = a.tensor(name), b.tensor(counterpart)
     if x.dtype != y.dtype or x.shape != y.shape:

@@ -23,27 +23,27 @@ Singles = NDArray[np.float32]
 Read = Callable[[str], NDArray[Any]]
 """The entries of a parameter, by its name in the symmetry."""
 
-WIDTH = 8
+FEATURES = 8
 """Features of a unit; half of them are sums of weights, half of squares."""
 
-ROUNDS = 2
+REFINEMENTS = 2
 
 
-class Features:
+class UnitFeatures:
     """Features of all unit classes, float64 [classes, WIDTH]: the same function of both models' weights."""
 
     def __init__(self, symmetry: Symmetry, read: Read) -> None:
         self.symmetry, self.read = symmetry, read
         rng = np.random.default_rng(20)
         self.moving = symmetry.moving
-        self.own = rng.choice([-1.0, 1.0], (symmetry.solution.count, WIDTH))  # of units that stay
+        self.own = rng.choice([-1.0, 1.0], (symmetry.solution.count, FEATURES))  # of units that stay
         self.own[self.moving] = 1
         self.vectors = self.own.copy()
         self.group = _groups(symmetry)
 
     def refine(self) -> Floats:
         """The vectors after some rounds."""
-        for _ in range(ROUNDS):
+        for _ in range(REFINEMENTS):
             total = np.zeros_like(self.vectors)
             for number, (name, classes) in enumerate(self.symmetry.classes.items()):
                 moving = [axis for axis, rows in classes.items() if self.moving[rows].any()]
@@ -60,7 +60,7 @@ class Features:
         if not np.isfinite(entries).all():
             entries = np.nan_to_num(entries, nan=0.0, posinf=0.0, neginf=0.0)
         size = np.sqrt(np.square(entries, dtype=np.float64).mean()) or 1.0
-        half = WIDTH // 2
+        half = FEATURES // 2
         entries = entries / np.float32(size)
         for part, values in ((slice(0, half), entries), (slice(half, None), entries * entries)):
             weights = [
@@ -77,7 +77,7 @@ class Features:
             return self.vectors[classes].astype(np.float32)
         rng = np.random.default_rng([number, axis])
         line = [n if k == axis else 1 for k, n in enumerate(shape)]
-        return rng.choice(np.array([-1, 1], np.float32), (*line, WIDTH))
+        return rng.choice(np.array([-1, 1], np.float32), (*line, FEATURES))
 
     def _follow_parts(self, total: Floats) -> None:
         for dependent in self.symmetry.solution.dependent:
@@ -101,7 +101,7 @@ class Features:
             self._gather(child, members[..., child.members].reshape(-1, *child.members.shape))
         mean: Floats = component_vectors(orbit, members, self.vectors)
         flat = members.reshape(-1, members.shape[-1])
-        spread = mean.reshape(-1, 1, WIDTH) / np.sqrt(members.shape[-1])
+        spread = mean.reshape(-1, 1, FEATURES) / np.sqrt(members.shape[-1])
         self.vectors[flat] = self.vectors[flat] + 0.5 * spread
         return mean
 
@@ -110,14 +110,14 @@ def component_vectors(orbit: WreathNode, members: Ids, vectors: Floats) -> Float
     """A vector for every component [..., s] of an orbit: its units' vectors added up, loose columns told
     apart, the components of nested orbits not."""
     rng = np.random.default_rng(30)
-    sign = rng.choice([-1.0, 1.0], (members.shape[-1], WIDTH))
+    sign = rng.choice([-1.0, 1.0], (members.shape[-1], FEATURES))
     for child in orbit.children:
         sign[child.members] = sign[child.members[0]][None]
     out: Floats = np.einsum("...sk,sk->...k", vectors[members], sign)
     return out
 
 
-def matched(symmetry: Symmetry, ours: Floats, theirs: Floats) -> Ids:
+def match_units(symmetry: Symmetry, ours: Floats, theirs: Floats) -> Ids:
     """The motion that takes each class of one model to the class of the other it resembles most.
 
     Args:
@@ -133,14 +133,16 @@ def matched(symmetry: Symmetry, ours: Floats, theirs: Floats) -> Ids:
 
 def _match(orbit: WreathNode, one: Ids, other: Ids, vectors: tuple[Floats, Floats], motion: Ids) -> None:
     """Match components [k, s] of one model with those of another, then what is inside them."""
-    pairs = assigned(component_vectors(orbit, one, vectors[0]), component_vectors(orbit, other, vectors[1]))
+    pairs = assign_points(
+        component_vectors(orbit, one, vectors[0]), component_vectors(orbit, other, vectors[1])
+    )
     motion[one] = other[pairs]
     for child in orbit.children:
         for row, image in zip(one, other[pairs], strict=True):
             _match(child, row[child.members], image[child.members], vectors, motion)
 
 
-def assigned(ours: Floats, theirs: Floats) -> Ids:
+def assign_points(ours: Floats, theirs: Floats) -> Ids:
     """For each of our points [k, d] one of theirs: the nearest, if that is one to one, else by least total
     squared distance."""
     cost = (ours**2).sum(1)[:, None] + (theirs**2).sum(1) - 2 * (ours @ theirs.T)

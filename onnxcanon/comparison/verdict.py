@@ -9,12 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxcanon.comparison.correspondence import correspondence
-from onnxcanon.comparison.maps import (
-    Computed,
-    Difference,
-    Match,
-    match,
-)
+from onnxcanon.comparison.maps import FittedMap, FoldedTensors, TensorDifference, find_map
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
 from onnxcanon.transform import Transform
@@ -26,17 +21,17 @@ if TYPE_CHECKING:
 VERDICTS = ("identical", "symmetric", "equivalent", "close", "different")
 SAME = frozenset(VERDICTS[:3])
 
-DRAWS = 3
+PERTURBATIONS = 3
 """How often weights are moved at random, to see what rounding does."""
 
-SHOWN = 8
+PRINTED_TENSORS = 8
 """Tensors whose differences are printed."""
 
 KIN = 0.5
 """Weights that differ by less than this share of their size belong to one training: those of two differ by
 as much as they are large, or more."""
 
-Say = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ class Comparison:
     verdict: str
     reason: str
     transform: Transform | None = None
-    differences: tuple[Difference, ...] = field(default=(), repr=False)
+    differences: tuple[TensorDifference, ...] = field(default=(), repr=False)
     verification: Verification | None = field(default=None, repr=False)
 
     @property
@@ -101,9 +96,9 @@ class Comparison:
         lines = [f"{self.verdict}: {self.reason}"]
         if not self.same:
             apart = sorted((d for d in self.differences if not d.rounded), key=lambda d: -d.distance)
-            lines += [f"  {_told(d)}" for d in apart[:SHOWN]]
-            if len(apart) > SHOWN:
-                lines.append(f"  and {len(apart) - SHOWN} more")
+            lines += [f"  {_told(d)}" for d in apart[:PRINTED_TENSORS]]
+            if len(apart) > PRINTED_TENSORS:
+                lines.append(f"  and {len(apart) - PRINTED_TENSORS} more")
         return "\n".join(lines)
 
 
@@ -116,7 +111,7 @@ def compare(
     device: str = "auto",
     seed: int = 0,
     data: Mapping[str, Any] | None = None,
-    progress: Say | None = None,
+    progress: Progress | None = None,
 ) -> Comparison:
     """Compare two models, neither of which is changed.
 
@@ -138,32 +133,36 @@ def compare(
     known = dict(sizes or {})
     say("comparing graphs")
     pairs = correspondence(a, b)
-    found = None if pairs is None else match(a, b, pairs, say, known)
+    found = None if pairs is None else find_map(a, b, pairs, say, known)
     if found is not None and found.same:
         verdict = "identical" if found.identical else "symmetric"
         return _comparison(a, b, verdict, _proof(found), found)
     # What rounding does not explain in one graph it does not explain in the normal form either.
-    stray = frozenset(d.name for d in found.differences if d.stray) if found and found.stray else frozenset()
+    stray = (
+        frozenset(d.name for d in found.differences if d.unexplained)
+        if found and found.unexplained
+        else frozenset()
+    )
     other = _in_normal_form(a, b, say, known, stray)
-    if isinstance(other, Match) and other.same:
+    if isinstance(other, FittedMap) and other.same:
         where = f"their normal forms have the same graph, {_proof(other)}"
         sizes = {**common_sizes(a, b), **known}
     else:
-        found = found or (other if isinstance(other, Match) else None)
+        found = found or (other if isinstance(other, FittedMap) else None)
         where = _parting(found) if found is not None else str(other)
     say("running both models")
     ran = _run(a, b, rtol=rtol, sizes=dict(sizes or {}), device=device, seed=seed, data=data, progress=say)
     return _judged(a, b, found, other, where, ran)
 
 
-def _comparison(a: Model, b: Model, verdict: str, reason: str, found: Match) -> Comparison:
+def _comparison(a: Model, b: Model, verdict: str, reason: str, found: FittedMap) -> Comparison:
     transform = found.transform if found.transform.actions else None
     return Comparison(a.name, b.name, verdict, reason, transform, tuple(found.differences))
 
 
 def _in_normal_form(
-    a: Model, b: Model, say: Say, sizes: dict[str, int], changed: frozenset[str]
-) -> Match | str:
+    a: Model, b: Model, say: Progress, sizes: dict[str, int], changed: frozenset[str]
+) -> FittedMap | str:
     """What holding the normal forms against each other found, or why they cannot be.
 
     Tensors of the first model that were `changed` have to be of no account in it: what is computed from them
@@ -186,8 +185,8 @@ def _in_normal_form(
     made = frozenset(
         p for p in pairs if any(len(f.sources.get(n, ())) > 1 for f, n in zip(forms, p, strict=True))
     )
-    computed = Computed(made, lambda: (_noise(forms[0], fixed), _noise(forms[1], fixed)))
-    return match(one, other, pairs, say, sizes, computed)
+    computed = FoldedTensors(made, lambda: (_noise(forms[0], fixed), _noise(forms[1], fixed)))
+    return find_map(one, other, pairs, say, sizes, computed)
 
 
 def _noise(form: NormalForm, sizes: dict[str, int]) -> Model:
@@ -199,7 +198,7 @@ def _noise(form: NormalForm, sizes: dict[str, int]) -> Model:
     computed = [name for name, sources in form.sources.items() if len(sources) > 1]
     names = set(form.model.tensor_names())
     moved = {n: np.zeros(form.model.tensor_info(n)[0]) for n in computed if n in names}
-    for seed in range(DRAWS) if moved else ():
+    for seed in range(PERTURBATIONS) if moved else ():
         other = normal_form(perturbed(form.original, seed, jumps=False), sizes).model
         there = set(other.tensor_names())
         for name, most in moved.items():
@@ -246,8 +245,8 @@ def _run(
 def _judged(
     a: Model,
     b: Model,
-    found: Match | None,
-    normal: Match | str,
+    found: FittedMap | None,
+    normal: FittedMap | str,
     where: str,
     ran: Verification | RuntimeUnavailableError,
 ) -> Comparison:
@@ -255,8 +254,10 @@ def _judged(
 
     That these agree is proof enough unless a rule that rewrites them is wrong; outputs would show that.
     """
-    agree = isinstance(normal, Match) and normal.same
-    kept = normal.differences if isinstance(normal, Match) and agree else found.differences if found else ()
+    agree = isinstance(normal, FittedMap) and normal.same
+    kept = (
+        normal.differences if isinstance(normal, FittedMap) and agree else found.differences if found else ()
+    )
     if isinstance(ran, RuntimeUnavailableError):
         verdict = "equivalent" if agree else "different"
         reason = f"{where}; their outputs could not be compared: {ran}"
@@ -274,7 +275,7 @@ def _judged(
 # -- words ------------------------------------------------------------------------------------------
 
 
-def _proof(found: Match) -> str:
+def _proof(found: FittedMap) -> str:
     """Why two models are the same."""
     if found.identical:
         return "every parameter is equal bit for bit"
@@ -291,22 +292,22 @@ def _proof(found: Match) -> str:
     return f"parameters are equal {how}, {rounded} of them up to rounding (at most {largest:.1e})"
 
 
-def _parting(found: Match) -> str:
+def _parting(found: FittedMap) -> str:
     """Where two models of one graph part."""
     entries = sum(d.entries for d in found.differences)
-    near = sum(d.near for d in found.differences)
+    near = sum(d.within_rounding for d in found.differences)
     first = next(d for d in found.differences if not d.rounded)
     text = f"after the best alignment {entries - near:,} of {entries:,} entries differ"
     return f"{text}, first in '{first.name}'{_kinship(found.differences, entries, near)}"
 
 
-def _kinship(found: Sequence[Difference], entries: int, near: int) -> str:
+def _kinship(found: Sequence[TensorDifference], entries: int, near: int) -> str:
     """What one model may be of the other."""
     apart, zeroed = entries - near, sum(d.zeroed for d in found)
     if zeroed >= 0.9 * apart and near > apart - zeroed:
         return f": B looks like A pruned ({zeroed:,} entries are zero in B alone)"
     unlike = [d for d in found if not d.rounded]
-    if all(d.halved for d in unlike):
+    if all(d.fits_fp16 for d in unlike):
         return ": B looks like A rounded to half precision"
     if sum(d.entries for d in unlike if d.values) > sum(d.entries for d in unlike) / 2:
         return f": B looks like A quantized (tensors of at most {max(d.values for d in unlike)} values)"
@@ -318,6 +319,6 @@ def _kinship(found: Sequence[Difference], entries: int, near: int) -> str:
     return ""
 
 
-def _told(d: Difference) -> str:
-    count = f"{d.entries - d.near:,} of {d.entries:,} entries differ"
+def _told(d: TensorDifference) -> str:
+    count = f"{d.entries - d.within_rounding:,} of {d.entries:,} entries differ"
     return f"{d.name}: {count}, by {d.distance:.1e} of the tensor's size"

@@ -13,7 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxcanon.files import wire
-from onnxcanon.files.source import Slot, Source, Tensor
+from onnxcanon.files.source import MappedTensor, Source, Tensor
 from onnxcanon.files.storage import DataFile
 from onnxcanon.files.validation import TYPED_DATA
 from onnxcanon.files.wire import (
@@ -88,7 +88,7 @@ def _may_move(tensor: Tensor) -> bool:
 
 
 def _spelled(
-    source: Source, part: Field, payload: Payload, slot: Slot | None, data: DataFile | None
+    source: Source, part: Field, payload: Payload, slot: MappedTensor | None, data: DataFile | None
 ) -> list[Piece]:
     """A tensor with these values, in the data file if there is one; `slot` is where they come from."""
     proto = onnx.TensorProto.FromString(wire.cut_raw_data(source.buffer, part)[0])
@@ -106,7 +106,7 @@ def _unchanged(tensor: Tensor) -> Payload:
     )
 
 
-def _mapped(slot: Slot) -> Payload:
+def _mapped(slot: MappedTensor) -> Payload:
     return Payload(len(slot.data), lambda: [slot.data])
 
 
@@ -116,7 +116,7 @@ def _inline(proto: onnx.TensorProto, payload: Payload) -> list[Piece]:
     return [proto.SerializeToString(), wire.header(wire.TENSOR_RAW_DATA, payload.nbytes), payload]
 
 
-def _refer(proto: onnx.TensorProto, data: DataFile, payload: Payload, slot: Slot | None) -> None:
+def _refer(proto: onnx.TensorProto, data: DataFile, payload: Payload, slot: MappedTensor | None) -> None:
     """Place the values in the data file and refer to them; unchanged ones share places as they did before."""
     kept = [(entry.key, entry.value) for entry in proto.external_data if entry.key not in _PLACE]
     offset = data.place(payload, slot and _address(slot))
@@ -127,7 +127,7 @@ def _refer(proto: onnx.TensorProto, data: DataFile, payload: Payload, slot: Slot
         proto.external_data.add(key=key, value=value)
 
 
-def _address(slot: Slot) -> tuple[int, int] | None:
+def _address(slot: MappedTensor) -> tuple[int, int] | None:
     """Where the mapped data lies in memory: equal for two tensors exactly if they name the same bytes."""
     return (np.frombuffer(slot.data, np.uint8).ctypes.data, len(slot.data)) if len(slot.data) else None
 

@@ -24,8 +24,8 @@ from onnxcanon.files.storage import (
     check_location,
     one_line,
 )
-from onnxcanon.files.tensors import Finder, Graphs, Scattered, TensorLocation, keys
-from onnxcanon.files.validation import admit, check_size, claim
+from onnxcanon.files.tensors import GraphIndex, RepeatedField, TensorFinder, TensorLocation, tensor_keys
+from onnxcanon.files.validation import check_size, declared_type, validate
 from onnxcanon.files.wire import Field, Path, Piece
 
 # Smaller tensors stay in the skeleton: shape arithmetic reads them anyway, and a view would cost more.
@@ -33,7 +33,7 @@ SMALLEST_CUT = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Slot:
+class MappedTensor:
     """A tensor whose bytes (raw, little-endian) are mapped instead of parsed."""
 
     shape: Shape
@@ -57,7 +57,7 @@ class Tensor:
     dtype: ir.DataType
     nbytes: int
     value: ir.TensorProtocol
-    slot: Slot | None
+    slot: MappedTensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class Source:
     graph: ir.Model
     tensors: dict[str, Tensor]
     keys: dict[int, str]
-    external: list[tuple[Path, Slot]]
+    external: list[tuple[Path, MappedTensor]]
 
     def pieces(self, changes: Sequence[tuple[Path, list[Piece]]]) -> list[Piece]:
         """The whole model again, with some fields spelled anew."""
@@ -87,14 +87,14 @@ def open_source(buffer: memoryview, folder: DataFolder | None) -> Source:
         wire.WireError: If the bytes are no protobuf message, or cut off.
     """
     try:
-        finder = Finder(buffer)
+        finder = TensorFinder(buffer)
         skeleton, raw = _skeleton(finder)
-    except Scattered:
-        finder = Finder(memoryview(wire.parse(buffer).SerializeToString()))
+    except RepeatedField:
+        finder = TensorFinder(memoryview(wire.parse(buffer).SerializeToString()))
         skeleton, raw = _skeleton(finder)
-    admit(skeleton)
-    slots: list[Slot] = []
-    taken: dict[Path, Slot] = {}
+    validate(skeleton)
+    slots: list[MappedTensor] = []
+    taken: dict[Path, MappedTensor] = {}
     found = list(finder.find(skeleton))
     for one in found:
         if isinstance(one.proto, onnx.TensorProto) and (one.proto.ByteSize() or one.initializer):
@@ -103,13 +103,13 @@ def open_source(buffer: memoryview, folder: DataFolder | None) -> Source:
                 taken[one.path] = slot
     graph = _deserialize(skeleton)
     _put_back(graph, slots)
-    tensors, keys = _constants(found, skeleton.graph, graph, taken)
+    tensors, names = _constants(found, skeleton.graph, graph, taken)
     known = {tensor.path for tensor in tensors.values()}
     external = [(path, slot) for path, slot in taken.items() if slot.external and path not in known]
-    return Source(finder.buffer, graph, tensors, keys, external)
+    return Source(finder.buffer, graph, tensors, names, external)
 
 
-def _skeleton(finder: Finder) -> tuple[onnx.ModelProto, dict[Field, memoryview]]:
+def _skeleton(finder: TensorFinder) -> tuple[onnx.ModelProto, dict[Field, memoryview]]:
     """Parse the model without the raw data of large tensors; returns that beside."""
     raw: dict[Field, memoryview] = {}
     changes: list[tuple[Path, list[Piece]]] = []
@@ -127,8 +127,8 @@ def _skeleton(finder: Finder) -> tuple[onnx.ModelProto, dict[Field, memoryview]]
 
 
 def _take_out(
-    proto: onnx.TensorProto, raw: memoryview | None, folder: DataFolder | None, slots: list[Slot]
-) -> Slot | None:
+    proto: onnx.TensorProto, raw: memoryview | None, folder: DataFolder | None, slots: list[MappedTensor]
+) -> MappedTensor | None:
     """Check a tensor's size; if its data is mapped, leave a reference to its slot in the skeleton."""
     if proto.data_location == onnx.TensorProto.EXTERNAL:
         slot = _external_slot(proto, folder)
@@ -137,8 +137,8 @@ def _take_out(
         check_size(proto, None if stored is None else len(stored))
         if raw is None:
             return None
-        shape, dtype, _ = claim(proto)
-        slot = Slot(shape, dtype, raw, external=False)
+        shape, dtype, _ = declared_type(proto)
+        slot = MappedTensor(shape, dtype, raw, external=False)
     proto.data_location = onnx.TensorProto.EXTERNAL
     del proto.external_data[:]
     proto.external_data.add(key="location", value=str(len(slots)))
@@ -146,8 +146,8 @@ def _take_out(
     return slot
 
 
-def _external_slot(proto: onnx.TensorProto, folder: DataFolder | None) -> Slot:
-    shape, dtype, nbytes = claim(proto)
+def _external_slot(proto: onnx.TensorProto, folder: DataFolder | None) -> MappedTensor:
+    shape, dtype, nbytes = declared_type(proto)
     name = f"tensor '{proto.name}'"
     if dtype == ir.DataType.STRING:
         raise Refusal(f"{name} holds strings and is external", "export it again")
@@ -167,10 +167,10 @@ def _external_slot(proto: onnx.TensorProto, folder: DataFolder | None) -> Slot:
     location = entries.get("location", "")
     check_location(location)
     if nbytes == 0:
-        return Slot(shape, dtype, memoryview(b""), external=True)
+        return MappedTensor(shape, dtype, memoryview(b""), external=True)
     if folder is None:
         raise Refusal(f"{name} is external data of a model in memory", "pass the model's path instead")
-    return Slot(shape, dtype, folder.read(location, offset, nbytes), external=True)
+    return MappedTensor(shape, dtype, folder.read(location, offset, nbytes), external=True)
 
 
 def _deserialize(skeleton: onnx.ModelProto) -> ir.Model:
@@ -181,7 +181,7 @@ def _deserialize(skeleton: onnx.ModelProto) -> ir.Model:
         raise Refusal(cause, "see what onnx.checker says of it") from error
 
 
-def _put_back(model: ir.Model, slots: list[Slot]) -> None:
+def _put_back(model: ir.Model, slots: list[MappedTensor]) -> None:
     """Replace every reference to a slot by a tensor that views the mapped data."""
     graphs = [*model.graphs()]
     for function in model.functions.values():
@@ -204,7 +204,7 @@ def _put_back(model: ir.Model, slots: list[Slot]) -> None:
                     node.attributes[name] = ir.Attr(name, attribute.type, held, doc_string=about)
 
 
-def _restored(tensor: ir.TensorProtocol, slots: list[Slot]) -> ir.TensorProtocol:
+def _restored(tensor: ir.TensorProtocol, slots: list[MappedTensor]) -> ir.TensorProtocol:
     """The tensor, or if it refers to a slot a view of the data there, under the same name."""
     if not isinstance(tensor, ir.ExternalTensor):
         return tensor
@@ -221,13 +221,16 @@ def _restored(tensor: ir.TensorProtocol, slots: list[Slot]) -> ir.TensorProtocol
 
 
 def _constants(
-    found: Sequence[TensorLocation], main: onnx.GraphProto, model: ir.Model, slots: Mapping[Path, Slot]
+    found: Sequence[TensorLocation],
+    main: onnx.GraphProto,
+    model: ir.Model,
+    slots: Mapping[Path, MappedTensor],
 ) -> tuple[dict[str, Tensor], dict[int, str]]:
     """Initializers and outputs of Constant nodes that hold numbers (or a tensor of strings), by key.
 
     An initializer without a name, which nothing can refer to, is only kept in the bytes.
     """
-    graphs = Graphs(model)
+    graphs = GraphIndex(model)
     named: dict[tuple[object, ...], tuple[TensorLocation, Tensor, int]] = {}
     for one in found:
         slot = slots.get(one.path)
@@ -239,7 +242,7 @@ def _constants(
                 )
             made = graphs.initializer(one)
             if made is not None and one.name:
-                tensor = Tensor(one.path, True, "", *claim(one.proto), made, slot)
+                tensor = Tensor(one.path, True, "", *declared_type(one.proto), made, slot)
                 named[mark] = one, tensor, id(made)
         elif one.name and (attribute := graphs.attribute(one)) is not None:
             value = _constant_value(attribute)
@@ -256,7 +259,9 @@ def _constants(
     values = {name for node in main.node for name in node.output} | {value.name for value in main.input}
     listed = list(named.values())
     tensors, identities = {}, {}
-    for key, (_, tensor, identity) in zip(keys([one for one, _, _ in listed], values), listed, strict=True):
+    for key, (_, tensor, identity) in zip(
+        tensor_keys([one for one, _, _ in listed], values), listed, strict=True
+    ):
         tensors[key] = tensor
         identities[identity] = key
     return tensors, identities

@@ -71,7 +71,7 @@ def same_file(one: Path, other: Path) -> bool:
         return False
 
 
-class Mappings:
+class MappedFiles:
     """The files a model reads from, mapped once each and kept as they were when it was loaded.
 
     Keeping the mapping, not the path, is what makes saving over the source safe: the model goes on reading
@@ -116,7 +116,7 @@ class Mappings:
         self._maps.append(mapped)
         return memoryview(mapped)
 
-    def done_with(self, nbytes: int) -> None:
+    def release(self, nbytes: int) -> None:
         """Say that some bytes were read and are not needed soon: when they are many, pages are dropped."""
         self._read += nbytes
         if self._read >= MOST_MAPPED:
@@ -137,7 +137,7 @@ class DataFolder:
     which onnx and onnx-ir refuse. Here a location must stay inside lexically, its target in either folder.
     """
 
-    def __init__(self, model: Path, mappings: Mappings) -> None:
+    def __init__(self, model: Path, mappings: MappedFiles) -> None:
         real = Path(os.path.realpath(model))
         self._folders = [model.parent, real.parent]
         self._allowed = [Path(os.path.realpath(folder)) for folder in self._folders]

@@ -19,7 +19,7 @@ from onnxcanon.files.wire import Field, Path
 Step = tuple[int, str, int]
 
 
-class Scattered(Exception):
+class RepeatedField(Exception):
     """A field that can be there once is there several times: legal, protobuf merges them."""
 
 
@@ -46,7 +46,7 @@ class TensorLocation:
     scope: tuple[str, ...] = ()
 
 
-class Finder:
+class TensorFinder:
     """Finds the tensors of one serialized model; remembers which fields it has divided."""
 
     def __init__(self, buffer: memoryview) -> None:
@@ -62,7 +62,7 @@ class Finder:
         """
         graphs = _tagged(self.top, wire.MODEL_GRAPH)
         if len(graphs) > 1:
-            raise Scattered
+            raise RepeatedField
         for graph in graphs:
             yield from self._block((graph,), wire.GRAPH_NODE)
         for function in _tagged(self.top, wire.MODEL_FUNCTION):
@@ -80,7 +80,7 @@ class Finder:
         parts = self._parts(path[-1])
         tensor, graph = _tagged(parts, wire.ATTRIBUTE_TENSOR), _tagged(parts, wire.ATTRIBUTE_GRAPH)
         if len(tensor) > 1 or len(graph) > 1:
-            raise Scattered
+            raise RepeatedField
         for part in (*tensor, *_tagged(parts, wire.ATTRIBUTE_TENSORS)):
             yield (*path, part)
         for part in (*graph, *_tagged(parts, wire.ATTRIBUTE_GRAPHS)):
@@ -161,7 +161,7 @@ def _tagged(parts: Sequence[Field], tag: int) -> list[Field]:
     return [part for part in parts if part.tag == tag]
 
 
-class Graphs:
+class GraphIndex:
     """Finds in onnx-ir's graphs what was found in the messages."""
 
     def __init__(self, model: ir.Model) -> None:
@@ -204,7 +204,7 @@ class Graphs:
         return self._nodes[mark]
 
 
-def keys(found: Sequence[TensorLocation], taken: set[str]) -> list[str]:
+def tensor_keys(found: Sequence[TensorLocation], taken: set[str]) -> list[str]:
     """What each is called in the file as a whole: its own name in the main graph, or where no other and no
     value of the main graph (`taken`) has it; else with the way to it before."""
     count = Counter(one.name for one in found)

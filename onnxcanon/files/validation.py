@@ -63,7 +63,7 @@ def check_signature(buffer: memoryview) -> None:
             raise Refusal(cause, advice)
 
 
-def admit(model: onnx.ModelProto) -> None:
+def validate(model: onnx.ModelProto) -> None:
     """Refuse what onnx-ir would drop in silence, and adapt in place what it would stumble over.
 
     Adapted are only things that say nothing about the weights: types it cannot express are cleared (a value
@@ -77,7 +77,7 @@ def admit(model: onnx.ModelProto) -> None:
         raise Refusal("it holds training information, which refers to the weights", "export it for inference")
     for root in (model.graph, *model.functions):
         for block in blocks(root):
-            _admit_block(block)
+            _validate_block(block)
 
 
 def blocks(root: Block) -> Iterator[Block]:
@@ -95,7 +95,7 @@ def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
     yield from attribute.graphs
 
 
-def _admit_block(block: Block) -> None:
+def _validate_block(block: Block) -> None:
     if isinstance(block, onnx.GraphProto):
         if block.sparse_initializer:
             raise Refusal("it has sparse initializers", "make them dense first")
@@ -106,10 +106,10 @@ def _admit_block(block: Block) -> None:
         if not all(isinstance(name, str) for name in (node.name, *node.input, *node.output)):
             raise Refusal("a name in the graph is not UTF-8 text", "export it again")
         for attribute in node.attribute:
-            _admit_attribute(attribute)
+            _validate_attribute(attribute)
 
 
-def _admit_attribute(attribute: onnx.AttributeProto) -> None:
+def _validate_attribute(attribute: onnx.AttributeProto) -> None:
     if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
         raise Refusal(f"attribute '{attribute.name}' is a sparse tensor", "make it dense first")
     if attribute.type == onnx.AttributeProto.UNDEFINED and not attribute.ref_attr_name:
@@ -134,7 +134,7 @@ def _expressible(type_: onnx.TypeProto) -> bool:
     return _expressible(element)
 
 
-def claim(tensor: onnx.TensorProto) -> tuple[tuple[int, ...], ir.DataType, int]:
+def declared_type(tensor: onnx.TensorProto) -> tuple[tuple[int, ...], ir.DataType, int]:
     """Shape, type and size in bytes that a tensor says it has (a string counts as one byte).
 
     Raises:
@@ -166,7 +166,7 @@ def check_size(tensor: onnx.TensorProto, raw: int | None) -> None:
     Raises:
         Refusal: If the size differs, or the values are in the field of another type.
     """
-    shape, dtype, nbytes = claim(tensor)
+    shape, dtype, nbytes = declared_type(tensor)
     if tensor.HasField("segment"):
         raise Refusal(f"tensor '{tensor.name}' is stored in segments", "export it again")
     if raw is None or dtype == ir.DataType.STRING:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.alignment.metrics import wide
 from onnxcanon.arrays import Floats, Ids
-from onnxcanon.canonical.sequential_scaling import Measure, Walk
+from onnxcanon.canonical.sequential_scaling import Measure, SequentialScaling
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
@@ -90,18 +90,18 @@ def spheres(model: Model, symmetry: Symmetry, names: Sequence[str]) -> Spheres:
     return Spheres(out, count, len(known))
 
 
-def _walked(model: Model, symmetry: Symmetry) -> Walk:
-    walk = Walk(model, symmetry, Measure(exact=False))
+def _walked(model: Model, symmetry: Symmetry) -> SequentialScaling:
+    walk = SequentialScaling(model, symmetry, Measure(exact=False))
     walk.run()
     return walk
 
 
-def _owners(walk: Walk) -> dict[str, Ids]:
+def _owners(walk: SequentialScaling) -> dict[str, Ids]:
     """For each parameter the freedom whose sphere an entry is on; the first one that comes has it."""
     shapes = {name: parameter.shape for name, parameter in walk.symmetry.trace.parameters.items()}
     owners = {name: np.full((1,) * len(shape), LONE) for name, shape in shapes.items()}
     determined = np.zeros((2, len(walk.t)), bool)  # by what they multiply, by what they divide
-    for home in walk.homes:
+    for home in walk.anchors:
         mine = np.full(home.site.forms.shape[0], LONE)
         mine[home.positions] = home.freedoms
         owner, mine, *hidden = np.broadcast_arrays(
@@ -115,7 +115,7 @@ def _owners(walk: Walk) -> dict[str, Ids]:
     return owners
 
 
-def _bias(walk: Walk, name: str, determined: NDArray[np.bool_], owner: Ids) -> Ids:
+def _bias(walk: SequentialScaling, name: str, determined: NDArray[np.bool_], owner: Ids) -> Ids:
     """The entries of a vector that one freedom alone acts on, in the way in which it was determined."""
     site = walk.sites[name][0]
     single = np.flatnonzero(np.diff(site.forms.indptr) == 1)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.alignment.metrics import root_mean_square, wide
 from onnxcanon.comparison.correspondence import correspondence
-from onnxcanon.comparison.mismatch import difference, equal, no_mean
+from onnxcanon.comparison.mismatch import explain_mismatch, same_entries, why_not_averaged
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model
@@ -37,17 +37,19 @@ def spelled_as(reference: Model, model: Model) -> Model:
         return reference
     pairs = correspondence(reference, model)
     if pairs is None:
-        raise OnnxcanonError(difference(reference, model))
+        raise OnnxcanonError(explain_mismatch(reference, model))
     counterparts: dict[str, str] = {}
     for name, counterpart in pairs:
         first = counterparts.setdefault(name, counterpart)
-        if first != counterpart and not equal(model, first, model, counterpart):
+        if first != counterpart and not same_entries(model, first, model, counterpart):
             raise OnnxcanonError(
                 f"{reference.name} stores one tensor '{name}' where {model.name} has two that differ,"
                 f" '{first}' and '{counterpart}'; export both alike"
             )
-        if reference.tensor_info(name)[1] not in AVERAGED and not equal(reference, name, model, counterpart):
-            raise OnnxcanonError(no_mean(reference, name, model, counterpart))
+        if reference.tensor_info(name)[1] not in AVERAGED and not same_entries(
+            reference, name, model, counterpart
+        ):
+            raise OnnxcanonError(why_not_averaged(reference, name, model, counterpart))
     averaged = {n: c for n, c in counterparts.items() if reference.tensor_info(n)[1] in AVERAGED}
     return reference.with_tensors({name: partial(_read, model, c) for name, c in averaged.items()})
 

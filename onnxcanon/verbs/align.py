@@ -78,4 +78,4 @@ def align(
         seed=settings.seed,
         progress=settings.progress,
     )
-    return replace(alignment, model=alignment.model.guarding(first, second))
+    return replace(alignment, model=alignment.model.with_protected(first, second))

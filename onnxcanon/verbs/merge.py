@@ -93,4 +93,4 @@ def merge(
         seed=settings.seed,
         progress=settings.progress,
     )
-    return merged if merged.model is None else replace(merged, model=merged.model.guarding(*originals))
+    return merged if merged.model is None else replace(merged, model=merged.model.with_protected(*originals))

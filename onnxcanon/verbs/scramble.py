@@ -68,7 +68,7 @@ def scramble(
         ModelError: the model cannot be read.
         OnnxcanonError: `only` names something else.
     """
-    from onnxcanon.canonical.random_element import random_twin
+    from onnxcanon.canonical.random_element import random_element
     from onnxcanon.errors import check_choice
     from onnxcanon.symmetry import symmetry
     from onnxcanon.verbs.arguments import opened, settings_for
@@ -85,6 +85,6 @@ def scramble(
         permute_constants=permute_constants,
         allow_overridable=allow_overridable,
     )
-    transform = random_twin(original, group, seed, words)
+    transform = random_element(original, group, seed, words)
     done = tuple(word for word in CHANGES if word in words)
     return Scrambled(transform.apply(original), transform, seed, done)
