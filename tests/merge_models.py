@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from onnxcanon.model import Model
-from onnxcanon.runtime.sessions import run
 from tests.examples import Array, build
+from tests.running import run
 
 
 def images(count: int = 50, seed: int = 9) -> dict[str, Array]:

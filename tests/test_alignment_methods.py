@@ -29,9 +29,10 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average, spelled_as
 from onnxcanon.model import Model, load
 from onnxcanon.runtime.evaluation import evaluate
-from onnxcanon.runtime.sessions import run
+from onnxcanon.settings import Settings
 from tests.examples import Array, attention, build, contents, experts, layers, network, theta_of
 from tests.merge_models import images, residual
+from tests.running import run
 from tests.shared import ROOT, SHIPPED, TWINS, each
 
 CPU = {"device": "cpu"}
@@ -368,7 +369,7 @@ def test_units_that_no_known_layer_makes_are_matched_by_weights(kind: str, group
 
 
 def loss_between(a: Model, moved: Model, data: Data) -> float:
-    return evaluate([average([a, spelled_as(a, moved)], [0.5, 0.5])], data, **CPU)[0].loss
+    return evaluate([average([a, spelled_as(a, moved)], [0.5, 0.5])], Settings(data=data, **CPU))[0].loss
 
 
 def labelled(kind: str) -> tuple[Model, Model, Data]:

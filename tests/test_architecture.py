@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "onnxcanon"
@@ -57,3 +61,11 @@ def test_files_named_in_the_documents_exist() -> None:
         for name in re.findall(r"`([\w./]+/(?:\w+\.(?:py|md|json))?)`", document.read_text(encoding="utf-8")):
             places = (PACKAGE / name, ROOT / name)
             assert any(place.exists() for place in places), f"{document.name} names {name}"
+
+
+@pytest.mark.parametrize("room", ["normalform", "runtime.evaluation", "verifying"])
+def test_normal_form_and_runtime_do_not_load_the_analyzer(room: str) -> None:
+    code = f"import sys, onnxcanon.{room}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    analyzer = tuple(f"onnxcanon.{name}" for name in ("tracing", "solving", "symmetry"))
+    assert not [name for name in done.stdout.split() if name.startswith(analyzer)]

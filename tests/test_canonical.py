@@ -13,9 +13,7 @@ import pytest
 from onnxcanon.canonical import CanonicalForm, canonicalize
 from onnxcanon.canonical.random_element import random_element
 from onnxcanon.model import Model, load
-from onnxcanon.runtime import run
 from onnxcanon.symmetry import Symmetry, symmetry
-from onnxcanon.verifying import verify
 from tests.examples import (
     Array,
     Layer,
@@ -30,6 +28,7 @@ from tests.examples import (
     theta_of,
     values,
 )
+from tests.running import run, verify
 from tests.shared import MODELS, SHIPPED, TRIVIAL, TWINS, each, label
 
 HANDFUL = (

@@ -256,6 +256,8 @@ def test_sizes_of_dynamic_dimensions(shell: Shell, model: Path) -> None:
     assert shell("analyze", model, "--shape", "n=3").status == 0
     assert shell("canonicalize", model, "-o", "c.onnx", "--shape", "n=3", *CPU).status == 0
     assert shell("verify", model, "c.onnx", "--shape", "n=3", *CPU).status == 0
+    width = onnxcanon.load(model).ir.graph.inputs[0].shape[1]
+    assert shell("verify", model, "c.onnx", "--shape", f"x=3,{width}", *CPU).status == 0
     proto = small_models.mlp()
     proto.graph.input[0].type.tensor_type.shape.dim[0].ClearField("dim_param")
     onnx.save(proto, "anonymous.onnx")

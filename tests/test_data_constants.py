@@ -11,8 +11,8 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.explaining import report
 from onnxcanon.model import load
 from onnxcanon.symmetry import symmetry
-from onnxcanon.verifying import verify
 from tests import data_graphs, small_models
+from tests.running import verify
 
 
 def data(proto: onnx.ModelProto) -> dict[str, str]:

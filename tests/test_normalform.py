@@ -13,10 +13,10 @@ from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImp
 from onnxcanon.model import Model, load
 from onnxcanon.normalform import NormalForm, normal_form, structure
 from onnxcanon.symmetry import symmetry
-from onnxcanon.verifying import verify
 from tests.examples import build, contents
 from tests.fuzz.check import worst_difference
 from tests.fuzz.graphs import generate, outputs_of
+from tests.running import verify
 from tests.shared import MODELS, TWINS, document, each
 from tests.spellings import CASES, Case
 

@@ -18,9 +18,9 @@ from onnxcanon.merging.repair import rescale, reset_bn
 from onnxcanon.merging.repair_sites import norms, sites
 from onnxcanon.model import Model, load
 from onnxcanon.runtime import batches, sessions
-from onnxcanon.runtime.sessions import run
 from tests.examples import build, layers, network
 from tests.merge_models import SITES, images, residual, statistics
+from tests.running import run
 
 SINGLE = 2e-5
 """What rounding to single precision, layer after layer, makes of statistics of size about 1."""

@@ -8,8 +8,12 @@ from onnx import TensorProto, helper
 
 from onnxcanon.errors import OnnxcanonError, RuntimeUnavailableError
 from onnxcanon.model import load
-from onnxcanon.runtime.inputs import KINDS, InputPlan, data_inputs, input_specs, plan_inputs
+from onnxcanon.runtime.batches import data_inputs
+from onnxcanon.runtime.inputs import input_specs
+from onnxcanon.runtime.random_inputs import INPUT_KINDS, RandomInputs, accepted_inputs
 from onnxcanon.runtime.sessions import open_session
+from onnxcanon.settings import Settings
+from onnxcanon.shapes.sizes import DynamicDimensions
 from tests.runtime_graphs import SHARED, Shape, mlp, model, needs_shared, value
 
 ALL_TYPES = [
@@ -23,9 +27,10 @@ ALL_TYPES = [
 ]
 
 
-def plan(base, **options) -> InputPlan:
+def plan(base, shapes=None) -> RandomInputs:
+    sizes = DynamicDimensions.of(base.ir.graph).fixed(shapes or {}, base.name)
     with open_session(base, device="cpu") as session:
-        return plan_inputs(input_specs(base.ir), session.run, **options)
+        return accepted_inputs(input_specs(base.ir), session.run, Settings(sizes))
 
 
 def echo(name: str, shape: Shape, dtype: int):
@@ -36,9 +41,9 @@ def echo(name: str, shape: Shape, dtype: int):
 
 
 @pytest.mark.parametrize("dtype", ALL_TYPES)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INPUT_KINDS)
 def test_inputs_have_the_declared_type_and_shape_and_are_finite(dtype, kind):
-    made = plan(echo("x", ["batch", 3, 5], dtype)).make(kind)["x"]
+    made = plan(echo("x", ["batch", 3, 5], dtype)).draw(kind)["x"]
     assert made.dtype == helper.tensor_dtype_to_np_dtype(dtype)
     assert made.shape == (2, 3, 5)
     assert np.isfinite(made.astype(np.float64)).all()
@@ -46,14 +51,14 @@ def test_inputs_have_the_declared_type_and_shape_and_are_finite(dtype, kind):
 
 def test_equal_seeds_make_equal_inputs_and_others_do_not():
     made = plan(mlp())
-    for kind in KINDS:
-        first, again, other = (made.make(kind, seed)["x"] for seed in (3, 3, 4))
+    for kind in INPUT_KINDS:
+        first, again, other = (made.draw(kind, seed)["x"] for seed in (3, 3, 4))
         assert np.array_equal(first, again)
         assert kind in ("ones", "zeros") or not np.array_equal(first, other)
 
 
 def test_kinds_differ_in_what_they_exercise():
-    made = {kind: plan(echo("x", [1, 3, 32, 32], TensorProto.FLOAT)).make(kind)["x"] for kind in KINDS}
+    made = {kind: plan(echo("x", [1, 3, 32, 32], TensorProto.FLOAT)).draw(kind)["x"] for kind in INPUT_KINDS}
     steps = {
         kind: np.abs(np.diff(array, axis=-1)).mean() / array.std()
         for kind, array in made.items()
@@ -68,11 +73,11 @@ def test_kinds_differ_in_what_they_exercise():
 
 def test_half_precision_stays_far_from_its_largest_number():
     made = plan(echo("x", [64, 64], TensorProto.FLOAT16))
-    assert max(np.abs(made.make(kind)["x"]).max() for kind in KINDS) < 100
+    assert max(np.abs(made.draw(kind)["x"]).max() for kind in INPUT_KINDS) < 100
 
 
 @pytest.mark.parametrize("steps", [[], ["Cast", "Identity"], ["Unsqueeze"]])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", INPUT_KINDS)
 def test_ids_stay_within_the_table_they_index(steps, kind):
     name, nodes = "ids", []
     for index, op_type in enumerate(steps):
@@ -87,14 +92,14 @@ def test_ids_stay_within_the_table_they_index(steps, kind):
         [value("y", None)],
         {"table": np.eye(6, dtype=np.float32), "axis": np.array([0])},
     )
-    made = plan(base).make(kind)["ids"]
+    made = plan(base).draw(kind)["ids"]
     assert 0 <= made.min() <= made.max() < 6
 
 
 def test_masks_keep_something_in_each_row():
     base = echo("attention_mask", ["batch", "seq"], TensorProto.INT64)
-    for kind in KINDS:
-        mask = plan(base).make(kind)["attention_mask"]
+    for kind in INPUT_KINDS:
+        mask = plan(base).draw(kind)["attention_mask"]
         assert set(np.unique(mask)) <= {0, 1}
         assert mask[:, 0].all()
 
@@ -107,7 +112,7 @@ def test_an_input_compared_with_a_constant_takes_it():
     base = model(
         nodes, [value("rate", [], TensorProto.INT64)], [value("y", None)], {"known": np.array(16000)}
     )
-    assert plan(base).make("normal")["rate"] == 16000
+    assert plan(base).draw("normal")["rate"] == 16000
 
 
 def test_strings_are_refused_and_taken_from_data():
@@ -155,10 +160,20 @@ def test_dimensions_of_one_name_share_one_size_and_totals_add_up():
 def test_the_caller_may_fix_sizes_by_dimension_or_input():
     assert plan(mlp(), shapes={"batch": 5}).shapes["x"] == (5, 8)
     assert plan(mlp(), shapes={"x": (7, 8)}).shapes["x"] == (7, 8)
-    with pytest.raises(RuntimeUnavailableError, match="named 'width'"):
+    with pytest.raises(OnnxcanonError, match="is called 'width'; it has batch"):
         plan(mlp(), shapes={"width": 5})
-    with pytest.raises(RuntimeUnavailableError, match="does not fit input 'x'"):
+    with pytest.raises(OnnxcanonError, match="does not fit input 'x'"):
         plan(mlp(), shapes={"x": (7, 9)})
+
+
+def test_unnamed_dimensions_are_fixed_by_their_place():
+    inputs = [value("x", [None, None]), value("z", [None, 4])]
+    nodes = [helper.make_node("Identity", [name], [f"{name}2"]) for name in ("x", "z")]
+    base = model(nodes, inputs, [value("x2", None), value("z2", None)])
+    assert plan(base, {"x[0]": 5, "x[1]": 3}).shapes == {"x": (5, 3), "z": (5, 4)}
+    assert plan(base, {"x": (5, 3), "z[0]": 2}).shapes == {"x": (5, 3), "z": (2, 4)}
+    with pytest.raises(OnnxcanonError, match=r"called 'x:1'; it has x\[0\], x\[1\], z\[0\]"):
+        plan(base, {"x:1": 3})
 
 
 def test_where_nothing_runs_the_first_refusal_is_quoted():
@@ -166,7 +181,7 @@ def test_where_nothing_runs_the_first_refusal_is_quoted():
         raise RuntimeUnavailableError("no such kernel")
 
     with pytest.raises(RuntimeUnavailableError, match=r"no input shape was found .* no such kernel"):
-        plan_inputs(input_specs(mlp().ir), refuse)
+        accepted_inputs(input_specs(mlp().ir), refuse, Settings())
 
 
 def test_data_is_cut_into_batches_and_states_are_not():

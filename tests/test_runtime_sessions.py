@@ -10,14 +10,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from onnxcanon.errors import RuntimeUnavailableError
-from onnxcanon.runtime import (
-    devices,
-    open_session,
-    outputs_equal,
-    run,
-    sessions,
-)
+from onnxcanon.runtime import devices, open_session, sessions
 from tests.devices import has_cuda, needs_cuda
+from tests.running import outputs_equal, run
 from tests.runtime_graphs import mlp, model, value
 
 X = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32)

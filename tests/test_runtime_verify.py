@@ -11,8 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 import onnxcanon as oc
 from onnxcanon.errors import OnnxcanonError, RuntimeUnavailableError
 from onnxcanon.model import Model, load
-from onnxcanon.runtime import open_session, run
-from onnxcanon.verifying import verify
+from onnxcanon.runtime import open_session
+from tests.running import run, verify
 from tests.runtime_graphs import (
     SHARED,
     changed,

@@ -12,12 +12,12 @@ from onnx import numpy_helper
 
 from onnxcanon.explaining.reasons import Reasons
 from onnxcanon.model import Model, load
-from onnxcanon.runtime import Verification
 from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.transform import Transform
-from onnxcanon.verifying import verify
+from onnxcanon.verifying import Verification
 from tests.examples import Array, contents
 from tests.fuzz.check import part
+from tests.running import verify
 from tests.shared import ABSENT, EXPORTS, MODELS, SHARED, SHIPPED, TRIVIAL, TWINS, document, each, label
 
 CONSTANT = "its weights are constants computed in the graph: inputs of a layer are interchangeable"

@@ -16,6 +16,7 @@ from onnxcanon.runtime.evaluation import Evaluator
 from onnxcanon.runtime.sessions import open_session
 from onnxcanon.runtime.weights import external
 from onnxcanon.runtime.weights.external import WeightSessions
+from onnxcanon.settings import Settings
 from tests.examples import build
 from tests.runtime_graphs import mlp
 from tests.shared import ROOT, SHARED, SHIPPED, TWINS, each
@@ -180,7 +181,7 @@ def test_an_evaluator_finds_what_evaluation_finds() -> None:
     model = load(ROOT / "models" / "digits_resnet_seed0.onnx")
     with np.load(ROOT / "models" / "digits_eval.npz") as file:
         data = dict(file)
-    evaluate = Evaluator(model, data, batch=100, device="cpu")
+    evaluate = Evaluator(model, Settings(device="cpu", data=data), batch=100)
     for one in (
         model,
         other_weights(model),

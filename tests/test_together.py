@@ -19,10 +19,11 @@ from onnxcanon.merging.joint_annealing import Rescaling, together
 from onnxcanon.merging.repair import rescale
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import evaluate
-from onnxcanon.runtime.sessions import run
+from onnxcanon.settings import Settings
 from onnxcanon.transform import Transform
 from tests.examples import Array, build, contents, layers, network
 from tests.merge_models import images, residual
+from tests.running import run
 
 CPU = {"device": "cpu"}
 SHARES = [0.5, 0.3, 0.2]
@@ -91,7 +92,7 @@ def test_the_loss_of_the_average_of_all_falls(repair: str, monkeypatch: pytest.M
         found = oc.merge(models, align=method, to="mean", repair=repair, data=data, **CPU)
         assert found.model is not None  # so every model was verified to be the function it was
         assert not found.alignments[0].transform.changes
-        loss[method] = evaluate([found.model], data, **CPU)[0].loss
+        loss[method] = evaluate([found.model], Settings(data=data, **CPU))[0].loss
     assert loss["annealing"] < 0.99 * loss["weights"]
 
 

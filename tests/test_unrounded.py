@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 
 from onnxcanon.model import Model, load
-from onnxcanon.runtime import run
 from onnxcanon.symmetry import symmetry
-from onnxcanon.verifying import verify
 from onnxcanon.verifying.noise import rounds_to_integers
 from onnxcanon.verifying.overflow_guard import guarded
 from onnxcanon.verifying.smooth.model import unrounded
 from onnxcanon.verifying.smooth.rewriter import Unroundable
 from tests.fuzz.builder import Array
+from tests.running import run, verify
 from tests.shared import SHARED
 from tests.test_quantized import NUMBERS, RNG, case, fresh, ints, packed, scales  # noqa: F401 - a fixture
 

@@ -44,8 +44,7 @@ def examples(model: oc.Model, count: int, batch: int) -> list[Batch]:
     """Random inputs in batches; free dimensions are the batch's size."""
     rng = np.random.default_rng(0)
     shapes = {
-        spec.name: [n if isinstance(n, int) else batch for n in spec.shape.dims]
-        for spec in input_specs(model.ir)
+        spec.name: [n if isinstance(n, int) else batch for n in spec.dims] for spec in input_specs(model.ir)
     }
     return [
         {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}

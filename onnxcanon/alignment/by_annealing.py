@@ -13,7 +13,7 @@ nothing is repaired.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -32,8 +32,9 @@ from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.arrays import Arrays, Ids
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.runtime.evaluation import LABELS, Judge, labels_of
+from onnxcanon.runtime.evaluation import LABELS, Evaluator, labels_of
 from onnxcanon.runtime.sessions import Session, SessionValue
+from onnxcanon.settings import Settings
 
 STEPS = 1000
 """Exchanges that are tried."""
@@ -87,41 +88,51 @@ def annealed(
         return [MethodResult(element, (NOTHING_MOVES,)) for element in begun]
     some = _some(_labelled(movers, data, given.device), EXAMPLES * len(movers), rng)
     with closing(average.session(given.device, repair)) as session:
-        judge = Judge(frame.reference, Fed(session, average.inputs), some, batch=len(labels_of(some)))
-        first = judge().loss
-        images = _images(average, judge, first, rng, given)
+        evaluator = Evaluator(frame.reference, Settings(data=some), batch=len(labels_of(some)))
+        fed = Fed(session, average.inputs)
+
+        def loss() -> float:
+            return evaluator.in_session(frame.reference, fed).loss
+
+        first = loss()
+        images = _images(average, loss, first, rng, given)
         found = [e.then(frame.ours.action(image)) for e, image in zip(begun, images, strict=True)]
         average.put(found)
-        if judge().loss > first:  # an exchange of rows was not what the group makes of it
+        if loss() > first:  # an exchange of rows was not what the group makes of it
             found = begun
     return [MethodResult(element) for element in found]
 
 
 def _images(
-    average: Average, judge: Judge, loss: float, rng: np.random.Generator, given: MethodContext
+    average: Average,
+    loss: Callable[[], float],
+    first_loss: float,
+    rng: np.random.Generator,
+    given: MethodContext,
 ) -> list[Ids]:
     """The image of every unit class of each model in the best state."""
     changes = []
     for _ in range(PROBES):
         swap = average.drawn(rng)
         average.exchange(*swap)
-        changes.append(abs(judge().loss - loss))
+        changes.append(abs(loss() - first_loss))
         average.exchange(*swap)
     first = HEAT * float(np.median(changes))
-    best, kept = loss, average.source.copy()
+    current = best = first_loss
+    kept = average.source.copy()
     for step in range(STEPS):
         if step % 50 == 0:
             given.say(f"annealing, step {step} of {STEPS}: loss {best:.6g}")
         temperature = first * COOLING ** (step / STEPS)
         swap = average.drawn(rng)
         average.exchange(*swap)
-        now = judge().loss
-        if now > loss and rng.random() >= _chance(now - loss, temperature):
+        now = loss()
+        if now > current and rng.random() >= _chance(now - current, temperature):
             average.exchange(*swap)
             continue
-        loss = now
-        if loss < best:
-            best, kept = loss, average.source.copy()
+        current = now
+        if current < best:
+            best, kept = current, average.source.copy()
     return [average.symmetry.solution.extend(inverse(source)) for source in kept]
 
 

@@ -86,14 +86,16 @@ def _numbers(value: str) -> tuple[float, ...]:
         raise OnnxcanonError(f"'{value}' is not W1,W2,… with a number for each model") from None
 
 
-def _sizes(values: tuple[str, ...]) -> dict[str, int]:
-    """Split each at the last equals sign: names of dimensions may hold any character."""
-    sizes = {}
+def _sizes(values: tuple[str, ...]) -> dict[str, int | tuple[int, ...]]:
+    """Split each at the last equals sign: names of dimensions may hold any character. Several numbers with
+    commas are the whole shape of an input."""
+    sizes: dict[str, int | tuple[int, ...]] = {}
     for value in values:
-        name, _, number = value.rpartition("=")
-        if not name or not re.fullmatch(r"[0-9]{1,18}", number) or int(number) == 0:
+        name, _, numbers = value.rpartition("=")
+        parts = numbers.split(",")
+        if not name or not all(re.fullmatch(r"0*[1-9][0-9]{0,17}", part) for part in parts):
             raise OnnxcanonError(f"'{value}' is not NAME=N with a positive N")
-        sizes[name] = int(number)
+        sizes[name] = int(numbers) if len(parts) == 1 else tuple(map(int, parts))
     return sizes
 
 

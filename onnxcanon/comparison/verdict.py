@@ -12,6 +12,7 @@ from onnxcanon.comparison.correspondence import correspondence
 from onnxcanon.comparison.maps import FittedMap, FoldedTensors, TensorDifference, find_map
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
+from onnxcanon.settings import Settings
 from onnxcanon.transform import Transform
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def compare(
         found = found or (other if isinstance(other, FittedMap) else None)
         where = _parting(found) if found is not None else str(other)
     say("running both models")
-    ran = _run(a, b, rtol=rtol, sizes=dict(sizes or {}), device=device, seed=seed, data=data, progress=say)
+    ran = _run(a, b, Settings(dict(sizes or {}), device, seed, data, say), rtol)
     return _judged(a, b, found, other, where, ran)
 
 
@@ -199,7 +200,7 @@ def _noise(form: NormalForm, sizes: dict[str, int]) -> Model:
     names = set(form.model.tensor_names())
     moved = {n: np.zeros(form.model.tensor_info(n)[0]) for n in computed if n in names}
     for seed in range(PERTURBATIONS) if moved else ():
-        other = normal_form(perturbed(form.original, seed, jumps=False), sizes).model
+        other = normal_form(perturbed(form.original, seed, rounds=False), sizes).model
         there = set(other.tensor_names())
         for name, most in moved.items():
             if name not in there or other.tensor_info(name)[0] != most.shape:
@@ -228,16 +229,16 @@ def common_sizes(a: Model, b: Model) -> dict[str, int]:
 
 
 def _run(
-    a: Model, b: Model, *, sizes: dict[str, int], device: str, **options: Any
+    a: Model, b: Model, settings: Settings, rtol: float | None
 ) -> Verification | RuntimeUnavailableError:
     """The comparison of both models' outputs, or why there is none."""
     from onnxcanon.runtime.devices import providers_for
     from onnxcanon.verifying import verify
 
-    if device not in ("auto", "cpu"):
-        providers_for(device)  # what was asked for and is not there is an error, not an answer
+    if settings.device not in ("auto", "cpu"):
+        providers_for(settings.device)  # what was asked for and is not there is an error, not an answer
     try:
-        return verify(a, b, shapes=sizes or None, device=device, **options)
+        return verify(a, b, settings, rtol)
     except RuntimeUnavailableError as error:
         return error
 

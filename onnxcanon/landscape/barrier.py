@@ -40,8 +40,9 @@ from onnxcanon.merging.repair import (
     reset_bn,
 )
 from onnxcanon.model import Model
-from onnxcanon.runtime.evaluation import Evaluation, Evaluator, Judge
+from onnxcanon.runtime.evaluation import Evaluation, Evaluator
 from onnxcanon.runtime.weights.on_device import DeviceLine, line_fits_device
+from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
 from onnxcanon.text import table
 
@@ -244,7 +245,7 @@ def barrier(
         raise OnnxcanonError("a path has two ends; give two points or more")
     say = progress or (lambda _: None)
     ends = {"before": spelled_as(a, b)}
-    evaluate = Evaluator(a, data, output=output, batch=batch, device=device)
+    evaluate = Evaluator(a, Settings(device=device, data=data), output=output, batch=batch)
     if method != NONE:
         say(f"aligning {b.name}")
         found = align(
@@ -297,9 +298,7 @@ class _Judging:
     def on_device(self, a: Model, b: Model, stack: ExitStack) -> Callable[[float], Evaluation]:
         """The same for the straight line, with weights that stay on the device until the stack is left."""
         mix = stack.enter_context(DeviceLine(a, b, device=self.device, optimize=True))
-        data, output, batch = self.evaluate.data, self.evaluate.output, self.evaluate.batch
-        judge = Judge(a, mix, data, output=output, batch=batch)
-        return lambda alpha: judge(mix.at(alpha))
+        return lambda alpha: self.evaluate.in_session(a, mix.at(alpha))
 
     def _repairer(self, along: Path) -> Callable[[Model, float], Model]:
         """What is done to the model of a point; endpoints that are measured are measured once."""

@@ -26,6 +26,7 @@ from onnxcanon.landscape.paths import held
 from onnxcanon.landscape.spheres import unit_scale
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
+from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
 from onnxcanon.text import table
 
@@ -132,7 +133,7 @@ def flatness(
     group = symmetry(model, sizes)
     normalized = held(unit_scale(model, group).apply(model))
     names = learned(model, group)
-    evaluate = Evaluator(model, data, output=output, batch=batch, device=device)
+    evaluate = Evaluator(model, Settings(device=device, data=data), output=output, batch=batch)
     still = evaluate(normalized)
     rises = []
     for sigma in sigmas:

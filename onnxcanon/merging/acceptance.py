@@ -19,6 +19,7 @@ from onnxcanon.runtime.batches import batches
 from onnxcanon.runtime.evaluation import LABELS, Evaluation, evaluate
 from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import open_session
+from onnxcanon.settings import Settings
 
 FALL = 0.02
 """How much accuracy a model may lose by a repair that is to be used on an average."""
@@ -98,7 +99,7 @@ def judge(
 
 
 def _evaluated(name: str, model: Model, data: Mapping[str, np.ndarray], device: str) -> Evaluation:
-    return replace(evaluate([model], data, device=device)[0], model=name)
+    return replace(evaluate([model], Settings(device=device, data=data))[0], model=name)
 
 
 def moved(a: Model, b: Model, data: Mapping[str, np.ndarray], *, device: str = "auto") -> float:

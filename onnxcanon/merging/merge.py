@@ -39,6 +39,7 @@ from onnxcanon.merging.repair import (
     reset_bn,
 )
 from onnxcanon.model import Model
+from onnxcanon.settings import Settings
 from onnxcanon.text import counted
 from onnxcanon.verifying import verify
 
@@ -197,12 +198,12 @@ def _verified(
     say: Say,
 ) -> str:
     """Why an aligned model is not the function that it was; empty if all are."""
-    shapes = {name: size for name, size in (sizes or {}).items() if not name.endswith("]")} or None
+    settings = Settings(sizes or {}, device, seed, data, say)
     for name, model, moved in zip(made.models, models, made.alignments, strict=True):
         if not moved.transform.changes:
             continue
         say(f"verifying {name}")
-        found = verify(model, moved.model, device=device, seed=seed, data=data, shapes=shapes, progress=say)
+        found = verify(model, moved.model, settings)
         if not found.same:
             return f"{name}: aligned, it is another function: {found.reason}"
     return ""

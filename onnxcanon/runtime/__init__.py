@@ -1,5 +1,5 @@
 """Running models in onnxruntime: sessions on a device, and inputs nobody described."""
 
-from onnxcanon.runtime.sessions import Session, open_session, run
+from onnxcanon.runtime.sessions import Session, open_session
 
-__all__ = ["Session", "open_session", "run"]
+__all__ = ["Session", "open_session"]

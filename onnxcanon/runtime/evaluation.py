@@ -7,29 +7,37 @@ squared error. Everything is computed in double precision from what onnxruntime 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
 
-from onnxcanon.arrays import Arrays, Floats
+from onnxcanon.arrays import Array, Arrays, Floats
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
-from onnxcanon.runtime.inputs import InputSpec, converted, data_name, input_specs
+from onnxcanon.runtime.batches import converted, data_name
+from onnxcanon.runtime.inputs import InputSpec, input_specs
+from onnxcanon.runtime.predictions import (
+    Form,
+    Totals,
+    classes_last,
+    form_of,
+    log_probabilities,
+    mean_prediction,
+)
 from onnxcanon.runtime.sessions import SessionValue, open_session
 from onnxcanon.runtime.weights.external import WeightSessions
+from onnxcanon.settings import Settings
 
 LABELS = "y"
 """What the data calls the labels."""
 
 CROSS_ENTROPY, SQUARED_ERROR = "cross-entropy", "mean squared error"
-TINY = 1e-300
-"""The least probability that has a logarithm here."""
 
 
-class Runs(Protocol):
+class OpenModel(Protocol):
     """An open session, or what stands for one."""
 
     @property
@@ -40,7 +48,7 @@ class Runs(Protocol):
     def outputs(self) -> tuple[SessionValue, ...]:
         """What it returns."""
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> Arrays:
+    def run(self, inputs: Mapping[str, Array]) -> Arrays:
         """The outputs by name."""
 
 
@@ -80,82 +88,83 @@ class Evaluation:
 
 def evaluate(
     models: Sequence[Model],
-    data: Mapping[str, np.ndarray],
+    settings: Settings,
     *,
     ensemble: bool = False,
     output: str | None = None,
     batch: int = 256,
-    device: str = "auto",
-    progress: Callable[[str], None] | None = None,
 ) -> list[Evaluation]:
     """Evaluate models on the same data; with `ensemble` the average of their predictions is the last result.
 
     Args:
         models: the models.
-        data: inputs by name, and the labels `y`, as long as the inputs that hold examples.
+        settings: where they run, and the data: inputs by name, and the labels `y`, as long as the inputs that
+            hold examples.
         ensemble: whether to average what the models predict: probabilities, or numbers.
-        output: the output to judge, by name; by default the first.
+        output: the output to evaluate, by name; by default the first.
         batch: how many examples run at a time where the model takes any number.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        progress: called with a line before each step that lasts.
 
     Raises:
         OnnxcanonError: the data has no labels, or does not fit the models.
         RuntimeUnavailableError: a model does not run.
     """
+    data = settings.data or {}
     labels = labels_of(data)
-    say = progress or (lambda _: None)
-    classes = labels.dtype.kind in "iub"
     with ExitStack() as stack:
-        runners = [
-            _runner(
-                model, stack.enter_context(open_session(model, device=device, optimize=True)), output, labels
+        readers = [
+            _reader(
+                model,
+                stack.enter_context(open_session(model, device=settings.device, optimize=True)),
+                data,
+                output,
             )
             for model in models
         ]
-        together = _Tally(classes) if ensemble and len(models) > 1 else None
+        classes = readers[0].classes
+        totals = [Totals(classes) for _ in models]
+        together = Totals(classes)
+        # All models see a batch before the next one: their mean needs the predictions of no other.
         for start in range(0, len(labels), batch):
-            say(f"evaluating {start:,} of {len(labels):,}")
+            settings.progress(f"evaluating {start:,} of {len(labels):,}")
             some = labels[start : start + batch]
-            guesses = [runner.run(data, start, some) for runner in runners]
-            if together is not None:
-                together.add(_averaged(guesses, classes=classes), some)
-        found = [runner.evaluation() for runner in runners]
-        if together is not None:
-            names = " + ".join(model.name for model in models)
-            found.append(together.evaluation(names, runners[0].session.device))
-        return found
+            predictions = [reader.predictions(start, len(some)) for reader in readers]
+            for total, prediction in zip(totals, predictions, strict=True):
+                total.add(prediction, some)
+            if ensemble and len(models) > 1:
+                together.add(mean_prediction(predictions, classes=classes), some)
+        devices = [reader.session.device for reader in readers]
+    results = [
+        _evaluation(model.name, total, device)
+        for model, total, device in zip(models, totals, devices, strict=True)
+    ]
+    if ensemble and len(models) > 1:
+        results.append(_evaluation(" + ".join(model.name for model in models), together, devices[0]))
+    return results
 
 
 class Evaluator:
     """Evaluates one graph with one set of weights after the other, on the same data.
 
-    Only the weights are given to onnxruntime anew. What the output holds is decided by the first model.
+    Only the weights are given to onnxruntime anew. What the output holds is decided by the first evaluation.
 
     Args:
         model: the model whose graph it is.
-        data: as for `evaluate`.
+        settings: as for `evaluate`.
         output: as for `evaluate`.
         batch: as for `evaluate`.
-        device: as for `evaluate`.
 
     Raises:
         OnnxcanonError: the data has no labels.
     """
 
     def __init__(
-        self,
-        model: Model,
-        data: Mapping[str, np.ndarray],
-        *,
-        output: str | None = None,
-        batch: int = 256,
-        device: str = "auto",
+        self, model: Model, settings: Settings, *, output: str | None = None, batch: int = 256
     ) -> None:
-        self.data, self.labels = data, labels_of(data)
+        self.data = settings.data or {}
+        self.labels = labels_of(self.data)
         self.output, self.batch = output, batch
-        self._swap = WeightSessions(model, device=device, optimize=True)
-        self._first: _Runner | None = None
+        self._sessions = WeightSessions(model, device=settings.device, optimize=True)
+        self._reader: _OutputReader | None = None
 
     def __call__(self, model: Model) -> Evaluation:
         """Loss and accuracy of a model, best of this graph with other weights (`Model.with_tensors`).
@@ -164,53 +173,28 @@ class Evaluator:
             OnnxcanonError: the data does not fit.
             RuntimeUnavailableError: it does not run.
         """
-        ours = model.shares_graph(self._swap.model)
-        with self._swap.open(model) as session:
-            if ours and self._first is not None:
-                runner = self._first.again(model, session)
-            else:
-                runner = _runner(model, session, self.output, self.labels)
-            found = runner.whole(self.data, self.batch)
-            if ours:
-                self._first = runner
-            return found
+        with self._sessions.open(model) as session:
+            return self.in_session(model, session)
 
-
-class Judge:
-    """Evaluates a graph again and again on the same data, in sessions that are open and given other weights.
-
-    Args:
-        model: the model that is open.
-        session: the session.
-        data: as for `evaluate`.
-        output: as for `evaluate`.
-        batch: as for `evaluate`.
-
-    Raises:
-        OnnxcanonError: the data has no labels.
-    """
-
-    def __init__(
-        self,
-        model: Model,
-        session: Runs,
-        data: Mapping[str, np.ndarray],
-        *,
-        output: str | None = None,
-        batch: int = 256,
-    ) -> None:
-        self.data, self.labels, self.batch = data, labels_of(data), batch
-        self._runner = _runner(model, session, output, self.labels)
-
-    def __call__(self, session: Runs | None = None) -> Evaluation:
-        """Loss and accuracy as they are now, in the session given, or the first one.
+    def in_session(self, model: Model, session: OpenModel) -> Evaluation:
+        """Loss and accuracy of a model that is open, with the weights that it has now.
 
         Raises:
             OnnxcanonError: the data does not fit.
             RuntimeUnavailableError: it does not run.
         """
-        self._runner = self._runner.again(self._runner.model, session or self._runner.session)
-        return self._runner.whole(self.data, self.batch)
+        ours = model.shares_graph(self._sessions.model)
+        if ours and self._reader is not None:
+            reader = replace(self._reader, model=model, session=session)
+        else:
+            reader = _reader(model, session, self.data, self.output)
+        totals = Totals(reader.classes)
+        for start in range(0, len(self.labels), self.batch):
+            some = self.labels[start : start + self.batch]
+            totals.add(reader.predictions(start, len(some)), some)
+        if ours:
+            self._reader = reader
+        return _evaluation(model.name, totals, session.device)
 
 
 def labels_of(data: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -232,187 +216,100 @@ def labels_of(data: Mapping[str, np.ndarray]) -> np.ndarray:
     return labels
 
 
-@dataclass(slots=True)
-class _Tally:
-    """Sums over batches; `classes` says whether labels are classes."""
-
-    classes: bool
-    loss: float = 0.0
-    right: int = 0
-    count: int = 0
-
-    def add(self, guess: Floats, labels: np.ndarray) -> None:
-        """One more batch: log-probabilities with the classes last, or numbers."""
-        self.count += labels.size
-        if not self.classes:
-            self.loss += float(((guess - labels.reshape(guess.shape)) ** 2).sum()) * labels.size / guess.size
-            return
-        wanted = labels.astype(np.int64)[..., None]
-        self.loss -= float(np.take_along_axis(guess, wanted, -1).sum())
-        self.right += int((guess.argmax(-1) == wanted[..., 0]).sum())
-
-    def evaluation(self, name: str, device: str) -> Evaluation:
-        """The means."""
-        count = max(self.count, 1)
-        accuracy = self.right / count if self.classes else None
-        measure = CROSS_ENTROPY if self.classes else SQUARED_ERROR
-        return Evaluation(name, self.loss / count, accuracy, measure, self.count, device)
-
-
 @dataclass
-class _Runner:
-    """One open model with the sums over what it has seen."""
+class _OutputReader:
+    """Reads one output of an open model against labels.
+
+    Attributes:
+        model: the model.
+        session: where it is open.
+        output: the name of the output.
+        specs: the inputs of the model.
+        data: inputs by name.
+        labels: the labels.
+        form: what an output of classes holds. It is None until the first batch decides, and then stays, for
+            other weights too: a batch of logits may look like probabilities by chance, and two weights of one
+            graph have to be compared by one measure.
+    """
 
     model: Model
-    session: Runs
+    session: OpenModel
     output: str
-    labels: np.ndarray
     specs: tuple[InputSpec, ...]
-    tally: _Tally
-    kind: str = ""  # of the output: logits, probabilities, logarithms
+    data: Mapping[str, Array]
+    labels: Array
+    form: Form | None = None
 
-    def again(self, model: Model, session: Runs) -> _Runner:
-        """The same for other weights in the same graph, which have seen nothing yet."""
-        return replace(self, model=model, session=session, tally=_Tally(self.tally.classes))
+    @property
+    def classes(self) -> bool:
+        """Whether labels are classes."""
+        return self.labels.dtype.kind in "iub"
 
-    def whole(self, data: Mapping[str, np.ndarray], batch: int) -> Evaluation:
-        """The means over all examples."""
-        for start in range(0, len(self.labels), batch):
-            self.run(data, start, self.labels[start : start + batch])
-        return self.evaluation()
-
-    def run(self, data: Mapping[str, np.ndarray], start: int, labels: np.ndarray) -> Floats:
-        """The guesses for the examples from `start` on, which are added up."""
-        guess = np.concatenate(list(self._guesses(data, start, len(labels))))
-        wanted = self._judged(guess, labels)
-        self.tally.add(wanted, labels)
-        return wanted
-
-    def _guesses(self, data: Mapping[str, np.ndarray], start: int, count: int) -> Iterator[Floats]:
-        """What the model returns, in sets of as many examples as it takes."""
-        held = [f"'{s.name}' {list(np.shape(data[s.name]))}" for s in self.specs if s.name in data]
-        if held and not any(self._examples(spec, data) for spec in self.specs):
-            raise OnnxcanonError(
-                f"{self.model.name}: no input in {data_name(data)} is as long as the"
-                f" {len(self.labels)} labels: {', '.join(held)}"
-            )
-        step = self._step() or count
-        for first in range(start, start + count, step):
-            rows = min(step, start + count - first)
-            feeds = {spec.name: self._rows(spec, data, first, rows, step) for spec in self.specs}
-            found = self._named(self.session.run(feeds))
-            yield found[:rows] if len(found) == step else found
-
-    def _named(self, results: Arrays) -> Floats:
-        found = results.get(self.output)
-        if found is None or found.dtype.kind not in "fV" or found.ndim == 0:
-            raise OnnxcanonError(
-                f"{self.model.name}: output '{self.output}' holds no numbers for each example"
-            )
-        return np.asarray(found, np.float64)
-
-    def _step(self) -> int | None:
-        """How many examples the model takes at a time, where that is fixed."""
-        fixed = [spec.shape.dims[0] for spec in self.specs if spec.shape.dims]
-        return min((n for n in fixed if isinstance(n, int)), default=None)
-
-    def _examples(self, spec: InputSpec, data: Mapping[str, np.ndarray]) -> bool:
-        """Whether an input holds one entry for each label; any other goes whole into every batch."""
-        return np.shape(data.get(spec.name, ()))[:1] == (len(self.labels),)
-
-    def _rows(
-        self, spec: InputSpec, data: Mapping[str, np.ndarray], first: int, rows: int, step: int
-    ) -> np.ndarray:
-        """Some examples of one input; the last one again where a fixed number is not full."""
-        if self._examples(spec, data):
-            some = converted(spec, data, slice(first, first + rows))
-            return np.concatenate([some, *[some[-1:]] * (step - rows)]) if rows < step else some
-        return converted(spec, data)
-
-    def _judged(self, guess: Floats, labels: np.ndarray) -> Floats:
-        """Log-probabilities with the classes last, or numbers shaped as the labels."""
-        if not self.tally.classes:
-            if guess.size != labels.size:
-                raise OnnxcanonError(
-                    f"{self.model.name}: output '{self.output}' is {list(guess.shape)},"
-                    f" the labels {list(labels.shape)}"
-                )
-            return guess
-        if guess.shape == labels.shape:
-            guess = guess[..., None]
-        axes = [
-            k for k in (guess.ndim - 1, *range(1, guess.ndim - 1)) if _without(guess.shape, k) == labels.shape
-        ]
-        if not axes:
-            raise OnnxcanonError(
-                f"{self.model.name}: output '{self.output}' is {list(guess.shape)}, the labels"
-                f" {list(labels.shape)}: there is no axis of classes"
-            )
-        guess = np.moveaxis(guess, axes[0], -1)
-        self.kind = self.kind or self._kind(guess)
-        guess = _two_classes(guess, self.kind)
-        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < guess.shape[-1]:
+    def predictions(self, start: int, count: int) -> Floats:
+        """Log-probabilities with the classes last, or numbers, for the examples from `start` on."""
+        labels = self.labels[start : start + count]
+        array = np.concatenate(list(self._outputs(start, count)))
+        name = f"{self.model.name}: output '{self.output}'"
+        if not self.classes:
+            if array.size != labels.size:
+                raise OnnxcanonError(f"{name} is {list(array.shape)}, the labels {list(labels.shape)}")
+            return array
+        array = classes_last(array, labels, name)
+        if self.form is None:
+            value = next(v for v in self.model.ir.graph.outputs if v.name == self.output)
+            self.form = form_of(value, array)
+        predictions = log_probabilities(array, self.form)
+        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < predictions.shape[-1]:
             raise OnnxcanonError(
                 f"{self.model.name}: labels {int(labels.min())} to {int(labels.max())} are not all among"
-                f" {guess.shape[-1]} classes"
+                f" {predictions.shape[-1]} classes"
             )
-        return _log_probabilities(guess, self.kind)
+        return predictions
 
-    def _kind(self, guess: Floats) -> str:
-        """What the output holds, by the operator that makes it or by its first values."""
-        output = next(v for v in self.model.ir.graph.outputs if v.name == self.output)
-        producer = output.producer()
-        by_operator = {"Softmax": "probabilities", "Sigmoid": "probabilities", "LogSoftmax": "logarithms"}
-        if producer is not None and producer.op_type in by_operator:
-            return by_operator[producer.op_type]
-        inside = bool(((guess >= 0) & (guess <= 1)).all())
-        whole = guess.shape[-1] > 1 and bool(np.allclose(guess.sum(-1), 1, atol=1e-3))
-        if inside and whole:
-            return "probabilities"
-        if guess.shape[-1] > 1 and bool(np.allclose(np.exp(np.minimum(guess, 1)).sum(-1), 1, atol=1e-3)):
-            return "logarithms"
-        return "logits"
+    def _outputs(self, start: int, count: int) -> Iterator[Floats]:
+        """What the model returns, in sets of as many examples as it takes."""
+        given = [f"'{s.name}' {list(np.shape(self.data[s.name]))}" for s in self.specs if s.name in self.data]
+        if given and not any(map(self._holds_examples, self.specs)):
+            raise OnnxcanonError(
+                f"{self.model.name}: no input in {data_name(self.data)} is as long as the"
+                f" {len(self.labels)} labels: {', '.join(given)}"
+            )
+        fixed = [spec.dims[0] for spec in self.specs if spec.dims]
+        step = min((n for n in fixed if isinstance(n, int)), default=count)
+        for first in range(start, start + count, step):
+            rows = min(step, start + count - first)
+            inputs = {spec.name: self._examples(spec, first, rows, step) for spec in self.specs}
+            array = self.session.run(inputs).get(self.output)
+            if array is None or array.dtype.kind not in "fV" or array.ndim == 0:
+                raise OnnxcanonError(
+                    f"{self.model.name}: output '{self.output}' holds no numbers for each example"
+                )
+            yield np.asarray(array[:rows] if len(array) == step else array, np.float64)
 
-    def evaluation(self) -> Evaluation:
-        """The means over all batches."""
-        return self.tally.evaluation(self.model.name, self.session.device)
+    def _holds_examples(self, spec: InputSpec) -> bool:
+        """Whether an input holds one entry for each label; any other goes whole into every batch."""
+        return np.shape(self.data.get(spec.name, ()))[:1] == (len(self.labels),)
+
+    def _examples(self, spec: InputSpec, first: int, rows: int, step: int) -> Array:
+        """Some examples of one input; the last one again where a fixed number is not full."""
+        if not self._holds_examples(spec):
+            return converted(spec, self.data)
+        some = converted(spec, self.data, slice(first, first + rows))
+        return np.concatenate([some, *[some[-1:]] * (step - rows)]) if rows < step else some
 
 
-def _runner(model: Model, session: Runs, output: str | None, labels: np.ndarray) -> _Runner:
-    """What judges one output of an open model, the first unless another is named."""
-    names = [port.name for port in session.outputs]
+def _reader(model: Model, session: OpenModel, data: Mapping[str, Array], output: str | None) -> _OutputReader:
+    """What reads one output of an open model, the first unless another is named."""
+    names = [value.name for value in session.outputs]
     if output is not None and output not in names:
         raise OnnxcanonError(f"{model.name}: no output is called '{output}'; it has {', '.join(names)}")
     specs = input_specs(model.ir, any_type=True)
-    return _Runner(model, session, output or names[0], labels, specs, _Tally(labels.dtype.kind in "iub"))
+    return _OutputReader(model, session, output or names[0], specs, data, labels_of(data))
 
 
-def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    return shape[:axis] + shape[axis + 1 :]
-
-
-def _two_classes(guess: Floats, kind: str) -> Floats:
-    """A single number for each example is that of the second of two classes."""
-    if guess.shape[-1] > 1:
-        return guess
-    other = 1 - guess if kind == "probabilities" else np.zeros_like(guess)
-    return np.concatenate([other, guess], -1)
-
-
-def _log_probabilities(guess: Floats, kind: str) -> Floats:
-    """The logarithms of probabilities that add up to 1, from what a model returns."""
-    if kind == "logarithms":
-        return guess
-    if kind == "probabilities":
-        return np.asarray(np.log(np.maximum(guess, TINY)))
-    shifted = guess - guess.max(-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(-1, keepdims=True)))
-
-
-def _averaged(guesses: Sequence[Floats], *, classes: bool) -> Floats:
-    """The mean of what models predict; of probabilities, not of their logarithms."""
-    if any(guess.shape != guesses[0].shape for guess in guesses):
-        raise OnnxcanonError("the models of an ensemble predict different numbers of classes")
-    if not classes:
-        return np.asarray(np.mean(guesses, 0))
-    return np.asarray(np.log(np.maximum(np.mean(np.exp(guesses), 0), TINY)))
+def _evaluation(name: str, totals: Totals, device: str) -> Evaluation:
+    """The means."""
+    count = max(totals.count, 1)
+    accuracy = totals.right / count if totals.classes else None
+    measure = CROSS_ENTROPY if totals.classes else SQUARED_ERROR
+    return Evaluation(name, totals.loss / count, accuracy, measure, totals.count, device)

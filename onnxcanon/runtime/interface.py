@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import onnx_ir as ir
 
-from onnxcanon.runtime.input_sizes import Dynamic
-from onnxcanon.runtime.inputs import InputSpec, size_or_name
+from onnxcanon.runtime.inputs import InputSpec
+from onnxcanon.shapes.sizes import Sizes, dimension
 
 
 def signature_mismatch(a: ir.Model, b: ir.Model) -> str | None:
@@ -27,20 +26,16 @@ def signature_mismatch(a: ir.Model, b: ir.Model) -> str | None:
     return None
 
 
-def agreed_specs(specs: Sequence[InputSpec], other: ir.Model) -> tuple[InputSpec, ...]:
-    """The inputs of one model, with the sizes that only the other one fixes."""
+def agreed_sizes(specs: Sequence[InputSpec], other: ir.Model) -> Sizes:
+    """The sizes of dynamic dimensions of one model's inputs that the other model fixes."""
     values = _inputs(other)
-    fixed: dict[str, int] = {}
+    sizes: Sizes = {}
     for spec in specs:
-        for key, dim in zip(spec.shape.dims, values[spec.name].shape or (), strict=False):
-            size = size_or_name(dim)
-            if isinstance(key, str) and isinstance(size, int):
-                fixed[key] = size
-
-    def fill(shape: Dynamic) -> Dynamic:
-        return Dynamic(shape.name, tuple(fixed.get(d, d) if isinstance(d, str) else d for d in shape.dims))
-
-    return tuple(replace(spec, shape=fill(spec.shape)) for spec in specs)
+        for name, dim in zip(spec.dims, values[spec.name].shape or (), strict=False):
+            size = dimension(dim)
+            if isinstance(name, str) and isinstance(size, int):
+                sizes[name] = size
+    return sizes
 
 
 def _value_mismatch(a: ir.Value, b: ir.Value) -> str | None:
@@ -51,7 +46,7 @@ def _value_mismatch(a: ir.Value, b: ir.Value) -> str | None:
     text = f"{a.shape} in the first model and {b.shape} in the second"
     if len(a.shape) != len(b.shape):
         return text
-    sizes = [(size_or_name(x), size_or_name(y)) for x, y in zip(a.shape, b.shape, strict=True)]
+    sizes = [(dimension(x), dimension(y)) for x, y in zip(a.shape, b.shape, strict=True)]
     return text if any(isinstance(x, int) and isinstance(y, int) and x != y for x, y in sizes) else None
 
 

@@ -214,7 +214,6 @@ def open_session(
     device: str = "auto",
     optimize: bool | Level = False,
     extra_outputs: Iterable[str] = (),
-    threads: int | None = None,
 ) -> Session:
     """Opens `model` in onnxruntime.
 
@@ -223,12 +222,11 @@ def open_session(
         device: `auto`, `cpu`, `cuda` or `cuda:N`; a device that was named is never replaced by another.
         optimize: False runs the graph as written, True with every optimization, or a level in between.
         extra_outputs: names of intermediate values of the main graph to compute as well.
-        threads: upper bound of threads within an operator; None leaves it to onnxruntime.
 
     Raises:
         RuntimeUnavailableError: the device is not there, or onnxruntime rejects the model; one line says why.
     """
-    options = session_options(optimize, threads)
+    options = session_options(optimize)
     source, folder = _source(model, tuple(extra_outputs))
     return start(model.name, source, options, device, folder=folder)
 
@@ -280,21 +278,8 @@ def _inference(label: str, source: bytes | str, options: Any, providers: list[An
         ) from error
 
 
-def run(
-    model: Model,
-    inputs: Mapping[str, np.ndarray],
-    *,
-    device: str = "auto",
-    optimize: bool | Level = False,
-    extra_outputs: Iterable[str] = (),
-) -> Arrays:
-    """Opens `model`, runs it once on `inputs`, and returns its outputs by name."""
-    with open_session(model, device=device, optimize=optimize, extra_outputs=extra_outputs) as session:
-        return session.run(inputs)
-
-
-def session_options(optimize: bool | Level, threads: int | None) -> Any:
-    """onnxruntime's options for a quiet session; the arguments are those of `open_session`."""
+def session_options(optimize: bool | Level) -> Any:
+    """onnxruntime's options for a quiet session; `optimize` as for `open_session`."""
     ort = onnxruntime()
     level: Level = ("all" if optimize else "none") if isinstance(optimize, bool) else optimize
     if level not in _LEVELS:
@@ -303,9 +288,6 @@ def session_options(optimize: bool | Level, threads: int | None) -> Any:
     options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
     options.log_severity_level = 4  # every failure is an exception as well
     options.use_deterministic_compute = True
-    if threads is not None:
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
     return options
 
 

@@ -1,4 +1,4 @@
-"""OutputShapes of matrix products and what is built from them."""
+"""Shapes of matrix products and what is built from them."""
 
 from __future__ import annotations
 

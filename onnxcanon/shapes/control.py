@@ -22,7 +22,7 @@ class SubgraphPropagation(Protocol):
 
     contradictions: int
     unknown: int
-    assumed: Mapping[ir.Node, bool]
+    branches: Mapping[ir.Node, bool]
 
     def body(self, graph: ir.Graph, inputs: Sequence[SampleValue]) -> list[SampleValue]:
         """What is known of a subgraph's outputs, given what is known of its inputs."""
@@ -39,10 +39,10 @@ CONTROL: Table[ControlRule] = Table("shapes through bodies")
 def if_(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
     """condition[] -> the outputs of the branch taken, or what both agree on."""
     data = op.value(0).data
-    condition = walk.assumed.get(op.node, bool(data.item()) if data is not None and data.size == 1 else None)
+    condition = walk.branches.get(op.node, bool(data.item()) if data is not None and data.size == 1 else None)
     if condition is None:
-        branches = [walk.body(op.attr(name), ()) for name in ("then_branch", "else_branch")]
-        return [_both(*pair) for pair in zip(*branches, strict=True)]
+        outputs = [walk.body(op.attr(name), ()) for name in ("then_branch", "else_branch")]
+        return [_both(*pair) for pair in zip(*outputs, strict=True)]
     taken, other = ("then_branch", "else_branch") if condition else ("else_branch", "then_branch")
     before = walk.contradictions, walk.unknown
     walk.body(op.attr(other), ())

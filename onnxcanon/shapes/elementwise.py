@@ -1,4 +1,4 @@
-"""OutputShapes of elementwise operators and of everything else that keeps the shape of an input."""
+"""Shapes of elementwise operators and of everything else that keeps the shape of an input."""
 
 from __future__ import annotations
 

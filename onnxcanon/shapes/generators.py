@@ -1,4 +1,4 @@
-"""OutputShapes of constants, ranges, random draws and signal transforms."""
+"""Shapes of constants, ranges, random draws and signal transforms."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from onnxcanon.graph.operators import domain_of
 from onnxcanon.graph.traversal import ordered, reads
 from onnxcanon.shapes.control import CONTROL, ControlRule
 from onnxcanon.shapes.fold import fold
-from onnxcanon.shapes.sizes import Sizes, Symbols, declared
+from onnxcanon.shapes.sizes import DynamicDimensions, Sizes, declared
 from onnxcanon.shapes.values import (
     UNKNOWN,
     VALUES,
@@ -64,9 +64,9 @@ class Propagation:
         graph: ir.Graph,
         nodes: Sequence[ir.Node],
         tensor: TensorReader,
-        symbols: Symbols,
+        inputs: DynamicDimensions,
         constants: Constants,
-        assumed: Mapping[ir.Node, bool],
+        branches: Mapping[ir.Node, bool],
         sizes: Sizes,
         base: Propagation | None = None,
         give_up: int | None = None,
@@ -76,7 +76,7 @@ class Propagation:
         self.unknown = 0
         self._tensor = tensor
         self._constants = constants
-        self.assumed = assumed
+        self.branches = branches
         self._base = base
         self._version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
         self._contrib_version = graph.opset_imports.get("com.microsoft", 1)
@@ -85,11 +85,9 @@ class Propagation:
         self._symbolic: set[ir.Node] = set(base._symbolic) if base else set()
         self._orders: dict[ir.Graph, list[ir.Node]] = base._orders if base else {}
         self._around: list[ir.Node] = []  # the nodes whose subgraphs we are in
-        for value, dims in symbols.inputs:
-            shape = (
-                None if dims is None else tuple(sizes[dim] if isinstance(dim, str) else dim for dim in dims)
-            )
-            self._set(value, SampleValue(shape))
+        for value in graph.inputs:
+            if value.const_value is None:
+                self._set(value, SampleValue(inputs.shape(value.name or "", sizes)))
         for node in nodes:
             if base is None or node in self._symbolic or not self._changed.isdisjoint(reads(node)):
                 self.visit(node)

@@ -1,4 +1,4 @@
-"""OutputShapes of operators that carry a state along a sequence."""
+"""Shapes of operators that carry a state along a sequence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""OutputShapes of reductions, searches and counts along axes."""
+"""Shapes of reductions, searches and counts along axes."""
 
 from __future__ import annotations
 

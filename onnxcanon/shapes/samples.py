@@ -1,8 +1,9 @@
-"""The shape pass: walk the graph twice, under two sizes of every dynamic dimension.
+"""The shape pass: infer all shapes twice, under two sample assignments of sizes to the dynamic dimensions.
 
-A value that is the same under both probes is static; one that differs follows a dynamic dimension. One probe
-cannot tell: with one size, `table[:seq]` looks like a fixed slice. Two small sizes may still agree by chance
-(batch // 64 is 0 for both), so a third walk with much larger sizes is asked as well, where it gets through.
+A value that is the same in both samples is static; one that differs follows a dynamic dimension. One sample
+cannot tell: with one size, `table[:seq]` looks like a fixed slice. Two samples of small sizes may still agree
+by chance (batch // 64 is 0 in both), so a third sample with much larger sizes is asked as well, where it gets
+through.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from onnxcanon.shapes import (
     spatial,
 )
 from onnxcanon.shapes.propagation import Propagation, TensorReader
-from onnxcanon.shapes.sizes import Sizes, Symbols, plans
+from onnxcanon.shapes.sizes import DynamicDimensions, Sizes
 from onnxcanon.shapes.values import SampleValue, same
 
 # Importing a family registers its rules.
@@ -43,18 +44,30 @@ FAMILIES = (
     spatial,
 )
 
+Propagate = Callable[..., Propagation]
+
+
 LARGER = 64
-"""How many times larger the sizes of the last walk are; it keeps what strided networks divide by."""
+"""How many times larger the sizes of the large sample are; it keeps what strided networks divide by."""
 
 
 class Shapes:
-    """Shapes and small values of a graph, nested ones included, under both probes.
+    """Shapes and small values of a graph, nested ones included, in both samples.
+
+    Args:
+        graph: the main graph.
+        first: the first sample.
+        second: the second sample, other sizes.
+        unvaried: dynamic dimensions that have one size in both, because the model accepts no other that was
+            tried.
+        third: the sample that tells what depends on these; its sizes differ, and so it may contradict itself.
+        large: the sample of much larger sizes, which may contradict itself too.
+        accepted: the sample with as many sizes large as contradict nothing.
 
     Attributes:
-        sizes: what each dynamic dimension was set to in either probe, by name.
-        stuck: dynamic dimensions that have one size in both probes, because the model accepts no other that
-            was tried. What depends on them is found by a third walk, a witness, which may contradict itself.
-        contradictions: how many nodes refuse these sizes in either probe; what they compute has the shape
+        sizes: what each dynamic dimension was set to in either sample, by name.
+        unvaried: as above.
+        contradictions: how many nodes refuse these sizes in either sample; what they compute has the shape
             that the file declares, or none.
     """
 
@@ -64,7 +77,7 @@ class Shapes:
         first: Propagation,
         second: Propagation,
         unvaried: Sequence[str] = (),
-        witness: Propagation | None = None,
+        third: Propagation | None = None,
         large: Propagation | None = None,
         accepted: Propagation | None = None,
     ) -> None:
@@ -74,71 +87,72 @@ class Shapes:
         self._graph = graph
         self._first = first
         self._second = second
-        self._witness = witness
+        self._third = third
         self._large = large
         self._accepted = accepted
-        others = dict.fromkeys(walk for walk in (witness, large, accepted) if walk is not None)
-        self._walks = (first, second, *others)
+        others = dict.fromkeys(sample for sample in (third, large, accepted) if sample is not None)
+        self._samples = (first, second, *others)
         self._folded: frozenset[ir.Node] | None = None
 
     def shapes(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
-        """The shape under either probe; None where not even the rank is known."""
+        """The shape in either sample; None where not even the rank is known."""
         return self._first.get(value).shape, self._second.get(value).shape
 
     def contrast(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
-        """Two shapes that differ wherever the shape is dynamic: those of the probes; where these agree, the
-        second is that of the walk with larger sizes, for half of a batch may be one row under either
-        probe."""
+        """Two shapes that differ wherever the shape is dynamic: those of the samples; where these agree, the
+        second is that of the large sample, for half of a batch may be one row in either sample."""
         first, second = self.shapes(value)
         if self._large is not None and first == second and first is not None:
-            far = self._large.get(value).shape
-            second = far if far is not None and len(far) == len(first) else second
+            large = self._large.get(value).shape
+            second = large if large is not None and len(large) == len(first) else second
         return first, second
 
     def data_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
-        """The value under either probe, where it is known; where both agree, the second is a witness's."""
+        """The value in either sample, where it is known; where both agree, the second is that of the third
+        or the large sample."""
         first, second = self._first.get(value), self._second.get(value)
-        for walk in (self._witness, self._large):
-            if walk is not None and same(first, second):
-                third = walk.get(value)
-                second = second if third.data is None else third
+        for sample in (self._third, self._large):
+            if sample is not None and same(first, second):
+                other = sample.get(value)
+                second = second if other.data is None else other
         return None if first.private else first.data, None if second.private else second.data
 
     def float_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
-        """As `data_pair`, of small float constants too, which a parameter's symmetry must then not change."""
+        """The value in either sample, small float constants too, which a parameter's symmetry must then not
+        change."""
         return self._first.get(value).data, self._second.get(value).data
 
     def data(self, value: ir.Value) -> Array | None:
-        """The value where it is known and the same under both probes, and to the witness."""
+        """The value where it is known and the same in both samples, the third and the large one."""
         first, second = self._first.get(value), self._second.get(value)
-        static = same(first, second) and (self._witness is None or same(first, self._witness.get(value)))
+        static = same(first, second) and (self._third is None or same(first, self._third.get(value)))
         if static and self._large is not None:
-            far = self._large.get(value)
-            static = far.data is None or same(first, far)
+            large = self._large.get(value)
+            static = large.data is None or same(first, large)
         return first.data if static and not first.private else None
 
     def in_all_samples(self, value: ir.Value) -> tuple[SampleValue, ...]:
-        """What is known of a value in every walk, those of the two probes first."""
-        return tuple(walk.get(value) for walk in self._walks)
+        """What is known of a value in every sample, the first two at first."""
+        return tuple(sample.get(value) for sample in self._samples)
 
     def visit(self, node: ir.Node) -> None:
-        """Take note of a node that the graph has got since it was walked."""
-        for walk in self._walks:
-            walk.visit(node)
+        """Take note of a node that was added to the graph."""
+        for sample in self._samples:
+            sample.visit(node)
 
     def condition(self, node: ir.Node) -> bool | None:
         """Which branch an `If` takes under all sizes that the model accepts; None where it may be either."""
         value = node.inputs[0]
-        if node in self._first.assumed:
-            return self._first.assumed[node]
+        if node in self._first.branches:
+            return self._first.branches[node]
         first = None if value is None else self._first.get(value)
         if value is None or first is None or first.data is None or first.data.size != 1 or first.private:
             return None
-        others = [w.get(value) for w in (self._second, self._witness, self._accepted) if w is not None]
+        others = [s.get(value) for s in (self._second, self._third, self._accepted) if s is not None]
         return bool(first.data.item()) if all(same(first, other) for other in others) else None
 
     def folded_nodes(self) -> frozenset[ir.Node]:
-        """The nodes that only compute with shapes and constants: every output is known under both probes."""
+        """The nodes that only compute with shapes and constants: every output is known in both samples."""
         if self._folded is None:
             self._folded = frozenset(
                 node
@@ -148,7 +162,7 @@ class Shapes:
         return self._folded
 
     def has_data(self, value: ir.Value) -> bool:
-        """Whether the value, not its shape alone, is known under both probes."""
+        """Whether the value, not its shape alone, is known in both samples."""
         return all(data is not None for data in self.data_pair(value))
 
 
@@ -156,60 +170,59 @@ def infer_shapes(
     graph: ir.Graph,
     tensor: TensorReader,
     sizes: Mapping[str, int] | None = None,
-    assumed: Mapping[ir.Node, bool] | None = None,
+    branches: Mapping[ir.Node, bool] | None = None,
 ) -> Shapes:
-    """The shapes, and where known the values, of everything a graph computes, under two probes.
+    """The shapes, and where known the values, of everything a graph computes, in two samples.
 
     Args:
         graph: the main graph, local functions inlined.
         tensor: reads an initializer. Only integers and small floats are read.
-        sizes: dynamic dimensions that are not to be probed, by name, with the size they have.
-        assumed: which branch some `If` nodes are to take.
+        sizes: sizes of dynamic dimensions by name (see `sizes`), which are then the same in all samples.
+        branches: which branch some `If` nodes are to take.
     """
-    symbols = Symbols(graph)
-    given = sizes or {}
-    walk = partial(Propagation, graph, ordered(graph), tensor, symbols, {}, assumed or {})
+    inputs = DynamicDimensions.of(graph)
+    fixed = sizes or {}
+    propagate = partial(Propagation, graph, ordered(graph), tensor, inputs, {}, branches or {})
     with np.errstate(all="ignore"):
-        first = _search(walk, (symbols.choose(plan, given) for plan in plans(0)), None)
-        second = _search(walk, (symbols.choose(plan, given) for plan in plans(1)), first)
-        stuck = [key for key in symbols.dynamic(given) if first.sizes[key] == second.sizes[key]]
-        witness = walk(symbols.choose(next(plans(1)), given), first) if stuck else None
-        grown = {key: first.sizes[key] * (1 if key in given else LARGER) for key in first.sizes}
-        large = walk(grown, first) if grown != first.sizes else None
-        accepted = _accepted(walk, first, large)
-    return Shapes(graph, first, second, stuck, witness, large, accepted)
+        first = _search(propagate, inputs.for_analysis(0, fixed), None)
+        second = _search(propagate, inputs.for_analysis(1, fixed), first)
+        # Where the model accepts one size only, the two samples agree and everything that follows the
+        # dimension would look static. A third one has the size that it refuses: it contradicts somewhere, but
+        # what lies before that differs from the first.
+        unvaried = [name for name in inputs.varied(fixed) if first.sizes[name] == second.sizes[name]]
+        third = propagate(next(inputs.for_analysis(1, fixed)), first) if unvaried else None
+        grown = {name: size * (1 if name in fixed else LARGER) for name, size in first.sizes.items()}
+        large = propagate(grown, first) if grown != first.sizes else None
+        accepted = _accepted(propagate, first, large)
+    return Shapes(graph, first, second, unvaried, third, large, accepted)
 
 
-def _accepted(
-    walk: Callable[..., Propagation], first: Propagation, large: Propagation | None
-) -> Propagation | None:
-    """A walk with those sizes large that the model accepts so: where an `If` chooses by a size, its branches
-    may be of different ranks, and no one means the one that contradicts what follows."""
+def _accepted(propagate: Propagate, first: Propagation, large: Propagation | None) -> Propagation | None:
+    """A sample with those sizes large that the model accepts so: where an `If` chooses by a size, its
+    branches may be of different ranks, and no one means the one that contradicts what follows."""
     if large is None or large.contradictions <= first.contradictions:
         return large
     best: Propagation | None = None
     sizes = dict(first.sizes)
-    for key, size in large.sizes.items():
-        found = walk({**sizes, key: size}, first) if size != sizes[key] else None
-        if found is not None and found.contradictions <= first.contradictions:
-            best, sizes = found, dict(found.sizes)
+    for name, size in large.sizes.items():
+        sample = propagate({**sizes, name: size}, first) if size != sizes[name] else None
+        if sample is not None and sample.contradictions <= first.contradictions:
+            best, sizes = sample, dict(sample.sizes)
     return best
 
 
-def _search(
-    walk: Callable[..., Propagation], choices: Iterable[Sizes], base: Propagation | None
-) -> Propagation:
-    """The first walk without a contradiction; else the one that leaves the fewest values unknown."""
+def _search(propagate: Propagate, choices: Iterable[Sizes], base: Propagation | None) -> Propagation:
+    """The first sample without a contradiction; else the one that leaves the fewest values unknown."""
     best: Propagation | None = None
     tried: list[Sizes] = []
     for sizes in choices:
         if sizes in tried:
             continue
         tried.append(sizes)
-        found = walk(sizes, base, None if best is None else best.unknown)
-        if not found.contradictions:
-            return found
-        if best is None or found.unknown < best.unknown:
-            best = found
-    assert best is not None  # there is always a plan
+        sample = propagate(sizes, base, None if best is None else best.unknown)
+        if not sample.contradictions:
+            return sample
+        if best is None or sample.unknown < best.unknown:
+            best = sample
+    assert best is not None  # there is always a choice
     return best

@@ -22,8 +22,8 @@ ModelSource: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
 Data: TypeAlias = "Mapping[str, np.ndarray] | str | os.PathLike[str]"
 """Inputs by name, or a file of them."""
 
-Sizes: TypeAlias = "Mapping[str, int]"
-"""Sizes of dynamic dimensions by name."""
+Sizes: TypeAlias = "Mapping[str, int | Sequence[int]]"
+"""Sizes of dynamic dimensions by name, unnamed ones by place (`x[1]`); whole shapes of inputs by name."""
 
 Shares: TypeAlias = "Sequence[float]"
 """What each model contributes to an average."""
@@ -71,22 +71,11 @@ def settings_for(
     Raises:
         OnnxcanonError: data cannot be read, or there is no such dimension.
     """
+    from onnxcanon.shapes.sizes import DynamicDimensions
     from onnxcanon.verbs.data import load_data
 
     if data is None and labels is not None:
         raise OnnxcanonError("labels say nothing without data; give inputs as well")
     arrays = None if data is None else load_data(model, data, labels)
-    return Settings(_known_sizes(model, sizes or {}), device, seed, arrays, progress or silent)
-
-
-def _known_sizes(model: Model, sizes: Sizes) -> dict[str, int]:
-    """The sizes, if every name is one of a dynamic dimension; anonymous ones are called input[axis]."""
-    if sizes:
-        from onnxcanon.shapes.sizes import Symbols
-
-        names = list(Symbols(model.ir.graph).kinds)
-        for name in sizes:
-            if name not in names:
-                has = f"it has {', '.join(names)}" if names else "it has none"
-                raise OnnxcanonError(f"{model.name}: no dynamic dimension is called '{name}'; {has}")
-    return dict(sizes)
+    fixed = DynamicDimensions.of(model.ir.graph).fixed(sizes, model.name) if sizes else {}
+    return Settings(fixed, device, seed, arrays, progress or silent)

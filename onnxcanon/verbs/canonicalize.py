@@ -107,7 +107,7 @@ def canonicalize(
     """
     from onnxcanon.canonical import canonicalize as choose
     from onnxcanon.verbs.arguments import opened, settings_for
-    from onnxcanon.verbs.verify import run_both
+    from onnxcanon.verifying import verify as run_both
 
     original = opened(model)
     settings = settings_for(original, sizes=sizes, device=device, seed=seed, data=data, progress=progress)

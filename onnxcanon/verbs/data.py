@@ -26,7 +26,8 @@ def load_data(model: Model, data: Data, labels: Labels | None = None) -> Mapping
     Raises:
         OnnxcanonError: a file cannot be read, or holds one array for a model with several inputs.
     """
-    from onnxcanon.runtime.inputs import FileArrays, input_specs
+    from onnxcanon.runtime.batches import FileArrays
+    from onnxcanon.runtime.inputs import input_specs
 
     if isinstance(data, Mapping):
         if labels is None:

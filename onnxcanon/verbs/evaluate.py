@@ -47,11 +47,8 @@ def evaluate(
         RuntimeUnavailableError: onnxruntime cannot run a model.
     """
     from onnxcanon.runtime.evaluation import evaluate as run
-    from onnxcanon.verbs.arguments import all_opened
-    from onnxcanon.verbs.data import load_data
+    from onnxcanon.verbs.arguments import all_opened, settings_for
 
     originals = all_opened(models)
-    arrays = load_data(originals[0], data, labels)
-    return run(
-        originals, arrays, ensemble=ensemble, output=output, batch=batch, device=device, progress=progress
-    )
+    settings = settings_for(originals[0], device=device, data=data, labels=labels, progress=progress)
+    return run(originals, settings, ensemble=ensemble, output=output, batch=batch)

@@ -8,8 +8,7 @@ from onnxcanon.verbs.signature import verb
 
 if TYPE_CHECKING:
     from onnxcanon.choices import Device, Natural, NonNegative
-    from onnxcanon.model import Model
-    from onnxcanon.settings import Progress, Settings
+    from onnxcanon.settings import Progress
     from onnxcanon.verbs.arguments import Data, ModelSource, Sizes
     from onnxcanon.verifying.verification import Verification
 
@@ -43,24 +42,8 @@ def verify(
         RuntimeUnavailableError: onnxruntime cannot run a model.
     """
     from onnxcanon.verbs.arguments import opened, settings_for
+    from onnxcanon.verifying import verify as run_both
 
     first, second = opened(a), opened(b)
     settings = settings_for(first, sizes=sizes, device=device, seed=seed, data=data, progress=progress)
-    return run_both(first, second, settings, rtol=rtol)
-
-
-def run_both(a: Model, b: Model, settings: Settings, rtol: float | None = None) -> Verification:
-    """Run two opened models."""
-    from onnxcanon.verifying import verify as run
-
-    named = {name: size for name, size in settings.sizes.items() if not name.endswith("]")}
-    return run(
-        a,
-        b,
-        device=settings.device,
-        seed=settings.seed,
-        data=settings.data,
-        rtol=rtol,
-        shapes=named or None,
-        progress=settings.progress,
-    )
+    return run_both(first, second, settings, rtol)

@@ -3,7 +3,7 @@
 For each value compared, over all runs r (a kind of inputs each):
 
     difference_r = max |a_r - b_r| / scale_r       scale_r = max |a_r|, or 1 for a probability
-    floor_r      = max over twins n of max |a_r - n_r| / scale_r, n as `noise` makes them
+    floor_r      = max over noisy reruns n of max |a_r - n_r| / scale_r, n as `noise` makes them
     tolerance    = max(8 units in the last place, K * max floor_r)
 
 A run says nothing where K * floor_r is above a cap: noise alone could hide anything there. Such a run still
@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxcanon.arrays import Arrays
+from onnxcanon.verifying.compared_values import ComparedValue
 from onnxcanon.verifying.noise import unit
 from onnxcanon.verifying.probes import Probe
 
@@ -47,13 +48,13 @@ class NoiseLimits:
     rtol: float | None = None
 
 
-def noise_limits(coarsest: float, jumps: bool, rtol: float | None = None) -> NoiseLimits:
+def noise_limits(coarsest: float, rounds: bool, rtol: float | None = None) -> NoiseLimits:
     """The limits for a model whose least precise type has the unit `coarsest`.
 
     The caps are what real models need: in single precision tolerances of 1e-6 to 9e-4 for all but outputs
     that nearly vanish, in half precision up to 3e-2, in quantized models up to 0.2.
     """
-    if jumps:
+    if rounds:
         return NoiseLimits(FACTOR_JUMPS, (0.25,), rtol)
     if coarsest <= 2.0**-23:
         return NoiseLimits(FACTOR, (1e-3, 3e-2), rtol)
@@ -61,38 +62,13 @@ def noise_limits(coarsest: float, jumps: bool, rtol: float | None = None) -> Noi
 
 
 @dataclass(frozen=True, slots=True)
-class ComparedValue:
-    """One value of each model to compare.
-
-    Attributes:
-        label: how reports name it: the output's name, with a remark for a value before it.
-        a: the value's name in the first model.
-        b: the same in the second.
-        forget: for a value before a saturating operator, what that operator forgets.
-        scores: for labels, the values before the ArgMax operators that decide them, of both models.
-        bounded: whether its natural size is 1 (a probability).
-    """
-
-    label: str
-    a: str
-    b: str
-    forget: Probe | None = None
-    scores: tuple[tuple[Probe, Probe], ...] = ()
-    bounded: bool = False
-
-    def names(self, side: int) -> list[str]:
-        """The values it needs of the first (0) or second (1) model."""
-        return [self.b if side else self.a, *(pair[side].value for pair in self.scores)]
-
-
-@dataclass(frozen=True, slots=True)
 class PairedRun:
-    """What one set of inputs led to: in the first model, the second, and the nudged twins of the first."""
+    """What one set of inputs led to: in the first model, the second, and the noisy reruns of the first."""
 
     kind: str
     a: Arrays
     b: Arrays
-    twins: tuple[Arrays, ...]
+    reruns: tuple[Arrays, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,34 +86,27 @@ class OutputDifference:
     kind: str
 
 
-def compare(channel: ComparedValue, runs: Sequence[PairedRun], limits: NoiseLimits) -> OutputDifference | str:
-    """Judges one channel over all runs; a sentence where nothing can be said about it."""
-    first = runs[0].a[channel.a]
+def compare(value: ComparedValue, runs: Sequence[PairedRun], limits: NoiseLimits) -> OutputDifference | str:
+    """Judges one value over all runs; a sentence where nothing can be said about it."""
+    first = runs[0].a[value.a]
     if _is_discrete(first.dtype):
-        return _judge(
-            [_discrete(channel, run) for run in runs], runs, 0.0, NoiseLimits(limits.factor, (CAP_DISCRETE,))
+        return _verdict(
+            [_discrete(value, run) for run in runs], runs, 0.0, NoiseLimits(limits.factor, (CAP_DISCRETE,))
         )
-    normal = [_normalized(channel, run) for run in runs]
-    if channel.forget is not None and any(a.shape != b.shape for a, b, _ in normal):
+    normal = [_normalized(value, run) for run in runs]
+    if value.forget is not None and any(a.shape != b.shape for a, b, _ in normal):
         return "the two models lay it out differently"
     if not any(np.isfinite(a).any() for a, _, _ in normal):
         return f"it is {'never finite' if any(a.size for a, _, _ in normal) else 'always empty'}"
     sizes = [_size(a) for a, _, _ in normal]
     usual = _FADED * float(np.median(sizes))
     rows = []
-    for (a, b, twins), size in zip(normal, sizes, strict=True):
-        scale = max(size, usual, 1.0 if channel.bounded else 0.0) or 1.0
-        floor = max((difference(a, twin) for twin in twins), default=0.0)
+    for (a, b, reruns), size in zip(normal, sizes, strict=True):
+        scale = max(size, usual, 1.0 if value.bounded else 0.0) or 1.0
+        floor = max((difference(a, rerun) for rerun in reruns), default=0.0)
         apart = difference(a, b)
         rows.append((apart, apart / scale, floor / scale))
-    return _judge(rows, runs, 8 * max(unit(first.dtype), unit(np.dtype(np.float64))), limits)
-
-
-def outputs_equal(a: Arrays, b: Arrays, tolerance: float) -> bool:
-    """Whether two results agree by name, shape and, relative to each array's largest magnitude, value."""
-    return a.keys() == b.keys() and all(
-        difference(a[name], b[name]) <= tolerance * (_size(a[name]) or 1.0) for name in a
-    )
+    return _verdict(rows, runs, 8 * max(unit(first.dtype), unit(np.dtype(np.float64))), limits)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
@@ -155,7 +124,7 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(a[finite] - b[finite]).max(initial=0.0))
 
 
-def _judge(
+def _verdict(
     rows: Sequence[tuple[float, float, float]], runs: Sequence[PairedRun], base: float, limits: NoiseLimits
 ) -> OutputDifference | str:
     """The verdict from (absolute difference, relative difference, relative floor) of each run."""
@@ -183,42 +152,42 @@ def _judge(
     )
 
 
-def _normalized(channel: ComparedValue, run: PairedRun) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
-    values = run.a[channel.a], run.b[channel.b], *(twin[channel.a] for twin in run.twins)
-    forget = channel.forget
-    a, b, *twins = (_wide(value if forget is None else forget.normal(value)) for value in values)
-    return a, b, twins
+def _normalized(value: ComparedValue, run: PairedRun) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+    arrays = run.a[value.a], run.b[value.b], *(rerun[value.a] for rerun in run.reruns)
+    forget = value.forget
+    a, b, *reruns = (_wide(array if forget is None else forget.normal(array)) for array in arrays)
+    return a, b, reruns
 
 
-def _discrete(channel: ComparedValue, run: PairedRun) -> tuple[float, float, float]:
+def _discrete(value: ComparedValue, run: PairedRun) -> tuple[float, float, float]:
     """Shares of entries that differ: labels decided by a near tie are equal."""
-    share = _labels_apart(channel, run, run.b, 1)
-    floor = max((_labels_apart(channel, run, twin, 0) for twin in run.twins), default=0.0)
-    return (difference(run.a[channel.a], run.b[channel.b]) if share else 0.0), share, floor
+    share = _labels_apart(value, run, run.b, 1)
+    floor = max((_labels_apart(value, run, rerun, 0) for rerun in run.reruns), default=0.0)
+    return (difference(run.a[value.a], run.b[value.b]) if share else 0.0), share, floor
 
 
-def _labels_apart(channel: ComparedValue, run: PairedRun, other: Arrays, side: int) -> float:
-    """The share of labels that differ from those of the second model (side 1) or of a twin (side 0)."""
-    a, b = run.a[channel.a], other[channel.b if side else channel.a]
+def _labels_apart(value: ComparedValue, run: PairedRun, other: Arrays, side: int) -> float:
+    """The share of labels that differ from those of the second model (side 1) or a noisy rerun (side 0)."""
+    a, b = run.a[value.a], other[value.b if side else value.a]
     if a.shape != b.shape:
         return float("inf")
     apart = np.count_nonzero(a != b)
-    if apart and apart == sum(_flips(pair[0], pair[side], run, other) for pair in channel.scores):
+    if apart and apart == sum(_flips(pair[0], pair[side], run, other) for pair in value.scores):
         return 0.0
     return apart / a.size if apart else 0.0
 
 
-def _flips(tap: Probe, twin: Probe, run: PairedRun, other: Arrays) -> int:
+def _flips(probe: Probe, other_probe: Probe, run: PairedRun, other: Arrays) -> int:
     """How many labels of one ArgMax differ, if all by near ties (scores as close as their noise); else 0."""
-    sign = -1.0 if tap.op_type == "ArgMin" else 1.0
-    values = run.a[tap.value], other[twin.value], *(nudged[tap.value] for nudged in run.twins)
-    a, b, *twins = (sign * tap.normal(scores) for scores in values)
+    sign = -1.0 if probe.op_type == "ArgMin" else 1.0
+    values = run.a[probe.value], other[other_probe.value], *(rerun[probe.value] for rerun in run.reruns)
+    a, b, *reruns = (sign * probe.normal(scores) for scores in values)
     if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
         return 0
     # Scores are in units of their own deviation; each of the two may move by the noise.
-    noise = max([8 * unit(np.dtype(np.float32)), *(FACTOR * difference(a, nudged) for nudged in twins)])
-    best_a, best_b = (np.expand_dims(scores.argmax(tap.axis), tap.axis) for scores in (a, b))
-    gap = np.take_along_axis(a, best_a, tap.axis) - np.take_along_axis(a, best_b, tap.axis)
+    noise = max([8 * unit(np.dtype(np.float32)), *(FACTOR * difference(a, rerun) for rerun in reruns)])
+    best_a, best_b = (np.expand_dims(scores.argmax(probe.axis), probe.axis) for scores in (a, b))
+    gap = np.take_along_axis(a, best_a, probe.axis) - np.take_along_axis(a, best_b, probe.axis)
     return int(np.count_nonzero(best_a != best_b)) if gap.max(initial=0.0) <= 2 * noise else 0
 
 

@@ -62,8 +62,8 @@ def _op_types(model: ir.Model) -> Iterator[str]:
         yield from (node.op_type for node in graph.all_nodes())
 
 
-def perturbed(model: Model, seed: int, jumps: bool) -> Model:
-    """A twin with every floating weight moved: by one unit in the last place, by 1e-4 if it `jumps`.
+def perturbed(model: Model, seed: int, rounds: bool) -> Model:
+    """A twin with every floating weight moved: by one unit in the last place, by 1e-4 if the model `rounds`.
 
     Short vectors keep their values: they are as often sizes, scales of a Resize or limits, which are exact.
     """
@@ -72,25 +72,25 @@ def perturbed(model: Model, seed: int, jumps: bool) -> Model:
         shape, dtype = model.tensor_info(name)
         is_weight = len(shape) > 1 or (len(shape) == 1 and shape[0] > 8)
         if is_weight and dtype.is_floating_point() and dtype.numpy().name in _STORED_BITS:
-            moved[name] = partial(_nudged_tensor, model, name, seed, index, jumps)
+            moved[name] = partial(_perturbed_tensor, model, name, seed, index, rounds)
     return model.with_tensors(moved)
 
 
-def perturbed_inputs(inputs: Arrays, seed: int, jumps: bool) -> Arrays:
+def perturbed_inputs(inputs: Arrays, seed: int, rounds: bool) -> Arrays:
     """The same inputs, floating ones moved away from zero: a number that is cut to an id stays that id."""
     rng = np.random.default_rng(seed)
     return {
-        name: _move(array, rng, jumps, outward=True) if array.dtype.name in _STORED_BITS else array
+        name: _move(array, rng, rounds, outward=True) if array.dtype.name in _STORED_BITS else array
         for name, array in inputs.items()
     }
 
 
-def _nudged_tensor(model: Model, name: str, seed: int, index: int, jumps: bool) -> np.ndarray:
-    return _move(model.tensor(name), np.random.default_rng([seed, index]), jumps, outward=False)
+def _perturbed_tensor(model: Model, name: str, seed: int, index: int, rounds: bool) -> np.ndarray:
+    return _move(model.tensor(name), np.random.default_rng([seed, index]), rounds, outward=False)
 
 
-def _move(array: np.ndarray, rng: np.random.Generator, jumps: bool, outward: bool) -> np.ndarray:
-    if jumps:
+def _move(array: np.ndarray, rng: np.random.Generator, rounds: bool, outward: bool) -> np.ndarray:
+    if rounds:
         factor = rng.normal(scale=_QUANTIZED_MOVE, size=array.shape).astype(np.float32)
         moved = (array * (1 + (np.abs(factor) if outward else factor))).astype(array.dtype)
     else:

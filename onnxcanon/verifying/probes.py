@@ -1,4 +1,4 @@
-"""Intermediate values that say more than outputs: before a saturating operator, and before dice are thrown.
+"""Intermediate values that say more than outputs: before a saturating operator, and before random operators.
 
 *Saturation.* A softmax over confident scores is 0 and 1 in single precision whatever the weights do, and a
 class label is less still. Where an output comes straight from such an operator, the operator's input is
@@ -86,7 +86,7 @@ def saturating_probes(model: ir.Model, name: str) -> list[Probe]:
     """
     made = {value.name: node for node in model.graph for value in node.outputs}
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
-    taps = []
+    probes = []
     waiting: list[tuple[str | None, tuple[str, ...]]] = [(name, ())]
     while waiting:
         value, path = waiting.pop(0)
@@ -98,12 +98,12 @@ def saturating_probes(model: ir.Model, name: str) -> list[Probe]:
             kept = sources if node.op_type == "Concat" else sources[:1]
             waiting += [(source, (*path, node.op_type)) for source in kept]
         elif node.op_type in _SATURATING and sources[0] in made:
-            taps.append(replace(_tap(node, sources[0] or "", opset), path=path))
+            probes.append(replace(_probe(node, sources[0] or "", opset), path=path))
             waiting.append((sources[0], (*path, node.op_type)))
-    return taps
+    return probes
 
 
-def _tap(node: ir.Node, value: str, opset: int) -> Probe:
+def _probe(node: ir.Node, value: str, opset: int) -> Probe:
     form = _SATURATING[node.op_type]
     # Before opset 13 softmax joined all axes from `axis` on, which was 1 unless said; ArgMax takes one.
     to_end = opset < 13 and node.op_type == "Softmax"

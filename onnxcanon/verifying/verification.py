@@ -1,4 +1,4 @@
-"""The result of `verify`: typed, printable, JSON."""
+"""What a comparison of two models found: typed, printable, JSON."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxcanon.text import counted
 from onnxcanon.verifying.differences import OutputDifference
 
 SMOOTH = "(without rounding)"
@@ -58,17 +59,28 @@ class Verification:
 
 def verdict(
     outputs: Mapping[str, OutputDifference],
+    smooth: Mapping[str, OutputDifference],
     kinds: tuple[str, ...],
     runs: int,
     device: str,
     skipped: Mapping[str, str],
 ) -> Verification:
-    """Sums up the differences: the one furthest beyond what is allowed is named."""
+    """Sums up the differences: the one furthest beyond what is allowed is named.
+
+    Args:
+        outputs: the differences by label.
+        smooth: those of the models without their rounding to integers, if they round.
+        kinds: the kinds of inputs.
+        runs: how many sets of inputs.
+        device: where both ran.
+        skipped: what could not be compared, and why.
+    """
+    outputs = {**outputs, **{f"{label} {SMOOTH}": row for label, row in smooth.items()}}
     name, worst = max(outputs.items(), key=lambda item: _excess(item[1]))
     same = all(row.same for row in outputs.values())
     if same:
-        reason = f"{_many(len(outputs), 'value')} compared in {_many(runs, 'run')}; the largest deviation is"
-        reason += f" {worst.max_relative_difference:.1e} where {worst.tolerance:.1e} is allowed ({name!r})"
+        reason = f"{counted(len(outputs), 'value')} compared in {counted(runs, 'run')}; the largest deviation"
+        reason += f" is {worst.max_relative_difference:.1e} where {worst.tolerance:.1e} is allowed ({name!r})"
     elif math.isfinite(worst.max_relative_difference):
         reason = (
             f"{name!r} deviates by {worst.max_relative_difference:.1e} of its size on {worst.kind} inputs;"
@@ -76,19 +88,14 @@ def verdict(
         reason += f" {worst.tolerance:.1e} is allowed"
     else:
         reason = f"{name!r} has another shape, or infinities or NaNs elsewhere, on {worst.kind} inputs"
-    smooth = [row for label, row in outputs.items() if label.endswith(SMOOTH)]
     if same and smooth:
-        apart = max(row.max_relative_difference for row in smooth)
+        apart = max(row.max_relative_difference for row in smooth.values())
         reason += f"; without rounding to integers it is at most {apart:.1e}"
     if skipped:
-        reason += f"; {_many(len(skipped), 'value')} not compared"
+        reason += f"; {counted(len(skipped), 'value')} not compared"
     return Verification(same, dict(outputs), kinds, runs, device, reason, dict(skipped))
 
 
 def _excess(row: OutputDifference) -> tuple[bool, float]:
     ratio = row.max_relative_difference / row.tolerance if row.tolerance else row.max_relative_difference
     return not row.same, ratio
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"

@@ -2,11 +2,11 @@
 
 A test on some inputs cannot prove equality, and a change of one weight that those inputs do not reach stays
 hidden: exact comparison of parameters comes first, this second. It is made sharp by measuring what rounding
-alone does to the model (see `noise`), by inputs of many kinds (see `inputs`), and by comparing values before
-operators that saturate or throw dice (see `taps`).
+alone does to the model (see `noise`), by inputs of many kinds (see `random_inputs`), and by comparing values
+before operators that saturate or are random (see `probes`).
 
 Rounding to integers makes a model's own noise percents. Models that do so are compared a second time without
-it (see `unrounded`), where a twin deviates by no more than floats do: `same` asks for both.
+it (see `smooth`), where an equal model deviates by no more than floats do: `same` asks for both.
 
 `same=False` always means that a difference was seen. What cannot be run or compared raises
 RuntimeUnavailableError.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,20 +24,22 @@ import numpy as np
 from onnxcanon.arrays import Arrays
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
-from onnxcanon.runtime.inputs import KINDS, data_inputs, input_specs, plan_inputs
-from onnxcanon.runtime.interface import agreed_specs, signature_mismatch
-from onnxcanon.runtime.sessions import Level, Session, open_session
-from onnxcanon.verifying.differences import ComparedValue, OutputDifference, PairedRun, compare, noise_limits
+from onnxcanon.runtime.batches import data_inputs
+from onnxcanon.runtime.inputs import input_specs
+from onnxcanon.runtime.interface import agreed_sizes, signature_mismatch
+from onnxcanon.runtime.random_inputs import INPUT_KINDS, accepted_inputs
+from onnxcanon.runtime.sessions import Session, open_session
+from onnxcanon.settings import Settings
+from onnxcanon.verifying.compared_values import ComparedValue, compared_values, listed, names_to_run
+from onnxcanon.verifying.differences import OutputDifference, PairedRun, compare, noise_limits
 from onnxcanon.verifying.noise import coarsest_unit, perturbed, perturbed_inputs, rounds_to_integers
 from onnxcanon.verifying.overflow_guard import guarded
-from onnxcanon.verifying.probes import ARGMAX, Probe, randomness, same_graph, saturating_probes
+from onnxcanon.verifying.probes import same_graph
 from onnxcanon.verifying.smooth.model import unrounded
 from onnxcanon.verifying.smooth.rewriter import Unroundable
 from onnxcanon.verifying.verification import SMOOTH, Verification, verdict
 
-Feed = tuple[str, Arrays]  # a kind of inputs, and inputs
-
-# Every kind of input is worth something; a slow model runs at least on the first few of `KINDS`.
+# Every kind of input is worth something; a slow model runs at least on the first few of `INPUT_KINDS`.
 _FEWEST_RUNS = 4
 _BUDGET_SECONDS = 20.0
 _QUICK_SECONDS, _SLOW_SECONDS = 0.005, 0.25
@@ -48,85 +50,79 @@ _DATA_ROWS, _DATA_RUNS = 32, 16
 # up to so many times what is allowed counts, the noise of the first model is drawn a few times more.
 DOUBT, MORE_DRAWS = 8.0, 4
 
+Differences = dict[str, OutputDifference | str]
+"""What was seen of each value, or the sentence why nothing can be said about it."""
 
-def verify(
-    a: Model,
-    b: Model,
-    *,
-    device: str = "auto",
-    seed: int = 0,
-    data: Mapping[str, np.ndarray] | None = None,
-    rtol: float | None = None,
-    samples: int | None = None,
-    shapes: Mapping[str, int | Sequence[int]] | None = None,
-    optimize: bool | Level = False,
-    threads: int | None = None,
-    progress: Callable[[str], None] | None = None,
-) -> Verification:
+
+@dataclass(frozen=True, slots=True)
+class _Inputs:
+    """Sets of inputs that both models run on, and the kind of each."""
+
+    kinds: list[str]
+    arrays: list[Arrays]
+
+    def perturbed(self, seed: int, rounds: bool) -> list[Arrays]:
+        """All of them, moved by as little as rounding does."""
+        return [perturbed_inputs(inputs, seed, rounds) for inputs in self.arrays]
+
+
+def verify(a: Model, b: Model, settings: Settings, rtol: float | None = None) -> Verification:
     """Runs both models on the same inputs and compares every output.
 
     Args:
         a: the reference: its noise is the tolerance.
         b: the model to verify.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        seed: what inputs and noise are drawn from.
-        data: inputs by name, instead of drawn ones; other entries are ignored.
+        settings: where both run, on which data, or on inputs of which seed and sizes.
         rtol: tolerance for floating outputs, relative to each output's size, instead of the measured one.
-        samples: how many sets of inputs; by default as many as are quick, at least four.
-        shapes: sizes of dynamic dimensions by name, or shapes of inputs by name.
-        optimize: onnxruntime's optimization level for both. Fusions change the rounding: leave it off for
-            verdicts.
-        threads: upper bound of threads within an operator.
-        progress: called with a line before each step that lasts.
 
     Raises:
         RuntimeUnavailableError: a model does not run, or nothing in it can be compared.
-        OnnxcanonError: `data` does not fit the inputs.
+        OnnxcanonError: the data does not fit the inputs.
     """
     mismatch = signature_mismatch(a.ir, b.ir)
     if mismatch is not None:
-        return Verification(False, {}, (), 0, device, mismatch, {})
-    channels, skipped = _channels(a, b)
-    names_a, _ = _names(channels)
-    specs = agreed_specs(input_specs(a.ir, any_type=data is not None), b.ir)
-    runner = _Runner(device, optimize, threads, progress or (lambda line: None))
-    jumps = rounds_to_integers(a.ir)
-    judged = (guarded(a), guarded(b)) if jumps else (a, b)
-    runner.say("running the first model")
-    with runner.open(judged[0], names_a) as session:
-        where = session.device
-        if data is None:
-            plan = plan_inputs(specs, session.run, shapes=shapes, seed=seed)
-            seconds = _seconds(session, plan.make(KINDS[0], seed))
-            feeds, results_a = _drawn(session, plan.make, seed, samples or _affordable(seconds), names_a)
-        else:
-            seconds = 0.0
-            feeds = [("data", inputs) for inputs in data_inputs(specs, data, _DATA_ROWS, _DATA_RUNS)]
-            results_a = [_outputs(session, inputs, names_a) for _, inputs in feeds]
+        return Verification(False, {}, (), 0, settings.device, mismatch, {})
+    values, skipped = compared_values(a, b)
+    rounds = rounds_to_integers(a.ir)
+    models = (guarded(a), guarded(b)) if rounds else (a, b)
+    settings.progress("running the first model")
+    with _open(models[0], names_to_run(values, 0), settings) as session:
+        inputs, results, seconds = _first_run(session, a, b, names_to_run(values, 0), settings)
+        device = session.device
     draws = 1 if seconds > _SLOW_SECONDS or a.serialized_size() > _LARGE_BYTES else 2
-    judge = _Judge(runner, seed, draws, rtol)
-    results = judge.differences(*judged, channels, feeds, results_a, jumps=jumps)
+    comparison = _Comparison(settings, draws, rtol)
+    rows = comparison.differences(*models, values, inputs, results, rounds=rounds)
     # What is compared ahead of an output is extra: where it says nothing, nothing is missing.
     names = [value.name for value in a.ir.graph.outputs]
-    skipped |= {name: why for name, why in results.items() if isinstance(why, str) and name in names}
-    if jumps:
-        smooth = judge.without_rounding(a, b, feeds[: len(KINDS)])
-        if isinstance(smooth, str):
-            skipped[f"all {SMOOTH}"] = smooth
-        else:
-            results |= {f"{name} {SMOOTH}": result for name, result in smooth.items()}
-    found = {label: result for label, result in results.items() if not isinstance(result, str)}
-    if not found:
-        raise RuntimeUnavailableError(f"{a.name}: nothing can be compared: {_list(skipped)}")
-    return verdict(found, tuple(dict.fromkeys(kind for kind, _ in feeds)), len(feeds), where, skipped)
+    skipped |= {name: why for name, why in rows.items() if isinstance(why, str) and name in names}
+    smooth: Differences = {}
+    if rounds:
+        try:
+            smooth = comparison.without_rounding(a, b, inputs)
+        except (Unroundable, RuntimeUnavailableError) as error:
+            skipped[f"all {SMOOTH}"] = str(error)
+    outputs, smooth_outputs = _seen(rows), _seen(smooth)
+    if not outputs and not smooth_outputs:
+        raise RuntimeUnavailableError(f"{a.name}: nothing can be compared: {listed(skipped)}")
+    kinds = tuple(dict.fromkeys(inputs.kinds))
+    return verdict(outputs, smooth_outputs, kinds, len(inputs.arrays), device, skipped)
+
+
+def _seen(rows: Differences) -> dict[str, OutputDifference]:
+    return {label: row for label, row in rows.items() if not isinstance(row, str)}
 
 
 @dataclass(frozen=True, slots=True)
-class _Judge:
-    """Compares two models on inputs that the first one has run on already."""
+class _Comparison:
+    """How two models are compared on inputs that the first one has run on already.
 
-    runner: _Runner
-    seed: int
+    Attributes:
+        settings: where they run, and the random seed of the noise.
+        draws: how often the noise of the first model is drawn.
+        rtol: the caller's own tolerance.
+    """
+
+    settings: Settings
     draws: int
     rtol: float | None
 
@@ -134,100 +130,133 @@ class _Judge:
         self,
         a: Model,
         b: Model,
-        channels: Sequence[ComparedValue],
-        feeds: Sequence[Feed],
-        results_a: Sequence[Arrays],
+        values: Sequence[ComparedValue],
+        inputs: _Inputs,
+        results: Sequence[Arrays],
         *,
-        jumps: bool,
-    ) -> dict[str, OutputDifference | str]:
-        """The difference of every channel, or a sentence where nothing can be said about it."""
-        names_a, names_b = _names(channels)
-        self.runner.say("running the second model")
-        results_b = self.runner.results(b, feeds, names_b)
-        limits = noise_limits(coarsest_unit(a), jumps, self.rtol)
-        twins: list[list[Arrays]] = []
+        rounds: bool,
+    ) -> Differences:
+        """The difference of every value."""
+        self.settings.progress("running the second model")
+        others = self._run(b, inputs.arrays, names_to_run(values, 1))
+        limits = noise_limits(coarsest_unit(a), rounds, self.rtol)
+        reruns: list[list[Arrays]] = []
 
-        def judged(draws: int) -> dict[str, OutputDifference | str]:
-            seeds = range(self.seed + len(twins), self.seed + draws)
-            twins.extend(_twin(self.runner, a, feeds, results_a, names_a, seed, jumps) for seed in seeds)
+        def drawn(draws: int) -> Differences:
+            seeds = range(self.settings.seed + len(reruns), self.settings.seed + draws)
+            names = names_to_run(values, 0)
+            reruns.extend(self._noisy_rerun(a, inputs, results, names, seed, rounds) for seed in seeds)
             runs = [
-                PairedRun(kind, results_a[i], results_b[i], tuple(twin[i] for twin in twins))
-                for i, (kind, _) in enumerate(feeds)
+                PairedRun(kind, results[i], others[i], tuple(rerun[i] for rerun in reruns))
+                for i, kind in enumerate(inputs.kinds)
             ]
-            return {channel.label: compare(channel, runs, limits) for channel in channels}
+            return {value.label: compare(value, runs, limits) for value in values}
 
-        found = judged(self.draws)
-        doubtful = self.rtol is None and not jumps and any(map(_doubtful, found.values()))
-        return judged(self.draws + MORE_DRAWS) if doubtful else found
+        rows = drawn(self.draws)
+        # More draws only where the verdict hangs on them: each runs the first model on all inputs again.
+        doubtful = self.rtol is None and not rounds and any(map(_doubtful, rows.values()))
+        return drawn(self.draws + MORE_DRAWS) if doubtful else rows
 
-    def without_rounding(
-        self, a: Model, b: Model, feeds: Sequence[Feed]
-    ) -> dict[str, OutputDifference | str] | str:
-        """The same of both models without their rounding; a sentence where they have no such form."""
+    def without_rounding(self, a: Model, b: Model, inputs: _Inputs) -> Differences:
+        """The differences between both models without their rounding to integers.
+
+        Raises:
+            Unroundable: they have no such form.
+            RuntimeUnavailableError: that form does not run.
+        """
         if not same_graph(a.ir, b.ir):
-            return "the two graphs differ, and so may what they leave to the limits of integers"
-        self.runner.say("comparing without rounding to integers")
+            raise Unroundable("the two graphs differ, and so may what they leave to the limits of integers")
+        self.settings.progress("comparing without rounding to integers")
+        some = _Inputs(inputs.kinds[: len(INPUT_KINDS)], inputs.arrays[: len(INPUT_KINDS)])
         try:
             a, b = unrounded(a), unrounded(b)
-            channels, _ = _channels(a, b)
-            results_a = self.runner.results(a, feeds, _names(channels)[0])
-            return self.differences(a, b, channels, feeds, results_a, jumps=False)
+            values, _ = compared_values(a, b)
+            results = self._run(a, some.arrays, names_to_run(values, 0))
+            return self.differences(a, b, values, some, results, rounds=False)
         except (Unroundable, RuntimeUnavailableError) as error:
-            return f"{error}; what is less than the noise of rounding is not seen"
+            raise Unroundable(f"{error}; what is less than the noise of rounding is not seen") from error
+
+    def _noisy_rerun(
+        self,
+        a: Model,
+        inputs: _Inputs,
+        results: Sequence[Arrays],
+        names: Sequence[str],
+        seed: int,
+        rounds: bool,
+    ) -> list[Arrays]:
+        """What the first model answers when weights and inputs move by as little as rounding does."""
+        self.settings.progress("measuring the noise of the first model")
+        moved = inputs.perturbed(seed, rounds)
+        try:
+            rerun = self._run(perturbed(a, seed, rounds), moved, names)
+            pairs = list(zip(results, rerun, strict=True))
+            if not any(all(x[name].shape != y[name].shape for x, y in pairs) for name in names):
+                return rerun
+        except RuntimeUnavailableError:
+            pass
+        # Some constant has to be exact, a size or a limit. The inputs alone may move.
+        return self._run(a, moved, names)
+
+    def _run(self, model: Model, inputs: Sequence[Arrays], names: Sequence[str]) -> list[Arrays]:
+        with _open(model, names, self.settings) as session:
+            return [_outputs(session, arrays, names) for arrays in inputs]
 
 
-def _doubtful(found: OutputDifference | str) -> bool:
+def _doubtful(row: OutputDifference | str) -> bool:
     """Whether a difference is so little above what is allowed that another draw of noise may show as much."""
-    if isinstance(found, str) or found.same:
+    if isinstance(row, str) or row.same:
         return False
-    return found.max_relative_difference <= DOUBT * found.tolerance
+    return row.max_relative_difference <= DOUBT * row.tolerance
 
 
-@dataclass(frozen=True, slots=True)
-class _Runner:
-    """Opens sessions alike for every model, one at a time: memory need not hold all of them."""
-
-    device: str
-    optimize: bool | Level
-    threads: int | None
-    say: Callable[[str], None]
-
-    def open(self, model: Model, names: Mapping[str, None]) -> Session:
-        present = {value.name for value in model.ir.graph.outputs}
-        extra = [name for name in names if name not in present]
-        return open_session(
-            model, device=self.device, optimize=self.optimize, extra_outputs=extra, threads=self.threads
-        )
-
-    def results(self, model: Model, feeds: Sequence[Feed], names: Mapping[str, None]) -> list[Arrays]:
-        with self.open(model, names) as session:
-            return [_outputs(session, inputs, names) for _, inputs in feeds]
+def _open(model: Model, names: Sequence[str], settings: Settings) -> Session:
+    """A session for the graph as written: fusions change the rounding. One is open at a time: memory need
+    not hold all models."""
+    outputs = {value.name for value in model.ir.graph.outputs}
+    extra = [name for name in names if name not in outputs]
+    return open_session(model, device=settings.device, extra_outputs=extra)
 
 
-def _twin(
-    runner: _Runner,
-    a: Model,
-    feeds: Sequence[Feed],
-    results: Sequence[Arrays],
-    names: Mapping[str, None],
-    seed: int,
-    jumps: bool,
-) -> list[Arrays]:
-    """What the first model answers when weights and inputs move by as little as rounding does."""
-    runner.say("measuring the noise of the first model")
-    moved = [(kind, perturbed_inputs(inputs, seed, jumps)) for kind, inputs in feeds]
-    try:
-        twin = runner.results(perturbed(a, seed, jumps), moved, names)
-        pairs = list(zip(results, twin, strict=True))
-        if not any(all(x[name].shape != y[name].shape for x, y in pairs) for name in names):
-            return twin
-    except RuntimeUnavailableError:
-        pass
-    # Some constant has to be exact, a size or a limit. The inputs alone may move.
-    return runner.results(a, moved, names)
+def _first_run(
+    session: Session, a: Model, b: Model, names: Sequence[str], settings: Settings
+) -> tuple[_Inputs, list[Arrays], float]:
+    """The inputs, what the first model makes of them, and how many seconds one run takes."""
+    specs = input_specs(a.ir, any_type=settings.data is not None)
+    sizes = agreed_sizes(specs, b.ir)
+    if settings.data is not None:
+        fixed = [spec.with_sizes(sizes) for spec in specs]
+        sets = data_inputs(fixed, settings.data, _DATA_ROWS, _DATA_RUNS)
+        return _Inputs(["data"] * len(sets), sets), [_outputs(session, one, names) for one in sets], 0.0
+    drawn = accepted_inputs(specs, session.run, replace(settings, sizes={**sizes, **settings.sizes}))
+    start = time.perf_counter()
+    session.run(drawn.draw(INPUT_KINDS[0], settings.seed))
+    seconds = time.perf_counter() - start
+    inputs, results = _Inputs([], []), []
+    refusal: RuntimeUnavailableError | None = None
+    turns = ((turn, kind) for turn in itertools.count() for kind in INPUT_KINDS)
+    for turn, kind in itertools.islice(turns, affordable_runs(seconds)):
+        arrays = drawn.draw(kind, settings.seed + turn)
+        try:
+            results.append(_outputs(session, arrays, names))
+        except RuntimeUnavailableError as error:
+            refusal = error
+            continue
+        inputs.kinds.append(kind)
+        inputs.arrays.append(arrays)
+    if refusal is not None and not results:
+        raise refusal
+    return inputs, results, seconds
 
 
-def _outputs(session: Session, inputs: Arrays, names: Mapping[str, None]) -> Arrays:
+def affordable_runs(seconds: float) -> int:
+    """How many sets of inputs: each is run by both models and by one or two noisy reruns."""
+    if seconds < _QUICK_SECONDS:
+        return 2 * len(INPUT_KINDS)
+    return int(np.clip(_BUDGET_SECONDS / (4 * seconds), _FEWEST_RUNS, len(INPUT_KINDS)))
+
+
+def _outputs(session: Session, inputs: Arrays, names: Sequence[str]) -> Arrays:
     """The named values; a sequence becomes one array of its lengths and items, as one thing to compare."""
     values = session.run(inputs, names)
     for name in names:
@@ -236,81 +265,3 @@ def _outputs(session: Session, inputs: Arrays, names: Mapping[str, None]) -> Arr
             shapes = [np.asarray(array.shape) for array in parts]
             values[name] = np.concatenate([piece.ravel() for piece in (*shapes, *parts)])
     return values
-
-
-def _names(channels: Sequence[ComparedValue]) -> tuple[dict[str, None], dict[str, None]]:
-    """The values to compute in either model."""
-    one, two = ({name: None for c in channels for name in c.names(side)} for side in (0, 1))
-    return one, two
-
-
-def _channels(a: Model, b: Model) -> tuple[list[ComparedValue], dict[str, str]]:
-    """What to compare, and outputs that cannot be, with the reason."""
-    chance = randomness(a.ir)
-    channels: dict[str, ComparedValue] = {}
-    skipped = {}
-    for value in a.ir.graph.outputs:
-        name = value.name or ""
-        if name in chance.outputs:
-            skipped[name] = f"it depends on chance ({chance.outputs[name]})"
-        else:
-            channels |= _with_taps(a, b, ComparedValue(name, name, name))
-    if chance.frontier and same_graph(a.ir, b.ir):
-        for name, op_type in chance.frontier.items():
-            channels |= _with_taps(a, b, ComparedValue(f"{name} (into {op_type})", name, name))
-    if not channels:
-        raise RuntimeUnavailableError(f"{a.name}: nothing can be compared: {_list(skipped)}")
-    # A value before two outputs, or before an output and the dice, is compared once.
-    once = {(c.a, c.b, c.forget): c for c in reversed(channels.values())}
-    return list(reversed(once.values())), skipped
-
-
-def _with_taps(a: Model, b: Model, channel: ComparedValue) -> dict[str, ComparedValue]:
-    """A channel by label, and channels for the values before the saturating operators it comes from."""
-    taps_a, taps_b = saturating_probes(a.ir, channel.a), saturating_probes(b.ir, channel.b)
-    if len(taps_a) != len(taps_b) or not all(map(Probe.matches, taps_a, taps_b)):
-        return {channel.label: channel}
-    pairs = list(zip(taps_a, taps_b, strict=True))
-    scores = tuple(pair for pair in pairs if pair[0].form == ARGMAX)
-    bounded = bool(pairs) and not scores  # by 1: what shows a Softmax, Sigmoid or Tanh
-    channels = {channel.label: replace(channel, scores=scores, bounded=bounded)}
-    for tap, twin in pairs:
-        mark = tap.op_type if len(pairs) == 1 else f"{tap.op_type} of {tap.value}"
-        label = f"{channel.label} (before {mark})"
-        channels[label] = ComparedValue(label, tap.value, twin.value, forget=tap)
-    return channels
-
-
-def _list(skipped: Mapping[str, str]) -> str:
-    return "; ".join(f"{name!r}: {why}" for name, why in skipped.items()) or "it has no outputs"
-
-
-def _drawn(
-    session: Session, make: Callable[[str, int], Arrays], seed: int, count: int, names: Mapping[str, None]
-) -> tuple[list[Feed], list[Arrays]]:
-    """Inputs of all kinds in turn that the model accepts, and what it answers."""
-    feeds, results = [], []
-    refusal: RuntimeUnavailableError | None = None
-    for turn, kind in itertools.islice(((t, k) for t in itertools.count() for k in KINDS), count):
-        inputs = make(kind, seed + turn)
-        try:
-            results.append(_outputs(session, inputs, names))
-            feeds.append((kind, inputs))
-        except RuntimeUnavailableError as error:
-            refusal = error
-    if refusal is not None and not feeds:
-        raise refusal
-    return feeds, results
-
-
-def _seconds(session: Session, inputs: Arrays) -> float:
-    start = time.perf_counter()
-    session.run(inputs)
-    return time.perf_counter() - start
-
-
-def _affordable(seconds: float) -> int:
-    """How many sets of inputs: each is run by both models and by one or two noisy twins."""
-    if seconds < _QUICK_SECONDS:
-        return 2 * len(KINDS)
-    return int(np.clip(_BUDGET_SECONDS / (4 * seconds), _FEWEST_RUNS, len(KINDS)))

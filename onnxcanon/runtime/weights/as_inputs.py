@@ -58,7 +58,7 @@ def open_with_inputs(
     _make_inputs(model, proto.graph, names)
     if change is not None:
         change(proto)
-    return start(model.name, proto.SerializeToString(), session_options(optimize, None), device)
+    return start(model.name, proto.SerializeToString(), session_options(optimize), device)
 
 
 def _make_inputs(model: Model, graph: onnx.GraphProto, names: Collection[str]) -> None:

@@ -36,21 +36,12 @@ class WeightSessions:
         model: the model whose graph it is.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         optimize: as for `open_session`.
-        threads: as for `open_session`.
     """
 
-    def __init__(
-        self,
-        model: Model,
-        *,
-        device: str = "auto",
-        optimize: bool | Level = False,
-        threads: int | None = None,
-    ) -> None:
+    def __init__(self, model: Model, *, device: str = "auto", optimize: bool | Level = False) -> None:
         self.model = model
         self.device = device
         self.optimize: bool | Level = optimize
-        self.threads = threads
         self.given = tuple(given_initializers(model))
 
     def open(self, model: Model) -> Session:
@@ -61,8 +52,8 @@ class WeightSessions:
             RuntimeUnavailableError: the device is not there, or onnxruntime rejects the model.
         """
         if not model.shares_graph(self.model) or self._rest(model) >= INLINE_LIMIT:
-            return open_session(model, device=self.device, optimize=self.optimize, threads=self.threads)
-        options = session_options(self.optimize, self.threads)
+            return open_session(model, device=self.device, optimize=self.optimize)
+        options = session_options(self.optimize)
         # onnxruntime takes memory as it is, in the order of C, and keeps it.
         arrays = [np.ascontiguousarray(model.tensor(name)) for name in self.given]
         ort = onnxruntime()

@@ -128,7 +128,7 @@ def _mixer(model: Model, names: Sequence[str], device: str) -> Session:
     for k, name in enumerate(names):
         _mix(graph, k, *model.tensor_info(name))
     proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=8)
-    return start(f"mix of {model.name}", proto.SerializeToString(), session_options(True, None), device)
+    return start(f"mix of {model.name}", proto.SerializeToString(), session_options(True), device)
 
 
 def _mix(graph: onnx.GraphProto, k: int, shape: Sequence[int], dtype: DataType) -> None:
