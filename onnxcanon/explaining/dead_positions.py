@@ -14,22 +14,12 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.graph.traversal import captured, ordered
 from onnxcanon.solving.hashing import distinct
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import AbstractValue, State
 from onnxcanon.tracing.constraints import Reason
-
-SELECTING = frozenset({"Gather", "Slice", "Split"})
-KEEPING = SELECTING | {
-    "Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Ceil", "Clip", "Concat", "Conv",
-    "Cos", "DequantizeLinear", "Div", "Einsum", "Elu", "Erf", "Exp", "Expand", "Floor", "Gelu",
-    "Gemm", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Identity", "LeakyRelu", "Log",
-    "MatMul", "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "QuantizeLinear", "Reciprocal",
-    "Relu", "Selu", "Sigmoid", "Sin", "Softplus", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
-    "Where",
-}  # fmt: skip
-"""Operators that either sum over a position or hand it on without mixing it with others."""
 
 
 def dead_positions(symmetry: Symmetry) -> dict[tuple[str, int], int]:
@@ -74,7 +64,7 @@ class _Walk:
         """The classes that some node drops."""
         mask = np.zeros(self.symmetry.solution.count, bool)
         for node in self.nodes:
-            if node.op_type in SELECTING:
+            if has(node, Trait.SELECTION):
                 gone = self._labels(node.inputs[0])
                 if len(gone):
                     kept = [self._labels(v) for v in node.outputs if v.uses() or v.is_graph_output()]
@@ -83,12 +73,12 @@ class _Walk:
 
     def _take_in(self, node: ir.Node, mask: NDArray[np.bool_]) -> None:
         """Unmark the classes that a node takes in and does not hand on as they are."""
-        if node.op_type in SELECTING:
+        if has(node, Trait.SELECTION):
             return
         for value in (*node.inputs, *captured(node)):
             read = self._labels(value)
             read = read[mask[read]]
-            if len(read) and node.op_type in KEEPING:
+            if len(read) and has(node, Trait.SEPARATE):
                 read = np.setdiff1d(read, np.concatenate([read[:0], *map(self._labels, node.outputs)]))
             mask[read] = False
 

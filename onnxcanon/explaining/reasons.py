@@ -17,14 +17,12 @@ from numpy.typing import NDArray
 
 from onnxcanon.explaining.provenance import Chains
 from onnxcanon.graph.nodes import node_name
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import FIXED
 
 FIXED_AXIS = "a fixed axis"
 OWN_MEANING = "its positions have a meaning"
-CONVOLUTIONS = frozenset({"Conv", "ConvInteger", "ConvTranspose", "DeformConv", "FusedConv", "QLinearConv"})
-CONVERSIONS = frozenset({"Cast", "DequantizeLinear", "Identity", "QuantizeLinear"})
-RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
 IRREGULAR = "irregular structure: what its positions are tied to does not fall into equal blocks"
 DIFFERENT = "its positions differ in how the graph uses them"
 UNREAD = "no node that leads to an output reads it"
@@ -193,13 +191,13 @@ class Reasons:
 
     def _unread(self, name: str, axis: int) -> Reason:
         node = self._uses.get(name)
-        while node is not None and node.op_type in CONVERSIONS:
+        while node is not None and has(node, Trait.CAST | Trait.QUANTIZATION):
             node = next((user for user, _ in node.outputs[0].uses()), None)
         if node is None:
             return Reason(UNREAD, (UNREAD,))
         told = f"{node_name(node)} ({node.op_type})"
-        if node.op_type in CONVOLUTIONS and axis >= 2:
+        if has(node, Trait.CONVOLUTION) and axis >= 2:
             return Reason(f"kernel positions of {told}", (node_name(node), "kernel positions"))
-        if node.op_type in RECURRENT and axis == 0:
+        if has(node, Trait.RECURRENT) and axis == 0:
             return Reason(f"directions of {told}", (node_name(node), f"directions of {node.op_type}"))
         return Reason(f"{OWN_MEANING} in {told}", (node_name(node), f"{OWN_MEANING} in {node.op_type}"))

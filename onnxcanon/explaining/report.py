@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from math import lgamma, log, prod
 from typing import TYPE_CHECKING, Any, Literal
 
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.text import (
     counted,
     short,
@@ -28,7 +29,6 @@ Scale = Literal["positive", "sign", "none"]
 SITES_SHOWN = 2
 VALUES_KEPT = 8
 BARRIERS_SHOWN = 3
-LAYERS = frozenset({"BatchNormalization", "Conv", "ConvTranspose", "Gemm", "MatMul", "PRelu"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +368,7 @@ def weight_names(model: Model) -> list[str]:
     for name in model.tensor_names():
         shape, dtype = model.tensor_info(name)
         single = prod(shape) == 1 and not (
-            shape and name in values and any(node.op_type in LAYERS for node, _ in values[name].uses())
+            shape and name in values and any(has(node, Trait.LAYER) for node, _ in values[name].uses())
         )
         if dtype not in INDEX_TYPES and not single:
             found.append(name)

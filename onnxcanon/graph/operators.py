@@ -6,10 +6,7 @@ What the package knows of an operator (shapes, symmetries, how it is rewritten) 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
-
-if TYPE_CHECKING:
-    import onnx_ir as ir
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 STANDARD = ""
 CONTRIB = "com.microsoft"
@@ -26,12 +23,24 @@ ANY = ""
 Entry = TypeVar("Entry")
 
 
-def domain_of(node: ir.Node) -> str:
+class OperatorOf(Protocol):
+    """What says which operator it is of: a node of onnx-ir or of protobuf."""
+
+    @property
+    def domain(self) -> str:
+        """The domain as the file spells it."""
+
+    @property
+    def op_type(self) -> str:
+        """The name."""
+
+
+def domain_of(node: OperatorOf) -> str:
     """The domain of a node's operator in its one spelling: 'ai.onnx' is the standard's second name."""
     return STANDARD if node.domain == "ai.onnx" else node.domain
 
 
-def is_standard(node: ir.Node, *names: str) -> bool:
+def is_standard(node: OperatorOf, *names: str) -> bool:
     """Whether a node is one of these operators of the standard; of any, if none is named."""
     return node.domain in (STANDARD, "ai.onnx") and (not names or node.op_type in names)
 
@@ -114,7 +123,7 @@ class Table(Generic[Entry]):
                 newest = key
         return None if newest is None else self.entries[newest]
 
-    def of(self, node: ir.Node, version: int) -> Entry | None:
+    def of(self, node: OperatorOf, version: int) -> Entry | None:
         """The entry for a node that is written in a version of its operator set; None if there is none."""
         return self.find(domain_of(node), node.op_type, version)
 

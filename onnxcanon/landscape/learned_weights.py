@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from onnxcanon.explaining.report import weight_names
 from onnxcanon.graph.element_types import AVERAGED
+from onnxcanon.graph.traits import row
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
-
-STATISTICS = {"BatchNormalization": (3, 4)}
-"""Inputs that hold statistics of the training data: mean and variance."""
 
 
 def learned(model: Model, symmetry: Symmetry) -> list[str]:
@@ -16,7 +14,7 @@ def learned(model: Model, symmetry: Symmetry) -> list[str]:
     measured = {
         model.key(value)
         for node in symmetry.trace.nodes
-        for k in STATISTICS.get(node.op_type, ())
+        for k in row(node).statistics
         if k < len(node.inputs) and (value := node.inputs[k]) is not None
     }
     return [

@@ -18,9 +18,10 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, made_by
+from onnxcanon.graph.traits import Trait, operators
 from onnxcanon.normalform.engine import Rewriting, Size, Sizes
 
-MOVEMENTS = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten")
+REARRANGEMENTS = tuple(operators(Trait.AXES))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +79,10 @@ class Chain:
 def chain_of(g: Rewriting, value: ir.Value) -> Chain:
     """How a value is rearranged from the farthest root."""
     nodes: list[ir.Node] = []
-    node = made_by(value, *MOVEMENTS)
+    node = made_by(value, *REARRANGEMENTS)
     while node is not None and node.inputs[0] is not None and g.sizes(node.inputs[0], value) is not None:
         nodes.append(node)
-        node = made_by(node.inputs[0], *MOVEMENTS)
+        node = made_by(node.inputs[0], *REARRANGEMENTS)
     while nodes:
         chain = _through(g, nodes, value)
         if chain is not None:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from onnxcanon.graph.operators import is_standard
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.graph.traversal import remove, subgraphs
-
-# Operators that compute the same without the last of their outputs; onnxruntime's attention does not.
-_TRIMMED = frozenset({"BatchNormalization", "Dropout", "GRU", "LSTM", "LayerNormalization", "MaxPool", "RNN"})
 
 
 def remove_dead(graph: ir.Graph) -> None:
@@ -30,7 +29,7 @@ def _trim(node: ir.Node) -> None:
     while inputs and inputs[-1] is None:
         inputs.pop()
     node.resize_inputs(len(inputs))
-    if node.domain not in ("", "ai.onnx") or node.op_type not in _TRIMMED:
+    if not is_standard(node) or not has(node, Trait.OPTIONAL_OUTPUTS):
         return
     count = len(node.outputs)
     while count > 1 and not (node.outputs[count - 1].uses() or node.outputs[count - 1].is_graph_output()):

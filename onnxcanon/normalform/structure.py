@@ -13,9 +13,10 @@ from collections.abc import Iterable
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.graph.operators import is_standard
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.graph.traversal import GRAPHS, ordered, subgraphs
 
-COMMUTATIVE = frozenset({"Add", "Mul", "Max", "Min", "Mean", "Sum", "And", "Or", "Xor", "Equal"})
 _DIGITS = 4
 _LARGEST = 1 << 16  # elements of an integer constant that counts by content
 Digests = dict[ir.Value, bytes]
@@ -31,13 +32,18 @@ def order_operands(graph: ir.Graph) -> None:
     """Order the operands of commutative operators by structure, constants last."""
     digests = value_digests(graph)
     for node in graph.all_nodes():
-        if node.domain in ("", "ai.onnx") and node.op_type in COMMUTATIVE:
+        if _commutes(node):
             operands = sorted(
                 (value for value in node.inputs if value is not None),
                 key=lambda value: (value.const_value is not None, digests.get(value, b"")),
             )
             for k, value in enumerate(operands):
                 node.replace_input_with(k, value)
+
+
+def _commutes(node: ir.Node) -> bool:
+    """Whether operands are ordered. Those of bitwise operators never were, and normal forms do not change."""
+    return is_standard(node) and has(node, Trait.COMMUTATIVE) and not has(node, Trait.BITWISE)
 
 
 def value_digests(graph: ir.Graph) -> Digests:
@@ -63,7 +69,7 @@ def _walk(graph: ir.Graph, digests: Digests) -> None:
 
 def _node(node: ir.Node, digests: Digests) -> bytes:
     inputs = [b"-" if value is None else _of(value, digests) for value in node.inputs]
-    if node.domain in ("", "ai.onnx") and node.op_type in COMMUTATIVE:
+    if _commutes(node):
         inputs.sort()
     attributes = [_attribute(a, digests) for _, a in sorted(node.attributes.items())]
     return _hash([f"{node.domain}::{node.op_type}:{node.overload}".encode(), *inputs, b"|", *attributes])

@@ -7,30 +7,10 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
-# The output holds the values of the first input, rearranged or cast.
-_CARRIES_FIRST = frozenset(
-    [
-        "Cast",
-        "CastLike",
-        "Clip",
-        "Dropout",
-        "Expand",
-        "Flatten",
-        "Gather",
-        "Identity",
-        "Pad",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Tile",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
-_CARRIES_ANY = frozenset({"Concat", "Max", "Min", "Where"})
-# Where the size of a table's axis survives: from the table as used to the table as stored.
-_KEEPS_SHAPE = frozenset({"Cast", "CastLike", "DequantizeLinear", "Identity"})
+from onnxcanon.graph.traits import Trait, has
+
+CARRYING = Trait.AXES | Trait.SELECTION | Trait.REPETITION | Trait.CAST | Trait.IN_RANGE
+"""What hands on the integers of its first input."""
 
 
 @dataclass(slots=True)
@@ -104,7 +84,7 @@ def _read_use(node: ir.Node, index: int, found: IntegerRange) -> None:
 
 def _carried(node: ir.Node, index: int, model: ir.Model) -> Iterator[ir.Value]:
     """The values that hold what input `index` of `node` holds: its outputs, or inputs of its bodies."""
-    if (node.op_type in _CARRIES_FIRST and index == 0) or node.op_type in _CARRIES_ANY:
+    if (has(node, CARRYING) and index == 0) or has(node, Trait.CHOICE):
         yield from node.outputs
     function = model.functions.get(node.op_identifier())
     bodies = [function.inputs] if function is not None else []
@@ -146,7 +126,7 @@ def _axis_size(value: ir.Value | None, axis: int) -> int | None:
             if isinstance(size, int):
                 return size
         node = value.producer()
-        if node is None or node.op_type not in _KEEPS_SHAPE:
+        if node is None or not has(node, Trait.CAST | Trait.QUANTIZATION):
             return None
         value = node.inputs[0]
     return None

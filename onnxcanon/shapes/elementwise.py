@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnxcanon.graph.operators import BOTH, CLASSICAL, CONTRIB
+from onnxcanon.graph.traits import Trait, operators
 from onnxcanon.shapes.values import (
     Op,
     OutputShapes,
@@ -12,13 +13,9 @@ from onnxcanon.shapes.values import (
 )
 
 
-@rule("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil")
-@rule("Celu", "Clip", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "HardSigmoid", "HardSwish", "Identity")
-@rule("IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu", "Round", "Selu")
-@rule("Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign", "Sqrt", "Swish", "Tan", "Tanh")
-@rule("ThresholdedRelu", "Affine", "ParametricSoftplus", "ScaledTanh", "ImageScaler", "PRelu", "BitCast")
-@rule("Gelu", domain=BOTH)
-@rule("BiasGelu", "FastGelu", "QuickGelu", domain=CONTRIB)
+@rule(*operators(Trait.POINTWISE, without=Trait.DROPOUT))
+@rule("Cast", "Clip", "Affine", "ImageScaler", "PRelu")
+@rule("BiasGelu", "FastGelu", "Gelu", "QuickGelu", domain=CONTRIB)
 @rule("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", domain=CONTRIB)
 @rule("BiasDropout", "BiasSoftmax", "SoftmaxDropout", domain=CONTRIB)
 @rule("DequantizeWithOrder", "QuantizeWithOrder", domain=CONTRIB)

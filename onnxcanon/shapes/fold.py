@@ -17,6 +17,7 @@ import onnx_ir as ir
 
 from onnxcanon.arrays import Array
 from onnxcanon.graph.operators import STANDARD, Table
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.shapes.rearrangement import slices, split_bounds, split_sizes
 from onnxcanon.shapes.reduction import reduced_axes
 from onnxcanon.shapes.values import Contradiction, Op, Unresolved, find_rule, size_of
@@ -28,8 +29,6 @@ Fold = Callable[[Op, list[Any]], Any]  # returns one array or a list of arrays
 FOLDS: Table[Fold] = Table("values")
 folds = FOLDS.register
 
-_GROWING = frozenset({"ConstantOfShape", "EyeLike", "Expand", "OneHot", "Pad", "Range", "Tile"})
-
 
 def fold(op: Op, limit: int = LIMIT) -> list[Array] | None:
     """The outputs of a node whose inputs are all known; None where that is not done here, or too large.
@@ -38,13 +37,13 @@ def fold(op: Op, limit: int = LIMIT) -> list[Array] | None:
         op: the node and the values of its inputs.
         limit: elements of an output, unless the node makes many of few: those stay below `LIMIT`.
     """
-    op_type = op.node.op_type
+    op_type, grows = op.node.op_type, has(op.node, Trait.GROWTH)
     function = FOLDS.of(op.node, op.version)
     if function is None:
         return None
     arrays = [None if known is None else known.data for known in op.inputs]
-    most = min(limit, LIMIT) if op_type in _GROWING else limit
-    if op_type in _GROWING or _bound(arrays) > limit:
+    most = min(limit, LIMIT) if grows else limit
+    if grows or _bound(arrays) > limit:
         rule = find_rule(STANDARD, op_type, op.version)
         if rule is None or any(shape is None or size_of(shape) > most for shape in rule(op)):
             return None

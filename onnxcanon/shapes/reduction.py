@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import CONTRIB
+from onnxcanon.graph.traits import Trait, operators
 from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, norm_axis, rule
 
-REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 
-
-@rule(*(f"Reduce{name}" for name in REDUCTIONS))
+@rule(*operators(Trait.REDUCTION))
 @rule("ReduceSumInteger", domain=CONTRIB)
 def reduce(op: Op) -> OutputShapes:
     """X[*S] -> Y[S with 1 at the axes, or without them]; no axes: all, or none with noop_with_empty_axes."""

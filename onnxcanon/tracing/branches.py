@@ -27,12 +27,9 @@ from itertools import count
 
 import onnx_ir as ir
 
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.tracing.abstract_value import AbstractValue, State
 from onnxcanon.tracing.constraints import Slot
-
-ASSOCIATIVE = frozenset({"Add", "Max", "Min", "Mul", "Sum"})
-BITWISE = frozenset({"And", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Or", "Xor"})
-COMMUTATIVE = ASSOCIATIVE | BITWISE | {"Equal", "Mean"}
 
 Digest = bytes
 Leaf = Callable[[ir.Value], Digest]
@@ -83,7 +80,7 @@ def step(
     result = outputs[0] if outputs else None
     if not domain or source is None or result is None:
         return made
-    if node.op_type in COMMUTATIVE:
+    if has(node, Trait.COMMUTATIVE):
         made.loose_inputs = True
     elif node.op_type == "Concat":
         made.loose_inputs = _labelled(result, _axis(node, result.rank, 1))
@@ -167,7 +164,7 @@ class _Finder:
         made: dict[ir.Value, Step] = {}
         gone: set[int] = set()
         for s in steps:
-            if s.node.op_type in ASSOCIATIVE and s.loose_inputs:
+            if has(s.node, Trait.ASSOCIATIVE) and s.loose_inputs:
                 terms: list[ir.Value | None] = []
                 for v in s.inputs:
                     before = made.get(v) if v is not None else None

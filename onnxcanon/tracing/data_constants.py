@@ -30,36 +30,16 @@ from collections.abc import Callable, Iterator, Sequence
 
 import onnx_ir as ir
 
+from onnxcanon.graph.operators import is_standard
+from onnxcanon.graph.traits import Trait, has, row
+
 TABLE = "a table that multiplies elementwise"
 MASK = "a mask before Softmax"
 FREQUENCIES = "frequencies of Sin and Cos"
 CACHE = "cosines or sines of rotary embeddings"
 
-MOVEMENT = frozenset(
-    {"Cast", "CastLike", "Expand", "Flatten", "Gather", "Identity", "Neg", "Reshape", "Slice", "Split",
-     "Squeeze", "Tile", "Transpose", "Unsqueeze"}
-)  # fmt: skip
-"""Operators whose first input comes out rearranged, converted or negated."""
-
-POINTWISE = frozenset({"Add", "Clip", "Div", "Max", "Min", "Mul", "Sub", "Where"})
-SUMMED = frozenset(
-    {"Conv", "ConvTranspose", "Einsum", "Gemm", "MatMul", "ReduceL2", "ReduceMean", "ReduceSum",
-     "ReduceSumSquare"}
-)  # fmt: skip
-NORMALIZATIONS = frozenset(
-    {"BatchNormalization", "GroupNormalization", "InstanceNormalization", "LayerNormalization",
-     "LpNormalization", "MeanVarianceNormalization", "RMSNormalization", "SimplifiedLayerNormalization"}
-)  # fmt: skip
-ROOTS = frozenset({"Pow", "ReduceL2", "Rsqrt", "Sqrt"})
-COUNTS = frozenset({"ArgMax", "ArgMin", "NonZero", "Range", "Shape", "Size"})
-ARITHMETIC = frozenset({"Add", "CumSum", "Div", "Floor", "Mod", "Mul", "Sub"})
-CACHE_INPUTS = {
-    ("", "RotaryEmbedding"): (1, 2),
-    ("com.microsoft", "GroupQueryAttention"): (7, 8),
-    ("com.microsoft", "PagedAttention"): (8, 9),
-    ("com.microsoft", "RotaryEmbedding"): (2, 3),
-    ("com.microsoft", "SparseAttention"): (9, 10),
-}
+REARRANGEMENT = Trait.AXES | Trait.SELECTION | Trait.REPETITION | Trait.CAST
+"""What brings the entries of its first input to other places or types."""
 DEPTH = 24
 """How many operators in a row a search follows; farther off, the answer is that of doubt."""
 REACH = 256
@@ -81,9 +61,9 @@ def data_kind(value: ir.Value, shape: Sequence[int]) -> str | None:
 
 
 def _kind(node: ir.Node, slot: int, picked: bool, shape: Sequence[int]) -> str | None:
-    if slot in CACHE_INPUTS.get((_domain(node), node.op_type), ()):
+    if slot in row(node).tables:
         return CACHE
-    if _domain(node):
+    if not is_standard(node):
         return None
     combines = node.op_type in ("Add", "Div", "Mul", "Sub") or (node.op_type == "Where" and slot > 0)
     if combines and _is_mask(shape) and not picked and _reaches_softmax(node):
@@ -104,7 +84,7 @@ def _is_table(node: ir.Node, other: ir.Value) -> bool:
     if _is_constant(other) or _is_normalized(other):
         return False
     for user, slot, _ in _uses(node.outputs[0], DEPTH, picked=False):
-        if user.op_type in SUMMED:
+        if has(user, Trait.SUMMING):
             return False
         if user.op_type in ("Add", "Sub", "Sum"):
             terms = [v for k, v in enumerate(user.inputs) if v is not None and k != slot]
@@ -136,11 +116,11 @@ def _rotates(node: ir.Node, other: ir.Value) -> bool:
 def _uses(value: ir.Value, depth: int, *, picked: bool) -> Iterator[Use]:
     """The uses of a value behind movement and products with single numbers."""
     for node, slot in value.uses():
-        through = node.op_type in MOVEMENT and slot == 0
+        through = _rearranges(node) and slot == 0
         if node.op_type in ("Div", "Mul") and (slot == 0 or node.op_type == "Mul"):
             other = node.inputs[1 - slot]
             through = other is not None and _is_stored(other) and _is_single(other)
-        if not through or _domain(node) or depth == 0:
+        if not through or not is_standard(node) or depth == 0:
             yield node, slot, picked
             continue
         index = node.inputs[1] if node.op_type == "Gather" else None
@@ -154,7 +134,7 @@ def _escapes(value: ir.Value, depth: int) -> bool:
     moved = [
         output
         for node, slot in value.uses()
-        if node.op_type in MOVEMENT and slot == 0 and depth > 0
+        if _rearranges(node) and slot == 0 and depth > 0
         for output in node.outputs
     ]
     return value.is_graph_output() or any(_escapes(output, depth - 1) for output in moved)
@@ -165,9 +145,9 @@ def _reaches_softmax(node: ir.Node) -> bool:
     queue, seen = list(node.outputs), set(node.outputs)
     while queue and len(seen) < REACH:
         for user, _ in queue.pop().uses():
-            if user.op_type in ("LogSoftmax", "Softmax"):
+            if has(user, Trait.SOFTMAX):
                 return True
-            if user.op_type in POINTWISE | MOVEMENT:
+            if has(user, Trait.MASKING) or _rearranges(user):
                 fresh = [v for v in user.outputs if v not in seen]
                 queue += fresh
                 seen.update(fresh)
@@ -197,7 +177,7 @@ def _turns(value: ir.Value, depth: int) -> bool:
 def _source(value: ir.Value) -> ir.Value:
     """What a value is a rearrangement of."""
     producer = value.producer()
-    while producer is not None and producer.op_type in MOVEMENT and producer.inputs[0] is not None:
+    while producer is not None and _rearranges(producer) and producer.inputs[0] is not None:
         value = producer.inputs[0]
         producer = value.producer()
     return value
@@ -218,7 +198,7 @@ def _is_normalized(value: ir.Value) -> bool:
     producer = _source(value).producer()
     if producer is None:
         return False
-    if producer.op_type in NORMALIZATIONS or _is_root(value, 4):
+    if has(producer, Trait.NORMALIZATION) or _is_root(value, 4):
         return True
     factors = [v for v in producer.inputs if v is not None]
     return producer.op_type in ("Div", "Mul") and any(_is_root(v, 4) for v in factors)
@@ -229,7 +209,7 @@ def _is_root(value: ir.Value, depth: int) -> bool:
     producer = _source(value).producer()
     if producer is None:
         return False
-    if producer.op_type in ROOTS:
+    if has(producer, Trait.ROOT):
         return True
     through = producer.op_type in ("Add", "Clip", "Max", "Reciprocal") or (
         producer.op_type == "Div" and producer.inputs[0] is not None and _is_constant(producer.inputs[0])
@@ -242,11 +222,11 @@ def _counts(value: ir.Value) -> bool:
     """Whether a value is computed from integers and constants alone."""
 
     def inputs(node: ir.Node) -> Sequence[ir.Value | None] | None:
-        if node.op_type in COUNTS:
+        if has(node, Trait.COUNT):
             return ()
-        if node.op_type in MOVEMENT:
+        if _rearranges(node):
             return node.inputs[:1]
-        return node.inputs if node.op_type in ARITHMETIC else None
+        return node.inputs if has(node, Trait.INDEX_ARITHMETIC) else None
 
     return _made_of(value, lambda v: v.dtype is not None and v.dtype.is_integer(), inputs)
 
@@ -294,5 +274,6 @@ def _is_single(value: ir.Value) -> bool:
     return known.size == 1
 
 
-def _domain(node: ir.Node) -> str:
-    return "" if node.domain == "ai.onnx" else node.domain
+def _rearranges(node: ir.Node) -> bool:
+    """Whether the first input comes out rearranged, converted or negated."""
+    return has(node, REARRANGEMENT) or node.op_type == "Neg"

@@ -20,6 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.arrays import Arrays
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.model import Model
 
 # Bits of the significand that are stored: one unit in the last place of 1.0 is 2^-bits.
@@ -44,22 +45,13 @@ def coarsest_unit(model: Model) -> float:
 
 def rounds_to_integers(model: ir.Model) -> bool:
     """Whether activations are rounded to integers on their way (weights alone may be, without a jump)."""
-    return any(rounds(op_type) for op_type in _op_types(model))
+    return any(has(node, Trait.ROUNDING) for node in _nodes(model))
 
 
-def rounds(op_type: str) -> bool:
-    """Whether an operator rounds to integers, or computes with what was rounded."""
-    if op_type.startswith("Dequantize"):
-        return False
-    return op_type in ("Round", "MatMulNBits", "MatMulInteger", "ConvInteger") or any(
-        part in op_type for part in ("QuantizeLinear", "QLinear", "DynamicQuantize", "QAttention", "QGemm")
-    )
-
-
-def _op_types(model: ir.Model) -> Iterator[str]:
+def _nodes(model: ir.Model) -> Iterator[ir.Node]:
     graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     for graph in graphs:
-        yield from (node.op_type for node in graph.all_nodes())
+        yield from graph.all_nodes()
 
 
 def perturbed(model: Model, seed: int, rounds: bool) -> Model:

@@ -8,40 +8,19 @@ changes no result where nothing saturates.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxcanon.graph.traits import QuantizedWeight, row
 from onnxcanon.model import Model, load
 
 LARGEST = 1 << 28  # bytes of weights: the copy is held in memory
 
 
-@dataclass(frozen=True, slots=True)
-class QuantizedInputs:
-    """Which inputs hold the weight, its zero point and that of the activation (None: always unsigned)."""
-
-    weight: int
-    zero: int
-    activation: int | None
-
-
-SLOTS = {
-    "ConvInteger": QuantizedInputs(1, 3, 2),
-    "DynamicQuantizeMatMul": QuantizedInputs(1, 3, None),
-    "MatMulInteger": QuantizedInputs(1, 3, 2),
-    "MatMulIntegerToFloat": QuantizedInputs(1, 5, 4),
-    "QGemm": QuantizedInputs(3, 5, 2),
-    "QLinearConv": QuantizedInputs(3, 5, 2),
-    "QLinearMatMul": QuantizedInputs(3, 5, 2),
-}
-
-
 def guarded(model: Model) -> Model:
     """The model with the signed weights of its unsigned activations as unsigned ones."""
-    nodes = [node for node in model.ir.graph if node.op_type in SLOTS]
+    nodes = [node for node in model.ir.graph if row(node).weights]
     if not nodes or model.serialized_size() > LARGEST:
         return model
     proto = model.to_proto()
@@ -49,15 +28,15 @@ def guarded(model: Model) -> Model:
     dynamic = {o for n in proto.graph.node if n.op_type == "DynamicQuantizeLinear" for o in n.output}
     made: dict[str, np.ndarray] = {}
     for node in proto.graph.node:
-        slots = SLOTS.get(node.op_type)
-        if slots is not None and _unsigned(model, node, slots, constants, dynamic):
-            _turn(model, node, slots, constants, made)
+        for slots in row(node).weights:
+            if _unsigned(model, node, slots, constants, dynamic):
+                _turn(model, node, slots, constants, made)
     proto.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in made.items())
     return load(proto) if made else model
 
 
 def _unsigned(
-    model: Model, node: onnx.NodeProto, slots: QuantizedInputs, constants: set[str], dynamic: set[str]
+    model: Model, node: onnx.NodeProto, slots: QuantizedWeight, constants: set[str], dynamic: set[str]
 ) -> bool:
     """Whether a node's activation is known to be unsigned."""
     if slots.activation is None or node.input[0] in dynamic:
@@ -69,7 +48,7 @@ def _unsigned(
 def _turn(
     model: Model,
     node: onnx.NodeProto,
-    slots: QuantizedInputs,
+    slots: QuantizedWeight,
     constants: set[str],
     made: dict[str, np.ndarray],
 ) -> None:

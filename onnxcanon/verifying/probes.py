@@ -18,21 +18,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.graph.traversal import subgraphs
 
 SOFTMAX, ARGMAX, PLAIN = "softmax", "argmax", "plain"
 
-_SATURATING = {
-    "Softmax": SOFTMAX, "Sigmoid": PLAIN, "Tanh": PLAIN, "ArgMax": ARGMAX, "ArgMin": ARGMAX,
-}  # fmt: skip
-# Every entry of the inputs, at another place, in another type or on another scale.
-_KEEPS = frozenset(
-    ["Cast", "Concat", "Flatten", "Identity", "Log", "Reshape", "Squeeze", "Transpose", "Unsqueeze"]
-)
-_RANDOM = frozenset(
-    ["Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"]
-)
-_DROPOUT = frozenset(["Dropout", "BiasDropout", "BitmaskDropout"])
 # Scores this far below the best, and this many times farther than the usual one, are masked out: exp(-104) is
 # below the smallest number of single precision. They would hide the others, being the largest.
 _INVISIBLE, _UNUSUAL = 104.0, 100.0
@@ -94,17 +84,17 @@ def saturating_probes(model: ir.Model, name: str) -> list[Probe]:
         if node is None or node.domain not in ("", "ai.onnx"):
             continue
         sources = [value.name for value in node.inputs if value is not None]
-        if node.op_type in _KEEPS:
+        if has(node, Trait.SHOWING):
             kept = sources if node.op_type == "Concat" else sources[:1]
             waiting += [(source, (*path, node.op_type)) for source in kept]
-        elif node.op_type in _SATURATING and sources[0] in made:
+        elif has(node, Trait.SATURATING) and sources[0] in made:
             probes.append(replace(_probe(node, sources[0] or "", opset), path=path))
             waiting.append((sources[0], (*path, node.op_type)))
     return probes
 
 
 def _probe(node: ir.Node, value: str, opset: int) -> Probe:
-    form = _SATURATING[node.op_type]
+    form = SOFTMAX if has(node, Trait.SOFTMAX) else ARGMAX if has(node, Trait.COUNT) else PLAIN
     # Before opset 13 softmax joined all axes from `axis` on, which was 1 unless said; ArgMax takes one.
     to_end = opset < 13 and node.op_type == "Softmax"
     default = 0 if node.op_type.startswith("Arg") else 1 if to_end else -1
@@ -186,9 +176,9 @@ def _sources(node: ir.Node) -> Iterator[ir.Value]:
 
 def _samples(node: ir.Node, model: ir.Model, depth: int = 0) -> str | None:
     """The sampling operator that `node` is or contains."""
-    if node.op_type in _RANDOM or (node.op_type == "Sampling" and node.domain == "com.microsoft"):
+    if has(node, Trait.RANDOM):
         return node.op_type
-    if node.op_type in _DROPOUT and _trains(node):
+    if has(node, Trait.DROPOUT) and _trains(node):
         return node.op_type
     bodies: list[ir.Graph | ir.Function] = list(subgraphs(node))
     function = model.functions.get(node.op_identifier())

@@ -10,7 +10,7 @@ import onnx
 from onnx import numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail as LoadFailure
 
-from onnxcanon.verifying.noise import rounds
+from onnxcanon.graph.traits import Trait, has
 from tests.fuzz.blocks import BLOCKS
 from tests.fuzz.blocks.contraction import affine, conv, gemm
 from tests.fuzz.blocks.elementwise import unary
@@ -126,7 +126,7 @@ def _rounds_inside(proto: onnx.ModelProto) -> bool:
     """Whether a body or function rounds, where a model cannot be run without its rounding."""
     outer = {id(node) for node in proto.graph.node}
     nodes = [n for block in (proto.graph, *proto.functions) for n in nodes_in(block)]
-    return any(rounds(node.op_type) for node in nodes if id(node) not in outer)
+    return any(has(node, Trait.ROUNDING) for node in nodes if id(node) not in outer)
 
 
 def _chooses_in_vain(proto: onnx.ModelProto) -> bool:

@@ -18,7 +18,6 @@ from onnxcanon.graph.nodes import given, made_by
 from onnxcanon.normalform.engine import Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 
-COMMUTATIVE = ("Add", "Mul", "Max", "Min")
 _LARGEST = 1 << 24  # elements of a constant that is computed here
 
 
@@ -37,7 +36,7 @@ def computed(g: Rewriting, function: Callable[..., Array], *values: ir.Value | N
     return g.constant(result.astype(first.dtype), *values)
 
 
-@rule(*COMMUTATIVE)
+@rule("Add", "Mul", "Max", "Min")
 def constant_second(g: Rewriting, node: ir.Node) -> Outputs:
     """c, X -> X, c."""
     if len(node.inputs) != 2 or not g.is_constant(node.inputs[0]) or g.is_constant(node.inputs[1]):

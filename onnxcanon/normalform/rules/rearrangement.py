@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, made_by
 from onnxcanon.normalform.axes import (
-    MOVEMENTS,
+    REARRANGEMENTS,
     Chain,
     chain_of,
     divided,
@@ -20,7 +20,7 @@ from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
 
 
-@rule(*MOVEMENTS)
+@rule(*REARRANGEMENTS)
 def rearranged(g: Rewriting, node: ir.Node) -> Outputs:
     """X -> the same elements in another shape and order."""
     chain = chain_of(g, node.outputs[0])

@@ -6,15 +6,10 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, given, made_by
+from onnxcanon.graph.traits import Trait, operators
 from onnxcanon.normalform.engine import Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
-from onnxcanon.normalform.rules.upgrades import REDUCTIONS
-
-_AXIS_OF_FIRST = (
-    "ArgMax", "ArgMin", "Concat", "Gather", "GatherElements", "Hardmax", "LogSoftmax", "ScatterElements",
-    "Softmax", "TopK", "Unique", "LpNormalization",
-)  # fmt: skip
 
 
 @rule("Identity")
@@ -134,7 +129,7 @@ def rearranged_fill(g: Rewriting, node: ir.Node) -> Outputs:
     return None if target is None else g.node("Expand", fill.inputs[0], target)
 
 
-@rule(*REDUCTIONS)
+@rule(*operators(Trait.REDUCTION))
 def reduction(g: Rewriting, node: ir.Node) -> Outputs:
     """X, axes -> reduced axes are kept with size 1 and dropped after; axes count from zero, in order."""
     x, axes = node.inputs[0], given(node, 1)
@@ -173,7 +168,7 @@ def global_pool(g: Rewriting, node: ir.Node) -> Outputs:
     return g.node(op_type, node.inputs[0], g.integers(range(2, rank)), attributes={"keepdims": 1})
 
 
-@rule(*_AXIS_OF_FIRST)
+@rule(*operators(Trait.AXIS_OF_FIRST))
 def axis_from_zero(g: Rewriting, node: ir.Node) -> Outputs:
     """An axis is counted from the first."""
     default = {"Softmax": -1, "LogSoftmax": -1, "Hardmax": -1, "TopK": -1, "LpNormalization": -1}

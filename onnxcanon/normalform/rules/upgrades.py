@@ -6,16 +6,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, given
+from onnxcanon.graph.traits import Trait, operators
 from onnxcanon.normalform.engine import TARGET, Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import UPGRADES as upgrade
 
-REDUCTIONS = (
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
-    "ReduceProd", "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
 
-
-@upgrade(*REDUCTIONS, "Squeeze", "Unsqueeze")
+@upgrade(*operators(Trait.REDUCTION), "Squeeze", "Unsqueeze")
 def axes_as_input(g: Rewriting, node: ir.Node) -> Outputs:
     """Before 13 or 18: axes are an attribute."""
     axes = attribute(node, "axes")

@@ -9,19 +9,24 @@ odd           no relation                -f(x) (tanh)
 even          no relation                f(x) (cos); Abs also scales
 other         no relation                no relation
 ============  =========================  ===============================
+
+Which operator is in which class stands in `graph.traits`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from onnxcanon.graph.traits import Trait, operators
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
+POINTWISE = Trait.POINTWISE
 
-@register("Identity", "Neg", "Dropout", leaves_cuts=True)
+
+@register(*operators(POINTWISE | Trait.LINEAR), leaves_cuts=True)
 def linear(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f linear."""
     if op.kind == "Dropout" and op.has(2) and (op.data(2) is None or bool(np.any(op.data(2)))):
@@ -46,28 +51,25 @@ def cast(ctx: Context, op: Op) -> Outputs:
     return ctx.copy(x) if floating or whole else ctx.stop(x)
 
 
-@register("Relu", "LeakyRelu", leaves_cuts=True)
+@register(*operators(POINTWISE | Trait.HOMOGENEOUS, without=Trait.ODD | Trait.EVEN), leaves_cuts=True)
 def positive(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f positively homogeneous."""
     return ctx.stop(op.x(0), System.SIGN)
 
 
-@register(
-    "Tanh", "Erf", "Sin", "Tan", "Sinh", "Asinh", "Asin", "Atan", "Atanh", "Softsign", "Round", "Sign",
-    leaves_cuts=True,
-)  # fmt: skip
+@register(*operators(POINTWISE | Trait.ODD, without=Trait.HOMOGENEOUS), leaves_cuts=True)
 def odd(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f odd."""
     return ctx.stop(op.x(0), System.SCALE)
 
 
-@register("Abs", leaves_cuts=True)
+@register(*operators(POINTWISE | Trait.HOMOGENEOUS | Trait.EVEN), leaves_cuts=True)
 def absolute(ctx: Context, op: Op) -> Outputs:
     """X -> |X|."""
     return ctx.without(op.x(0), System.SIGN)
 
 
-@register("Cos", "Cosh", leaves_cuts=True)
+@register(*operators(POINTWISE | Trait.EVEN, without=Trait.HOMOGENEOUS), leaves_cuts=True)
 def even(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f even."""
     y = ctx.without(ctx.stop(op.x(0), System.SCALE), System.SIGN)
@@ -75,12 +77,7 @@ def even(ctx: Context, op: Op) -> Outputs:
     return y
 
 
-@register(
-    "Acos", "Acosh", "BitCast", "BitwiseNot", "Ceil", "Celu", "Elu", "Exp", "Floor", "Gelu", "HardSigmoid",
-    "HardSwish", "IsInf", "IsNaN", "Log", "Mish", "Not", "Reciprocal", "Selu", "Shrink", "Sigmoid",
-    "Softplus", "Sqrt", "Swish", "ThresholdedRelu", "ParametricSoftplus", "ScaledTanh",
-    leaves_cuts=True,
-)  # fmt: skip
+@register(*operators(POINTWISE, without=Trait.LINEAR | Trait.EVEN), leaves_cuts=True)
 def other(ctx: Context, op: Op) -> Outputs:
     """X -> Y, neither homogeneous nor of a parity."""
     return ctx.stop(op.x(0))

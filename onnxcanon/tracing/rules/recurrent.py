@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxcanon.arrays import Ids
+from onnxcanon.graph.traits import row
 from onnxcanon.tracing.abstract_value import FIXED, AbstractValue, State, constant
 from onnxcanon.tracing.constraints import Reason, System
 from onnxcanon.tracing.context import Context
@@ -17,7 +18,6 @@ from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 GATES = {"LSTM": ("i", "o", "f", "c"), "GRU": ("z", "r", "h"), "RNN": ("h",)}
 CANDIDATE = {"LSTM": "c", "GRU": "h", "RNN": "h"}
 DIRECTIONS = "directions of a recurrent layer"
-DEFAULTS = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
 
 
 @register("GRU", "LSTM", "RNN")
@@ -32,7 +32,7 @@ def recurrent(ctx: Context, op: Op) -> Outputs:
     sign = ctx.constraints.new_exponents((directions, hidden))
     ctx.constraints.exponent_zero(sign, System.SCALE)
     given = [a.decode() if isinstance(a, bytes) else a for a in op.attr("activations", ())]
-    if list(given) != DEFAULTS[op.kind] * directions and given:
+    if given and tuple(given) != row(op.node).activations * directions:
         ctx.constraints.exponent_zero(sign)
     _input(ctx, x, w)
     layer = _Layer(ctx, op.kind, unit, sign)

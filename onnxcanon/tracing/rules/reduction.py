@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
+from onnxcanon.graph.traits import Trait, operators, row
 from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, constant
 from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.registry import Op, Outputs, register
 
-LINEAR = ("ReduceMean", "ReduceSum")
 
-
-@register(
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin",
-    "ReduceProd", "ReduceSum", "ReduceSumSquare",
-)  # fmt: skip
+@register(*operators(Trait.REDUCTION))
 def reduce(ctx: Context, op: Op) -> Outputs:
     """X -> the reduction over axes; sums and means are linear, maxima and 1-norms positively homogeneous."""
-    x = ctx.bind(op.x(0))
+    x, traits = ctx.bind(op.x(0)), row(op.node).traits
+    linear = Trait.LINEAR in traits
     axes = op.axes(1, x.rank)
     if axes is None or not axes:
         if op.attr("noop_with_empty_axes", 0):
-            return ctx.copy(x) if op.kind in LINEAR else ctx.stop(x)
+            return ctx.copy(x) if linear else ctx.stop(x)
         axes = list(range(x.rank))
     if op.kind == "ReduceSumSquare":
         x = ctx.elementwise([x, x], product=True)
-    elif op.kind in ("ReduceL1", "ReduceL2"):
+    elif Trait.EVEN in traits:
         x = ctx.without(x, System.SIGN)
-    elif op.kind in ("ReduceMax", "ReduceMin"):
+    elif Trait.HOMOGENEOUS in traits and not linear:
         x = ctx.stop(x, System.SIGN)
-    elif op.kind not in LINEAR:
+    elif not linear:
         x = ctx.stop(x)
     return ctx.reduce(x, axes, keepdims=bool(op.attr("keepdims", 1)))
 

@@ -16,8 +16,8 @@ rewriting of each operator is in `unrounding`; `rewriter` knows what flows.
 
 from __future__ import annotations
 
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.model import Model, load
-from onnxcanon.verifying.noise import rounds
 from onnxcanon.verifying.smooth import operators  # noqa: F401 - enters the rules
 from onnxcanon.verifying.smooth.rewriter import Rewriter, Unroundable
 
@@ -34,7 +34,7 @@ def unrounded(model: Model) -> Model:
         raise Unroundable("it is too large to be held as floats")
     proto = model.to_proto()
     for function in proto.functions:
-        if any(rounds(node.op_type) for node in function.node):
+        if any(has(node, Trait.ROUNDING) for node in function.node):
             raise Unroundable(f"function {function.name} rounds")
     rewriter = Rewriter(model, proto)
     for node in proto.graph.node:

@@ -11,9 +11,9 @@ import onnx_ir as ir
 from onnx import TensorProto, helper, numpy_helper
 
 from onnxcanon.arrays import Array
+from onnxcanon.graph.traits import Trait, has
 from onnxcanon.model import Model
 from onnxcanon.shapes import Shapes, infer_shapes
-from onnxcanon.verifying.noise import rounds
 
 Rule = Callable[["Rewriter", onnx.NodeProto], None]
 
@@ -161,12 +161,12 @@ class Rewriter:
             rule(self, node)
             return
         label = f"{node.op_type} '{node.name or node.output[0]}'"
-        if rounds(node.op_type):
+        if has(node, Trait.ROUNDING):
             raise Unroundable(f"{label} has no form without rounding")
         read = {*node.input, *(name for body in bodies(node) for name in inside(body))}
         if read & self.floats:
             raise Unroundable(f"{label} reads rounded values")
-        if any(rounds(inner.op_type) for body in bodies(node) for inner in all_nodes(body)):
+        if any(has(inner, Trait.ROUNDING) for body in bodies(node) for inner in all_nodes(body)):
             raise Unroundable(f"{label} rounds inside its body")
         self.keep(node)
 
