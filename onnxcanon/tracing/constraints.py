@@ -43,7 +43,7 @@ class System(IntFlag):
 
 
 class Reason(StrEnum):
-    """Reasons for a pin that code asks about; every other reason is a sentence for people."""
+    """Reasons of pins and of unsupported nodes that code asks about; all others are sentences for people."""
 
     POSITION = "a position"
     OWN_MEANING = "its positions have a meaning here"
@@ -51,6 +51,8 @@ class Reason(StrEnum):
     MEETS_FIXED = "meets a fixed axis"
     JOINED_WITH_FIXED = "concatenated with a fixed axis"
     CONTRACTED_WITH_FIXED = "contracted with a fixed axis"
+    UNKNOWN_SHAPE = "an input has no known shape"
+    OTHER_SHAPE = "its result has not the shape that was inferred or declared"
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import onnx
 
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry import Symmetry, symmetry
-from onnxcanon.tracing.trace import OTHER_SHAPE
+from onnxcanon.tracing.constraints import Reason
 from onnxcanon.transform import Transform
 from onnxcanon.verifying.smooth.model import unrounded
 from tests.fuzz.builder import TOLERANCE, Array, nodes_in
@@ -74,7 +74,7 @@ def check(case: Case, seed: int = 0, ran: Callable[[Model], onnx.ModelProto] = s
         if found.solution.failures:
             report.problem = f"defect: {found.solution.failures[0]}"
             return report
-        if any(b.reason == OTHER_SHAPE for b in found.trace.unsupported):
+        if any(b.reason is Reason.OTHER_SHAPE for b in found.trace.unsupported):
             report.problem = "a rule and shape inference differ"
             return report
         whole = found.random(rng)

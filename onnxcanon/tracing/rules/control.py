@@ -14,8 +14,9 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.tracing.abstract_value import FIXED, AbstractValue, ValueSequence, constant
+from onnxcanon.tracing.constraints import Reason
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import UNKNOWN_SHAPE, Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 
 @register("If")
@@ -74,7 +75,7 @@ def _either(
 ) -> AbstractValue:
     """Output k, which is the one value or the other."""
     if one is None or other is None:
-        raise Unsupported(UNKNOWN_SHAPE)
+        raise Unsupported(Reason.UNKNOWN_SHAPE)
     if isinstance(one, ValueSequence) or isinstance(other, ValueSequence):
         raise Unsupported("its branches return sequences")
     if not one.shape == other.shape == op.out_shapes(k)[0]:

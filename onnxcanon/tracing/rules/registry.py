@@ -14,6 +14,7 @@ import numpy as np
 
 from onnxcanon.graph.operators import STANDARD, Table, domain_of
 from onnxcanon.tracing.abstract_value import AbstractValue, ValueSequence
+from onnxcanon.tracing.constraints import Reason
 from onnxcanon.tracing.context import Context
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ Outputs = AbstractValue | Sequence[AbstractValue | None] | None
 Rule = Callable[[Context, "Op"], Outputs]
 Body = Callable[["ir.Graph", Sequence[AbstractValue | None]], list[AbstractValue | None]]
 """Traces a subgraph, given its labelled inputs."""
-
-UNKNOWN_SHAPE = "an input has no known shape"
 
 RULES: Table[Rule] = Table("symmetries")
 OPEN: Table[Rule] = Table("rules that read no labels")
@@ -49,6 +48,10 @@ def register(
 
 class Unsupported(Exception):
     """Raised inside a rule: this form of the operator has no rule, for the reason given."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Op:
@@ -93,7 +96,7 @@ class Op:
         """AbstractValue input i, which the rule thereby handles."""
         value = self.inputs[i] if i < len(self.inputs) else None
         if value is None:
-            raise Unsupported(UNKNOWN_SHAPE)
+            raise Unsupported(Reason.UNKNOWN_SHAPE)
         if isinstance(value, ValueSequence):
             raise Unsupported("a sequence where a tensor was expected")
         self.claimed.add(i)
@@ -135,7 +138,7 @@ class Op:
         value = self.node.inputs[i] if self.has(i) else None
         a, b = (None, None) if value is None else self._shapes.contrast(value)
         if a is None or b is None:
-            raise Unsupported(UNKNOWN_SHAPE)
+            raise Unsupported(Reason.UNKNOWN_SHAPE)
         return a, b
 
     def out_shapes(self, i: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
