@@ -1,7 +1,7 @@
 """What each constant of a model is to the analyzer: a parameter that may move, or entries that stay.
 
 A constant stays if it is an index, belongs to the caller or to a function that is not seen through, or is
-data by its use in the graph (`data_constants.py`). A uniform constant that several nodes share is no weight of theirs:
+data by its use in the graph (`data_constants.py`). A uniform constant that several nodes share is no weight:
 exporters store equal constants once, which must not tie their users together.
 """
 
