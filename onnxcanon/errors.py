@@ -29,6 +29,11 @@ class DeviceUnavailableError(RuntimeUnavailableError):
     """There is no such device, or onnxruntime cannot use it; another model would not change that."""
 
 
+def describe(value: object) -> str:
+    """What a message calls a value that does not belong where it stands."""
+    return repr(value) if isinstance(value, int | float | None) else f"a value of type {type(value).__name__}"
+
+
 def check_choice(what: str, given: str, known: Iterable[str]) -> None:
     """Raise unless what was given is one of the known choices.
 

@@ -20,13 +20,14 @@ from functools import partial
 from math import prod
 from pathlib import Path
 from types import EllipsisType
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx_ir
 from onnx_ir import DataType
 
-from onnxcanon.errors import ModelError
+from onnxcanon.errors import ArgumentError, ModelError, describe
 from onnxcanon.files import wire
 from onnxcanon.files.layout import lay_out, lay_out_without
 from onnxcanon.files.source import Source, Tensor, open_source
@@ -84,6 +85,22 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<Model {self.name}: {len(self._source.tensors)} tensors, {self.serialized_size()} bytes>"
+
+    def __copy__(self) -> Model:
+        """A model of the same source, which nothing was read of again."""
+        twin = object.__new__(Model)
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __reduce__(self) -> tuple[Callable[..., Model], tuple[Any, ...]]:
+        """Graph and weights are pickled as bytes, replacements and external data included, so that it does
+        not matter what becomes of the file; its path stays as a name. A file over 2 GB is opened again."""
+        pieces = lay_out(self._source, self._payloads(), None, None)
+        if wire.size(pieces) <= LARGEST_MESSAGE:
+            return _of_bytes, (self.path, wire.join(pieces).tobytes())
+        if self._new or self.path is None:
+            raise ModelError(f"{self.name}: over 2 GB, too large to be pickled; save it to a file")
+        return load, (self.path,)
 
     @property
     def name(self) -> str:
@@ -340,22 +357,39 @@ def row_blocks(shape: Sequence[int]) -> Iterator[slice | EllipsisType]:
     yield from (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
-def load(source: str | os.PathLike[str] | onnx.ModelProto | Model) -> Model:
-    """Open a model: a path, a `ModelProto` (copied, not changed), or a `Model`, returned as it is.
+def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model | Model) -> Model:
+    """Open a model: a path, the bytes of a file, a `ModelProto` or `onnx_ir.Model` (copied, not changed), or
+    a `Model`, returned as it is.
 
     Neither checks the graph nor infers shapes; weights are mapped, not read.
 
     Raises:
         ModelError: If there is no model, it is damaged, its external data is missing or lies outside its
             folder, or it holds what we would lose or not see: sparse tensors, training information, segments.
+        ArgumentError: If it is something else.
     """
     if isinstance(source, Model):
         return source
+    if isinstance(source, onnx_ir.Model):
+        source = onnx_ir.to_proto(source)
     if isinstance(source, onnx.ModelProto):
         with blame(source.graph.name or "<model>"):
             return Model(None, open_source(wire.serialize(source), None), MappedFiles())
+    if isinstance(source, bytes):
+        with blame("<model>"):
+            check_signature(memoryview(source))
+            return _of_bytes(None, source)
+    if not isinstance(source, str | os.PathLike):
+        raise ArgumentError(
+            f"{describe(source)} is no model; give a path, an onnx.ModelProto or an onnxcanon.Model"
+        )
     with blame(os.fspath(source)):
         path, mappings = Path(source), MappedFiles()
         buffer = mappings.view(path)
         check_signature(buffer)
         return Model(path, open_source(buffer, DataFolder(path, mappings)), mappings)
+
+
+def _of_bytes(path: Path | None, serialized: bytes) -> Model:
+    """A model without external data; the path is a name alone."""
+    return Model(path, open_source(memoryview(serialized), None), MappedFiles())

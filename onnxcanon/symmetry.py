@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from onnxcanon.arrays import Ids
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
+from onnxcanon.results import Brief
 from onnxcanon.solving.blocks import Blocks
 from onnxcanon.solving.compiled_constraints import BranchSlot
 from onnxcanon.solving.group import Solution, WreathNode
@@ -26,8 +27,8 @@ from onnxcanon.tracing.trace import Trace, trace
 from onnxcanon.transform import Action, Factor, Index, Transform, by_context, move, tidy_index
 
 
-@dataclass(eq=False)
-class Symmetry:
+@dataclass(eq=False, repr=False)
+class Symmetry(Brief):
     """The group: a tree of permutations of units, and bases of the scale and sign freedoms.
 
     A parameter's name may be that of a stack of matched parameters, `stacks[name]`, along a new axis 0;

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.errors import TransformError
 from onnxcanon.model import BlockReplacement, Model, row_blocks
+from onnxcanon.results import Brief
 
 Index = NDArray[np.int64]
 Factor = NDArray[np.float64]
@@ -39,8 +40,8 @@ TRANSFORM_FORMAT = "onnxcanon-transform-1"
 HEADER_LIMIT = 1 << 28
 
 
-@dataclass(frozen=True, slots=True)
-class Action:
+@dataclass(frozen=True, slots=True, repr=False)
+class Action(Brief):
     """What a transform does to one parameter of the given shape."""
 
     shape: tuple[int, ...]
@@ -180,8 +181,8 @@ def tidy_index(index: Mapping[int, Index]) -> dict[int, Index]:
     return out
 
 
-@dataclass(frozen=True, slots=True)
-class Transform:
+@dataclass(frozen=True, slots=True, repr=False)
+class Transform(Brief):
     """One group element: an `Action` for each parameter it changes.
 
     An action may be one on a stack of parameters of one shape along a new axis 0; `stacks` names its members.

@@ -27,6 +27,7 @@ from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model
 from onnxcanon.normalform import normal_form
+from onnxcanon.results import Result
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
 
@@ -44,8 +45,8 @@ NEAREST, NORMS = SCALES = ("nearest", "norms")
 """How scales are chosen: for the smallest distance, or so that units have the norms of the reference."""
 
 
-@dataclass(frozen=True, slots=True)
-class Alignment:
+@dataclass(frozen=True, slots=True, repr=False)
+class Alignment(Result):
     """A model moved within its orbit.
 
     Attributes:

@@ -31,6 +31,7 @@ from onnxcanon.canonical.fingerprint import fingerprint
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.element_types import INDEX_TYPES
 from onnxcanon.model import Model
+from onnxcanon.results import Brief
 from onnxcanon.symmetry import Symmetry, symmetry
 
 SKETCH_FORMAT = "onnxcanon-sketch-1"
@@ -73,8 +74,8 @@ class SketchRow:
         return sqrt(float((apart**2).sum()) / present)
 
 
-@dataclass(frozen=True, slots=True)
-class Sketch:
+@dataclass(frozen=True, slots=True, repr=False)
+class Sketch(Brief):
     """What a model is like up to permutations, scales, signs and small changes.
 
     Attributes:

@@ -12,6 +12,7 @@ from onnxcanon.comparison.correspondence import correspondence
 from onnxcanon.comparison.maps import FittedMap, FoldedTensors, TensorDifference, find_map
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
+from onnxcanon.results import Result
 from onnxcanon.settings import Settings
 from onnxcanon.transform import Transform
 
@@ -35,8 +36,8 @@ as much as they are large, or more."""
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Comparison:
+@dataclass(frozen=True, slots=True, repr=False)
+class Comparison(Result):
     """Whether two models are the same.
 
     Attributes:

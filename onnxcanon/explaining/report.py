@@ -8,6 +8,7 @@ from math import lgamma, log, prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from onnxcanon.graph.traits import Trait, has
+from onnxcanon.results import Result
 from onnxcanon.text import (
     counted,
     short,
@@ -117,8 +118,8 @@ class Shared:
     nodes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Analysis:
+@dataclass(frozen=True, slots=True, repr=False)
+class Analysis(Result):
     """What may change in a model without changing its function. `print` shows a table.
 
     Attributes:

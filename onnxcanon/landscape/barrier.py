@@ -40,6 +40,7 @@ from onnxcanon.merging.repair import (
     reset_bn,
 )
 from onnxcanon.model import Model
+from onnxcanon.results import Brief, Result
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
 from onnxcanon.runtime.weights.on_device import DeviceLine, line_fits_device
 from onnxcanon.settings import Settings
@@ -56,8 +57,8 @@ POINTS = 25
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
+@dataclass(frozen=True, slots=True, repr=False)
+class Curve(Brief):
     """What was measured along a path.
 
     Attributes:
@@ -125,8 +126,8 @@ BARRIERS = tuple(f"barrier_{what}{suffix}" for what in ("loss", "error") for suf
 """The barriers of a curve by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Barrier(Curve):
+@dataclass(frozen=True, slots=True, repr=False)
+class Barrier(Curve, Result):
     """What stands between two models: the curve between them as they are, and the one after alignment.
 
     Attributes:

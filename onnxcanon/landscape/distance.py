@@ -28,6 +28,7 @@ from onnxcanon.landscape.learned_weights import learned
 from onnxcanon.landscape.spheres import spheres, unit_scale
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.model import Model
+from onnxcanon.results import Result
 from onnxcanon.symmetry import symmetry
 from onnxcanon.text import table
 
@@ -41,8 +42,8 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Distances:
+@dataclass(frozen=True, slots=True, repr=False)
+class Distances(Result):
     """Distances of models, pair by pair: symmetric matrices in the order of `models`.
 
     Attributes:

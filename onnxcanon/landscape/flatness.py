@@ -25,6 +25,7 @@ from onnxcanon.landscape.learned_weights import learned
 from onnxcanon.landscape.paths import held
 from onnxcanon.landscape.spheres import unit_scale
 from onnxcanon.model import Model
+from onnxcanon.results import Result
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
 from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
@@ -53,8 +54,8 @@ class Rise:
     error_stderr: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Flatness:
+@dataclass(frozen=True, slots=True, repr=False)
+class Flatness(Result):
     """The rise of loss and error around a model.
 
     Attributes:

@@ -39,6 +39,7 @@ from onnxcanon.merging.repair import (
     reset_bn,
 )
 from onnxcanon.model import Model
+from onnxcanon.results import Result
 from onnxcanon.settings import Settings
 from onnxcanon.text import counted
 from onnxcanon.verifying import verify
@@ -50,8 +51,8 @@ Data = Mapping[str, np.ndarray]
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Merged:
+@dataclass(frozen=True, slots=True, repr=False)
+class Merged(Result):
     """The average of models.
 
     Attributes:

@@ -17,6 +17,7 @@ import numpy as np
 from onnxcanon.arrays import Array, Arrays, Floats
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
+from onnxcanon.results import Result
 from onnxcanon.runtime.batches import converted, data_name
 from onnxcanon.runtime.inputs import InputSpec, input_specs
 from onnxcanon.runtime.predictions import (
@@ -52,8 +53,8 @@ class OpenModel(Protocol):
         """The outputs by name."""
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+@dataclass(frozen=True, slots=True, repr=False)
+class Evaluation(Result):
     """How well one model, or an ensemble, does on some data.
 
     Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from onnxcanon.verbs.signature import verb
@@ -32,11 +33,13 @@ def apply(
         OnnxcanonError: it would change constants that are the caller's.
         TransformError: the transform cannot be read, or was made for another model.
     """
-    from onnxcanon.errors import OnnxcanonError
+    from onnxcanon.errors import ArgumentError, OnnxcanonError, describe
     from onnxcanon.transform import Transform, load_transform
     from onnxcanon.verbs.arguments import opened
 
     original = opened(model)
+    if not isinstance(transform, Transform | str | os.PathLike):
+        raise ArgumentError(f"apply: {describe(transform)} is no transform; give one, or the file of one")
     element = transform if isinstance(transform, Transform) else load_transform(transform)
     element.check(original)
     callers = [name for name in original.overridable() if name in element.actions]

@@ -12,11 +12,12 @@ from onnxcanon.settings import Progress, Settings, silent
 if TYPE_CHECKING:
     import numpy as np
     import onnx
+    import onnx_ir
 
     from onnxcanon.model import Model
     from onnxcanon.transform import Transform
 
-ModelSource: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | Model"
+ModelSource: TypeAlias = "str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model | Model"
 """A model: a path, or one in memory."""
 
 Data: TypeAlias = "Mapping[str, np.ndarray] | str | os.PathLike[str]"

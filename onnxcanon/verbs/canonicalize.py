@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxcanon.verifying.verification import Verification
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Canonicalized(Transformed):
     """A canonical form.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxcanon.arrays import Array
-from onnxcanon.errors import OnnxcanonError
+from onnxcanon.errors import ArgumentError, OnnxcanonError, describe
 
 if TYPE_CHECKING:
     from onnxcanon.model import Model
@@ -33,6 +33,10 @@ def load_data(model: Model, data: Data, labels: Labels | None = None) -> Mapping
         if labels is None:
             return data
         arrays = dict(data)
+    elif not isinstance(data, str | os.PathLike):
+        raise ArgumentError(
+            f"{describe(data)} is no data; give a dictionary of inputs by name, or a file of them"
+        )
     elif os.fspath(data).endswith(".npy"):
         names = [spec.name for spec in input_specs(model.ir, any_type=True)]
         if len(names) != 1:
@@ -44,7 +48,7 @@ def load_data(model: Model, data: Data, labels: Labels | None = None) -> Mapping
     else:
         arrays = _archived(data)
     if labels is not None:
-        arrays[LABELS] = labels if isinstance(labels, np.ndarray) else _mapped(labels)
+        arrays[LABELS] = _mapped(labels) if isinstance(labels, str | os.PathLike) else np.asarray(labels)
     return arrays if isinstance(data, Mapping) else FileArrays(arrays, os.fspath(data))
 
 

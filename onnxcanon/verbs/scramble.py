@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxcanon.verbs.arguments import ModelSource, Sizes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Scrambled(Transformed):
     """A random twin: another model of the same function, and the group element that leads there."""
 

@@ -25,7 +25,7 @@ from numbers import Real
 from typing import Any, ParamSpec, TypeVar
 
 from onnxcanon import choices
-from onnxcanon.errors import ArgumentError
+from onnxcanon.errors import ArgumentError, describe
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -108,12 +108,12 @@ def _converted(verb_name: str, parameter: inspect.Parameter, value: Any) -> Any:
     kind = annotation.removesuffix(" | None")
     if value is None and kind != annotation:
         return None
-    convert, wanted = _CONVERSIONS.get(_base(kind), (None, ""))
+    convert, wanted = _CONVERSIONS.get(kind) or _CONVERSIONS.get(_base(kind)) or (_unchanged, "")
     try:
-        return value if convert is None else convert(value)
+        return convert(value)
     except TypeError:
         raise ArgumentError(
-            f"{verb_name}: {parameter.name} has to be {wanted}, not {type_name(value)}"
+            f"{verb_name}: {parameter.name} has to be {wanted}, not {describe(value)}"
         ) from None
 
 
@@ -123,13 +123,25 @@ def _base(kind: str) -> str:
     return getattr(getattr(alias, "__origin__", None), "__name__", kind)
 
 
-def type_name(value: Any) -> str:
-    """What a message calls a value of the wrong type."""
-    return "None" if value is None else f"a value of type {type(value).__name__}"
+def _unchanged(value: Any) -> Any:
+    return value
+
+
+def _integer_from(least: int, value: Any) -> int:
+    integer = operator.index(value)
+    if integer < least:
+        raise TypeError
+    return integer
 
 
 def _real(value: Any) -> float:
     return float(_instance(Real, value))
+
+
+def _callable(value: Any) -> Any:
+    if not callable(value):
+        raise TypeError
+    return value
 
 
 def _reals(value: Any) -> tuple[float, ...]:
@@ -143,6 +155,9 @@ def _instance(kind: type, value: Any) -> Any:
 
 
 _CONVERSIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "Natural": (partial(_integer_from, 0), "an integer from 0 on"),
+    "Positive": (partial(_integer_from, 1), "an integer from 1 on"),
+    "Progress": (_callable, "a function of a line"),
     "int": (operator.index, "an integer"),
     "float": (_real, "a number"),
     "str": (partial(_instance, str), "a string"),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from onnxcanon.results import Result
 from onnxcanon.text import counted
 
 if TYPE_CHECKING:
     from onnxcanon.transform import Transform
 
 
-class Transformed:
+class Transformed(Result):
     """A result with the group element that led to it."""
 
     __slots__ = ()

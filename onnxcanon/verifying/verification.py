@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from onnxcanon.results import Result
 from onnxcanon.text import counted
 from onnxcanon.verifying.differences import OutputDifference
 
@@ -14,8 +15,8 @@ SMOOTH = "(without rounding)"
 """Marks values of the two models without their rounding to integers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verification:
+@dataclass(frozen=True, slots=True, repr=False)
+class Verification(Result):
     """What a comparison of two models found.
 
     Attributes:
