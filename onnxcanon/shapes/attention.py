@@ -6,7 +6,7 @@ B batch, S queries, L keys, P past keys, H heads, G key/value heads, d head size
 from __future__ import annotations
 
 from onnxcanon.arrays import Shape
-from onnxcanon.graph.operators import BOTH, CONTRIB
+from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.shapes.values import Op, OutputShapes, rule
 
 
@@ -99,12 +99,6 @@ def group_query_attention(op: Op) -> OutputShapes:
     return [result, (*present, sizes[0]), (*present, sizes[1])]
 
 
-@rule("RotaryEmbedding", domain=BOTH)
-def rotary(op: Op) -> OutputShapes:
-    """X[*S], ... -> Y[*S]."""
-    return [op.shape(0)]
-
-
 @rule("GemmaRotaryEmbedding", domain=CONTRIB)
 def gemma_rotary(op: Op) -> OutputShapes:
     """emb[B, S, d], Q[B, H, S, d], Q turned, K, K turned -> Q, K."""
@@ -123,12 +117,6 @@ def embed_layer_norm(op: Op) -> OutputShapes:
 def relative_bias(op: Op) -> OutputShapes:
     """table[buckets, H], query length[], key length[] -> Y[1, H, S, L]."""
     return [(1, op.shape(0)[1], int(op.values(1)[0]), int(op.values(2)[0]))]
-
-
-@rule("LongformerAttention", "DecoderAttention", domain=CONTRIB)
-def like_query(op: Op) -> OutputShapes:
-    """X[B, S, C], ... -> Y[B, S, C]."""
-    return [op.shape(0)]
 
 
 @rule("PackedAttention", domain=CONTRIB)

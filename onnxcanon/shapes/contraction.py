@@ -82,12 +82,6 @@ def det(op: Op) -> OutputShapes:
     return [op.shape(0)[:-2]]
 
 
-@rule("Inverse", domain=CONTRIB)
-def inverse(op: Op) -> OutputShapes:
-    """X[*S, m, m] -> Y[*S, m, m]."""
-    return [op.shape(0)]
-
-
 @rule("Einsum")
 def einsum(op: Op) -> OutputShapes:
     """A term per input, e.g. "...ij,...jk->...ik"; without an arrow the labels that occur once, in order."""
@@ -112,12 +106,6 @@ def einsum(op: Op) -> OutputShapes:
     head, dots, tail = right.partition("...")
     middle = broadcast(batches) if dots else ()
     return [(*(sizes[c] for c in head), *middle, *(sizes[c] for c in tail))]
-
-
-@rule("MoE", "QMoE", domain=CONTRIB)
-def mixture(op: Op) -> OutputShapes:
-    """X[*S, hidden], router[rows, experts], ... -> Y[*S, hidden]."""
-    return [op.shape(0)]
 
 
 @rule("CDist", domain=CONTRIB)

@@ -1,4 +1,4 @@
-"""Shapes through operators with subgraphs: their bodies are walked with what is known of their inputs.
+"""Shapes through operators with subgraphs: their bodies are visited with what is known of their inputs.
 
 What is known of a state that a loop carries must hold at every iteration: it starts as what is known before
 the first and is weakened until the body gives it back.
@@ -18,7 +18,7 @@ from onnxcanon.shapes.values import UNKNOWN, Op, SampleSequence, SampleValue, no
 
 
 class SubgraphPropagation(Protocol):
-    """What a rule needs of the walk."""
+    """What a rule needs of the propagation that it is a part of."""
 
     contradictions: int
     unknown: int
@@ -27,7 +27,7 @@ class SubgraphPropagation(Protocol):
     def body(self, graph: ir.Graph, inputs: Sequence[SampleValue]) -> list[SampleValue]:
         """What is known of a subgraph's outputs, given what is known of its inputs."""
 
-    def or_declared(self, value: ir.Value, known: SampleValue) -> SampleValue:
+    def or_declared(self, value: ir.Value, result: SampleValue) -> SampleValue:
         """What is known of a value, or what the file declares where that is nothing."""
 
 
@@ -36,30 +36,32 @@ CONTROL: Table[ControlRule] = Table("shapes through bodies")
 
 
 @CONTROL.register("If")
-def if_(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
+def if_(op: Op, sample: SubgraphPropagation) -> list[SampleValue]:
     """condition[] -> the outputs of the branch taken, or what both agree on."""
     data = op.value(0).data
-    condition = walk.branches.get(op.node, bool(data.item()) if data is not None and data.size == 1 else None)
+    known = bool(data.item()) if data is not None and data.size == 1 else None
+    condition = sample.branches.get(op.node, known)
     if condition is None:
-        outputs = [walk.body(op.attr(name), ()) for name in ("then_branch", "else_branch")]
+        outputs = [sample.body(op.attr(name), ()) for name in ("then_branch", "else_branch")]
         return [_both(*pair) for pair in zip(*outputs, strict=True)]
     taken, other = ("then_branch", "else_branch") if condition else ("else_branch", "then_branch")
-    before = walk.contradictions, walk.unknown
-    walk.body(op.attr(other), ())
-    walk.contradictions, walk.unknown = before
-    return walk.body(op.attr(taken), ())
+    before = sample.contradictions, sample.unknown
+    sample.body(op.attr(other), ())
+    sample.contradictions, sample.unknown = before
+    return sample.body(op.attr(taken), ())
 
 
 @CONTROL.register("Loop")
-def loop(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
+def loop(op: Op, sample: SubgraphPropagation) -> list[SampleValue]:
     """trip count[], condition[], state[*S]... -> state[*S]..., stacked outputs[trips, *T]..."""
     body: ir.Graph = op.attr("body")
     number, _, *formals = body.inputs
     count = op.value(0).data if op.has(0) else None
     first = op.value(1) if op.has(1) else SampleValue((), np.array(True))
-    given = [walk.or_declared(f, known or UNKNOWN) for f, known in zip(formals, op.inputs[2:], strict=True)]
+    before = zip(formals, op.inputs[2:], strict=True)
+    carried = [sample.or_declared(f, value or UNKNOWN) for f, value in before]
     rank = 0 if number.shape is None else len(number.shape)
-    (first, *states), outputs = _settled(body, [SampleValue((1,) * rank)], [first, *given], [], walk)
+    (first, *states), outputs = _fixpoint(body, [SampleValue((1,) * rank)], [first, *carried], [], sample)
     endless = first.data is not None and bool(first.data.all())
     trips = int(count.item()) if endless and count is not None and count.size == 1 else None
     items = outputs[1 + len(states) :]
@@ -70,7 +72,7 @@ def loop(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
 
 
 @CONTROL.register("Scan")
-def scan(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
+def scan(op: Op, sample: SubgraphPropagation) -> list[SampleValue]:
     """state[*S]..., sequence[T, *I]... -> state[*S]..., stacked[T, *O]... (axes as the attributes say)."""
     count = op.attr("num_scan_inputs")
     states = len(op.inputs) - count
@@ -78,41 +80,42 @@ def scan(op: Op, walk: SubgraphPropagation) -> list[SampleValue]:
         return [SampleValue(op.shape(i)) for i in range(1, states)]
     axes = op.attr("scan_input_axes") or (0,) * count
     length, items = None, []
-    for known, axis in zip(op.inputs[states:], axes, strict=True):
-        if known is None or known.shape is None:
+    for value, axis in zip(op.inputs[states:], axes, strict=True):
+        if value is None or value.shape is None:
             items.append(UNKNOWN)
             continue
-        at = norm_axis(axis, len(known.shape))
-        length = known.shape[at]
-        items.append(SampleValue(known.shape[:at] + known.shape[at + 1 :]))
+        at = norm_axis(axis, len(value.shape))
+        length = value.shape[at]
+        items.append(SampleValue(value.shape[:at] + value.shape[at + 1 :]))
     body: ir.Graph = op.attr("body")
     before = zip(body.inputs, op.inputs[:states], strict=False)
-    given = [walk.or_declared(f, known or UNKNOWN) for f, known in before]
-    after, outputs = _settled(body, [], given, items, walk)
+    carried = [sample.or_declared(f, value or UNKNOWN) for f, value in before]
+    after, outputs = _fixpoint(body, [], carried, items, sample)
     places = op.attr("scan_output_axes") or (0,) * (len(outputs) - states)
     stacked = zip(outputs[states:], places, strict=True)
     return [*after, *(_stacked(item.shape, length, place) for item, place in stacked)]
 
 
-def _settled(
+def _fixpoint(
     body: ir.Graph,
     before: list[SampleValue],
     states: list[SampleValue],
     after: list[SampleValue],
-    walk: SubgraphPropagation,
+    sample: SubgraphPropagation,
 ) -> tuple[list[SampleValue], list[SampleValue]]:
     """What is known of the states at every iteration, and of the body's outputs; its first are the states."""
+    # What is known only gets weaker and has few degrees (value, shape, nothing), so this ends soon.
     while True:
-        counts = walk.contradictions, walk.unknown
-        outputs = walk.body(body, [*before, *states, *after])
-        weaker = [_kept(state, result) for state, result in zip(states, outputs, strict=False)]
+        counts = sample.contradictions, sample.unknown
+        outputs = sample.body(body, [*before, *states, *after])
+        weaker = [_weakened(state, result) for state, result in zip(states, outputs, strict=False)]
         if all(new is old for new, old in zip(weaker, states, strict=True)):
             return states, outputs
-        walk.contradictions, walk.unknown = counts
+        sample.contradictions, sample.unknown = counts
         states = weaker
 
 
-def _kept(state: SampleValue, result: SampleValue) -> SampleValue:
+def _weakened(state: SampleValue, result: SampleValue) -> SampleValue:
     """What is known of a state that also holds after an iteration."""
     if state.shape is None and not isinstance(state, SampleSequence):
         return state

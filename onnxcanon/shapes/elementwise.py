@@ -18,12 +18,9 @@ from onnxcanon.shapes.values import (
 @rule("BiasGelu", "FastGelu", "Gelu", "QuickGelu", domain=CONTRIB)
 @rule("QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", domain=CONTRIB)
 @rule("BiasDropout", "BiasSoftmax", "SoftmaxDropout", domain=CONTRIB)
-@rule("DequantizeWithOrder", "QuantizeWithOrder", domain=CONTRIB)
-def unary(op: Op) -> OutputShapes:
-    """X[*S] -> Y[*S] (slopes, biases and limits broadcast into X)."""
-    return [op.shape(0)]
-
-
+@rule("DequantizeWithOrder", "QuantizeWithOrder", "BiasAdd", "NhwcBiasAdd", "Inverse", domain=CONTRIB)
+@rule("LongformerAttention", "DecoderAttention", "MoE", "QMoE", domain=CONTRIB)
+@rule("RotaryEmbedding", domain=BOTH)
 @rule("Softmax", "LogSoftmax", "Hardmax", "LRN", "LpNormalization", "MeanVarianceNormalization", "CumSum")
 @rule("InstanceNormalization", "GroupNormalization", "Bernoulli", "RandomNormalLike", "RandomUniformLike")
 @rule("EyeLike", "Scatter", "ScatterElements", "ScatterND", "ReverseSequence", "TensorScatter", "CumProd")
@@ -32,7 +29,7 @@ def unary(op: Op) -> OutputShapes:
 @rule("GroupNorm", domain=CONTRIB)
 @rule("Binarizer", "CategoryMapper", "Imputer", "LabelEncoder", "Normalizer", "Scaler", domain=CLASSICAL)
 def alike(op: Op) -> OutputShapes:
-    """X[*S], ... -> Y[*S]."""
+    """X[*S], ... -> Y[*S] (slopes, biases, limits, tables and masks change nothing)."""
     return [op.shape(0)]
 
 
@@ -106,9 +103,3 @@ def split_gelu(op: Op) -> OutputShapes:
     """X[N, S, D], bias[D] -> Y[N, S, D/2]."""
     shape = op.shape(0)
     return [(*shape[:-1], shape[-1] // 2)]
-
-
-@rule("BiasAdd", "NhwcBiasAdd", domain=CONTRIB)
-def bias_add(op: Op) -> OutputShapes:
-    """X[N, S, C], bias[C], skip[N, S, C] -> Y[N, S, C]."""
-    return [op.shape(0)]

@@ -36,12 +36,25 @@ def fold(op: Op, limit: int = LIMIT) -> list[Array] | None:
     Args:
         op: the node and the values of its inputs.
         limit: elements of an output, unless the node makes many of few: those stay below `LIMIT`.
+
+    >>> from onnxcanon.shapes.values import SampleValue
+    >>> def folded(op_type, *arrays, **attributes):
+    ...     inputs = [ir.Value(name=f"x{k}") for k in range(len(arrays))]
+    ...     node = ir.node(op_type, inputs, attributes)
+    ...     outputs = fold(Op(node, [SampleValue(a.shape, a) for a in arrays], version=17))
+    ...     return None if outputs is None else [array.tolist() for array in outputs]
+    >>> folded("Concat", np.array([2, 3]), np.array([-1]), axis=0), folded("Div", np.array(-7), np.array(2))
+    ([[2, 3, -1]], [-3])
+    >>> folded("ConstantOfShape", np.array([1000, 1000])) is None
+    True
     """
     op_type, grows = op.node.op_type, has(op.node, Trait.GROWTH)
     function = FOLDS.of(op.node, op.version)
     if function is None:
         return None
-    arrays = [None if known is None else known.data for known in op.inputs]
+    arrays = [None if value is None else value.data for value in op.inputs]
+    # A few numbers can ask for gigabytes (`Expand` to a shape), so the shape rule says first how large the
+    # outputs are; it is asked only where they can be too large, for most nodes are too small to matter.
     most = min(limit, LIMIT) if grows else limit
     if grows or _bound(arrays) > limit:
         rule = find_rule(STANDARD, op_type, op.version)

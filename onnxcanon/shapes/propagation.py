@@ -1,8 +1,9 @@
-"""One walk over a graph under one choice of sizes: what is known of every value."""
+"""One sample: what is known of every value of a graph under one assignment of sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -30,31 +31,22 @@ from onnxcanon.shapes.values import (
 CONSTANT_LIMIT = 1 << 20  # elements of an integer constant that is read
 PRIVATE_LIMIT = 8  # elements of a float vector that is read because it may be the scales of a Resize
 
-_INTEGERS = frozenset(
-    {
-        ir.DataType.BOOL,
-        ir.DataType.INT16,
-        ir.DataType.INT32,
-        ir.DataType.INT64,
-        ir.DataType.UINT32,
-        ir.DataType.UINT64,
-    }
-)
+_INTEGERS = frozenset(ir.DataType[name] for name in ("BOOL", "INT16", "INT32", "INT64", "UINT32", "UINT64"))
 
 TensorReader = Callable[[ir.Value], Array]
 Constants = dict[ir.Value, SampleValue]
 
 
 class Propagation:
-    """What is known of every value of a graph under one choice of sizes.
+    """What is known of every value of a graph under one assignment of sizes.
 
-    Given an earlier walk, only nodes that read what differs from it are visited, and what turns out the same
-    is the same object. A walk that meets contradictions gives up at `give_up` unknown values. Subgraphs are
-    walked with the node they belong to, as often as it takes.
+    With an earlier sample as `base`, only nodes that read what differs from it are visited, and what turns
+    out the same is the same object. A sample with contradictions gives up at `give_up` unknown values.
+    Subgraphs are visited with the node they belong to, as often as it takes.
 
     Attributes:
-        sizes: the size of every symbol.
-        assumed: which branch some `If` nodes take.
+        sizes: the size of every dynamic dimension.
+        branches: which branch some `If` nodes take.
         contradictions: how many of the visited nodes refuse these sizes.
         unknown: how many of the values that they compute have no known shape.
     """
@@ -80,11 +72,13 @@ class Propagation:
         self._base = base
         self._version = graph.opset_imports.get("", graph.opset_imports.get("ai.onnx", 1))
         self._contrib_version = graph.opset_imports.get("com.microsoft", 1)
-        self._known: dict[ir.Value, SampleValue] = dict(base._known) if base else {}
+        self._values: dict[ir.Value, SampleValue] = dict(base._values) if base else {}
         self._changed: set[ir.Value] = set()
         self._symbolic: set[ir.Node] = set(base._symbolic) if base else set()
         self._orders: dict[ir.Graph, list[ir.Node]] = base._orders if base else {}
-        self._around: list[ir.Node] = []  # the nodes whose subgraphs we are in
+        # A node that declares its outputs by names of dimensions has to be visited in every sample, and so
+        # have the nodes around it, whose subgraphs we are in.
+        self._around: list[ir.Node] = []
         for value in graph.inputs:
             if value.const_value is None:
                 self._set(value, SampleValue(inputs.shape(value.name or "", sizes)))
@@ -96,33 +90,29 @@ class Propagation:
 
     def get(self, value: ir.Value) -> SampleValue:
         """What is known of a value of the graph."""
-        known = self._known.get(value)
-        return self._leaf(value) if known is None else known
+        return self._values.get(value) or self._leaf(value)
 
-    def _set(self, value: ir.Value, known: SampleValue) -> None:
+    def _set(self, value: ir.Value, result: SampleValue) -> None:
         if self._base is not None:
-            before = self._base._known.get(value, UNKNOWN)
-            if same(known, before):
-                known = before
+            before = self._base._values.get(value, UNKNOWN)
+            if same(result, before):
+                result = before
                 self._changed.discard(value)
             else:
                 self._changed.add(value)
-        self._known[value] = known
+        self._values[value] = result
 
     def _leaf(self, value: ir.Value) -> SampleValue:
         """A value that no node before has computed: an initializer."""
-        known = self._constants.get(value)
-        if known is None:
-            known = UNKNOWN
-            if value.const_value is not None and value.producer() is None:
-                known = constant(value.const_value, lambda: self._tensor(value))
-            self._constants[value] = known
-        return known
+        if value not in self._constants:
+            tensor = value.const_value if value.producer() is None else None
+            read = partial(self._tensor, value)
+            self._constants[value] = UNKNOWN if tensor is None else constant(tensor, read)
+        return self._constants[value]
 
     def visit(self, node: ir.Node) -> None:
         """Find out what a node computes from what is known of its inputs."""
-        known = self._known
-        inputs = [None if value is None else known.get(value) or self._leaf(value) for value in node.inputs]
+        inputs = [None if value is None else self.get(value) for value in node.inputs]
         results = self._infer(node, inputs)
         results += [UNKNOWN] * (len(node.outputs) - len(results))
         for value, result in zip(node.outputs, results, strict=False):
@@ -130,10 +120,10 @@ class Propagation:
             self.unknown += result.shape is None and not isinstance(result, SampleSequence)
             self._set(value, result)
 
-    def or_declared(self, value: ir.Value, known: SampleValue, node: ir.Node | None = None) -> SampleValue:
+    def or_declared(self, value: ir.Value, result: SampleValue, node: ir.Node | None = None) -> SampleValue:
         """What is known of a value, computed by `node`; where that is nothing, what the file declares."""
-        if known.shape is not None or isinstance(known, SampleSequence):
-            return known
+        if result.shape is not None or isinstance(result, SampleSequence):
+            return result
         shape, symbolic = declared(value, self.sizes)
         if symbolic:
             self._symbolic.update(self._around, [] if node is None else [node])
@@ -143,8 +133,8 @@ class Propagation:
         """What is known of a subgraph's outputs, given what is known of its inputs."""
         if graph not in self._orders:
             self._orders[graph] = ordered(graph)
-        for value, known in zip(graph.inputs, inputs, strict=True):
-            self._set(value, known)
+        for value, result in zip(graph.inputs, inputs, strict=True):
+            self._set(value, result)
         for node in self._orders[graph]:
             self.visit(node)
         return [self.get(value) for value in graph.outputs]
@@ -168,10 +158,10 @@ class Propagation:
                 return self._control(op, control)
             if value is not None:
                 return [value(op)]
-            if inputs and all(known is None or known.data is not None for known in inputs):
+            if inputs and all(sample is None or sample.data is not None for sample in inputs):
                 arrays = fold(op)
                 if arrays is not None:
-                    private = any(known is not None and known.private for known in inputs)
+                    private = any(sample is not None and sample.private for sample in inputs)
                     return [SampleValue(array.shape, array, private) for array in arrays]
             rule = find_rule(domain, node.op_type, version)
             return [] if rule is None else [SampleValue(shape) for shape in rule(op)]

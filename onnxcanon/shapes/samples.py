@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from onnxcanon.arrays import Array, Shape
 from onnxcanon.graph.traversal import ordered
-from onnxcanon.shapes import (
+from onnxcanon.shapes import (  # noqa: F401 - importing a family enters its rules
     attention,
     contraction,
     elementwise,
@@ -30,19 +30,6 @@ from onnxcanon.shapes import (
 from onnxcanon.shapes.propagation import Propagation, TensorReader
 from onnxcanon.shapes.sizes import DynamicDimensions, Sizes
 from onnxcanon.shapes.values import SampleValue, same
-
-# Importing a family registers its rules.
-FAMILIES = (
-    attention,
-    contraction,
-    elementwise,
-    generators,
-    rearrangement,
-    recurrent,
-    reduction,
-    sequences,
-    spatial,
-)
 
 Propagate = Callable[..., Propagation]
 

@@ -23,10 +23,10 @@ def sequence(items: tuple[SampleValue, ...]) -> SampleValue:
 
 def items_of(op: Op) -> tuple[SampleValue, ...]:
     """The items of a sequence that is the first input."""
-    known = op.value(0)
-    if not isinstance(known, SampleSequence):
+    value = op.value(0)
+    if not isinstance(value, SampleSequence):
         raise Unresolved
-    return known.items
+    return value.items
 
 
 def place(op: Op, index: int, count: int) -> int:
@@ -40,7 +40,7 @@ def place(op: Op, index: int, count: int) -> int:
 @VALUES.register("SequenceConstruct")
 def construct(op: Op) -> SampleValue:
     """X_i[*S_i]... -> sequence of X_i."""
-    return sequence(tuple(known for known in op.inputs if known is not None))
+    return sequence(tuple(value for value in op.inputs if value is not None))
 
 
 @VALUES.register("SequenceEmpty")
@@ -96,9 +96,8 @@ def split(op: Op) -> SampleValue:
     parts = [None] * len(sizes) if data is None else np.split(data, split_bounds(sizes), axis)
     if not op.has(1) and not op.attr("keepdims", 1):
         rest = shape[:axis] + shape[axis + 1 :]
-        return sequence(
-            tuple(SampleValue(rest, None if part is None else part.reshape(rest)) for part in parts)
-        )
+        items = [None if part is None else part.reshape(rest) for part in parts]
+        return sequence(tuple(SampleValue(rest, item) for item in items))
     shapes = [(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
     return sequence(tuple(SampleValue(item, part) for item, part in zip(shapes, parts, strict=True)))
 

@@ -11,7 +11,7 @@ from onnxcanon.graph.operators import BOTH, CONTRIB
 from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, Unresolved, norm_axis, rule
 
 
-@rule("Conv", "ConvInteger")
+@rule("Conv", "ConvInteger", "DeformConv")
 @rule("FusedConv", domain=CONTRIB)
 def conv(op: Op) -> OutputShapes:
     """X[N, C, *S], W[M, C/g, *K], B[M] -> Y[N, M, *T]."""
@@ -21,19 +21,14 @@ def conv(op: Op) -> OutputShapes:
 @rule("QLinearConv", domain=BOTH)
 def quantized_conv(op: Op) -> OutputShapes:
     """X[N, C, *S], x_scale, x_zero, W[M, C/g, *K], ... -> Y[N, M, *T]; contrib channels_last: X[N, *S, C]."""
-    shape, weight = op.shape(0), op.shape(3)
-    if not op.attr("channels_last", 0):
-        return [convolved(op, shape, weight)]
-    n, m, *spatial = convolved(op, (shape[0], shape[-1], *shape[1:-1]), weight)
-    return [(n, *spatial, m)]
+    convolve = convolved_last if op.attr("channels_last", 0) else convolved
+    return [convolve(op, op.shape(0), op.shape(3))]
 
 
 @rule("NhwcConv", "NhwcFusedConv", domain=CONTRIB)
 def conv_nhwc(op: Op) -> OutputShapes:
     """X[N, *S, C], W[M, C/g, *K] -> Y[N, *T, M]."""
-    shape = op.shape(0)
-    n, m, *spatial = convolved(op, (shape[0], shape[-1], *shape[1:-1]), op.shape(1))
-    return [(n, *spatial, m)]
+    return [convolved_last(op, op.shape(0), op.shape(1))]
 
 
 def convolved(op: Op, shape: Shape, weight: Shape) -> Shape:
@@ -41,6 +36,12 @@ def convolved(op: Op, shape: Shape, weight: Shape) -> Shape:
     if len(shape) != len(weight) or shape[1] != weight[1] * op.attr("group", 1):
         raise Contradiction(f"convolution of {shape} with {weight}")
     return (shape[0], weight[0], *windows(op, shape[2:], op.attr("kernel_shape", weight[2:])))
+
+
+def convolved_last(op: Op, shape: Shape, weight: Shape) -> Shape:
+    """Y[N, *T, M] of a convolution of X[N, *S, C]: the channels are last."""
+    n, m, *spatial = convolved(op, (shape[0], shape[-1], *shape[1:-1]), weight)
+    return (n, *spatial, m)
 
 
 def windows(op: Op, spatial: Sequence[int], kernel: Sequence[int]) -> list[int]:
@@ -99,29 +100,16 @@ def conv_transpose(op: Op) -> OutputShapes:
     return [(shape[0], channels, *result)]
 
 
-@rule("DeformConv")
-def deform_conv(op: Op) -> OutputShapes:
-    """X[N, C, *S], W[M, C/g, *K], offset, ... -> Y[N, M, *T]."""
-    return [convolved(op, op.shape(0), op.shape(1))]
-
-
 @rule("MaxPool", "AveragePool", "LpPool")
-@rule("QLinearAveragePool", domain=CONTRIB)
+@rule("QLinearAveragePool", "NhwcMaxPool", domain=CONTRIB)
 def pool(op: Op) -> OutputShapes:
-    """X[N, C, *S] -> Y[N, C, *T], for MaxPool also indices[N, C, *T]."""
+    """X[N, C, *S] -> Y[N, C, *T], for MaxPool also indices[N, C, *T]; contrib: X[N, *S, C]."""
     shape = op.shape(0)
-    if op.attr("channels_last", 0):
+    if op.attr("channels_last", 0) or op.node.op_type == "NhwcMaxPool":
         result: Shape = (shape[0], *windows(op, shape[1:-1], op.attr("kernel_shape")), shape[-1])
     else:
         result = (*shape[:2], *windows(op, shape[2:], op.attr("kernel_shape")))
     return [result, result]
-
-
-@rule("NhwcMaxPool", domain=CONTRIB)
-def pool_nhwc(op: Op) -> OutputShapes:
-    """X[N, *S, C] -> Y[N, *T, C]."""
-    shape = op.shape(0)
-    return [(shape[0], *windows(op, shape[1:-1], op.attr("kernel_shape")), shape[-1])]
 
 
 @rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")

@@ -2,7 +2,7 @@
 
 A rule is one plain function per operator family. It reads the shapes, small values and attributes of one
 node through an `Op` and returns the shapes of the node's outputs. It raises `Unresolved` where the answer
-is not to be had and `Contradiction` where the sizes cannot meet: the file is then wrong, or the probe chose
+is not to be had and `Contradiction` where the sizes cannot meet: the file is then wrong, or the sample has
 sizes that the model does not accept.
 """
 
@@ -29,7 +29,7 @@ class Contradiction(Exception):
 
 @dataclass(frozen=True, slots=True)
 class SampleValue:
-    """What is known of one value under one probe.
+    """What is known of one value in one sample.
 
     Attributes:
         shape: the concrete shape; None where not even the rank is known.
@@ -67,7 +67,7 @@ def same(first: SampleValue, second: SampleValue) -> bool:
 
 
 class Op:
-    """One node under one probe: inputs, attributes and opset version, as a rule needs them."""
+    """One node in one sample: inputs, attributes and opset version, as a rule needs them."""
 
     __slots__ = ("attributes", "inputs", "node", "version")
 
@@ -83,10 +83,10 @@ class Op:
 
     def value(self, index: int) -> SampleValue:
         """What is known of an input that has to be there."""
-        known = self.inputs[index] if index < len(self.inputs) else None
-        if known is None:
+        value = self.inputs[index] if index < len(self.inputs) else None
+        if value is None:
             raise Unresolved
-        return known
+        return value
 
     def shape(self, index: int) -> Shape:
         """The shape of an input."""
@@ -97,7 +97,7 @@ class Op:
 
     def shapes(self) -> list[Shape]:
         """The shapes of all inputs that are given."""
-        return [self.shape(i) for i, known in enumerate(self.inputs) if known is not None]
+        return [self.shape(i) for i, value in enumerate(self.inputs) if value is not None]
 
     def data(self, index: int) -> Array:
         """The value of an input."""
@@ -129,9 +129,9 @@ class Op:
 
     def dtype(self, index: int) -> np.dtype[Any]:
         """The numpy type of an input."""
-        known = self.value(index)
-        if known.data is not None:
-            return known.data.dtype
+        data = self.value(index).data
+        if data is not None:
+            return data.dtype
         value = self.node.inputs[index]
         if value is None or value.dtype is None:
             raise Unresolved
