@@ -67,7 +67,7 @@ def assert_swaps(model: Model) -> WeightSessions:
 
 @pytest.mark.parametrize("path", each(SHIPPED, [folder / "base.onnx" for folder in TWINS], MERGED, EXTERNAL))
 def test_outputs_are_those_of_a_model_built_anew(path: Path) -> None:
-    assert assert_swaps(load(path)).given
+    assert assert_swaps(load(path)).names
 
 
 def normalized(bias: bool) -> Model:
@@ -90,7 +90,7 @@ def normalized(bias: bool) -> Model:
 @pytest.mark.parametrize("bias", [False, True])
 def test_what_is_fused_is_fused_anew(bias: bool) -> None:
     model = normalized(bias)
-    assert set(assert_swaps(model).given) == set(model.tensor_names())
+    assert set(assert_swaps(model).names) == set(model.tensor_names())
 
 
 def test_constants_of_nodes_and_small_tensors_are_swapped_as_well() -> None:
@@ -102,13 +102,13 @@ def test_constants_of_nodes_and_small_tensors_are_swapped_as_well() -> None:
     for node in reversed(nodes):
         proto.graph.node.insert(0, node)
     swap = assert_swaps(load(proto))
-    assert swap.given == ("w1",)
+    assert swap.names == ("w1",)
 
 
 def test_what_the_caller_may_override_stays_in_the_graph() -> None:
     proto = mlp().to_proto()
     proto.graph.input.append(helper.make_tensor_value_info("w1", onnx.TensorProto.FLOAT, [32, 16]))
-    assert WeightSessions(load(proto)).given == ("w0",)
+    assert WeightSessions(load(proto)).names == ("w0",)
     assert_swaps(load(proto))
 
 
@@ -126,7 +126,7 @@ def test_half_precision_is_given_and_other_types_stay() -> None:
         "k": rng.integers(-9, 9, (64, 64)).astype(np.int8),
         "s": np.array(0.25, np.float32),
     }
-    assert assert_swaps(build(text, tensors)).given == ("w",)
+    assert assert_swaps(build(text, tensors)).names == ("w",)
 
 
 def test_another_graph_is_opened_from_its_start() -> None:
@@ -151,7 +151,7 @@ def test_weights_count_for_nothing_in_the_message(monkeypatch: pytest.MonkeyPatc
         expected = outputs(fresh, given)
     monkeypatch.setattr(external, "INLINE_LIMIT", 100)
     monkeypatch.delattr(external, "open_session")
-    assert len(changed.without(swap.given)) < 1000 < changed.serialized_size()
+    assert len(changed.without(swap.names)) < 1000 < changed.serialized_size()
     with swap.open(changed) as session:
         assert outputs(session, given) == expected
 
@@ -171,7 +171,7 @@ def test_weights_live_as_long_as_the_session() -> None:
 def test_weights_may_lie_in_memory_in_any_order() -> None:
     model = mlp()
     given = feeds(model)
-    turned = {n: np.asfortranarray(model.tensor(n)) for n in WeightSessions(model).given}
+    turned = {n: np.asfortranarray(model.tensor(n)) for n in WeightSessions(model).names}
     swapped = WeightSessions(model, device="cpu").open(model.with_tensors(turned))
     with swapped as session, open_session(model, device="cpu") as fresh:
         assert outputs(session, given) == outputs(fresh, given)
@@ -197,6 +197,7 @@ def test_what_the_output_holds_is_told_once() -> None:
     model = build(text, {"w": np.eye(4, dtype=np.float32) * 5})
     logits = np.array([0.1, 0.2, 0.3, 0.4])
     look_alike = model.with_tensors({"w": np.tile(logits, (4, 1)).astype(np.float32)})
-    evaluate = Evaluator(model, {"x": np.eye(4, dtype=np.float32), "y": np.arange(4)}, device="cpu")
+    data = {"x": np.eye(4, dtype=np.float32), "y": np.arange(4)}
+    evaluate = Evaluator(model, Settings(device="cpu", data=data))
     evaluate(model)
     assert evaluate(look_alike).loss == pytest.approx(np.log(np.exp(logits).sum()) - logits.mean(), rel=1e-6)

@@ -33,7 +33,8 @@ from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.arrays import Arrays, Ids
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.runtime.evaluation import LABELS, Evaluator, labels_of
-from onnxcanon.runtime.sessions import Session, SessionValue
+from onnxcanon.runtime.session_values import SessionValue
+from onnxcanon.runtime.sessions import Session
 from onnxcanon.settings import Settings
 
 STEPS = 1000

@@ -28,7 +28,8 @@ from onnxcanon.runtime.predictions import (
     log_probabilities,
     mean_prediction,
 )
-from onnxcanon.runtime.sessions import SessionValue, open_session
+from onnxcanon.runtime.session_values import SessionValue
+from onnxcanon.runtime.sessions import open_session
 from onnxcanon.runtime.weights.external import WeightSessions
 from onnxcanon.settings import Settings
 

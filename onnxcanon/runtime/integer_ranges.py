@@ -15,10 +15,10 @@ CARRYING = Trait.AXES | Trait.SELECTION | Trait.REPETITION | Trait.CAST | Trait.
 
 @dataclass(slots=True)
 class IntegerRange:
-    """What was found for one input.
+    """What one integer input may hold.
 
     Attributes:
-        below: values must be below this; None where no table was found.
+        below: values must be below this; None where no table was limits.
         compared: constants the input is compared with, in graph order (a sample rate, a mode).
         counts: whether it is the trip count of a loop.
     """
@@ -39,7 +39,7 @@ def integer_ranges(model: ir.Model) -> dict[str, IntegerRange]:
 
 
 def _range_of(start: ir.Value, model: ir.Model) -> IntegerRange:
-    found = IntegerRange()
+    limits = IntegerRange()
     seen: set[int] = set()
     waiting = [start]
     while waiting:
@@ -48,38 +48,38 @@ def _range_of(start: ir.Value, model: ir.Model) -> IntegerRange:
             continue
         seen.add(id(value))
         for node, index in value.uses():
-            _read_use(node, index, found)
+            _read_use(node, index, limits)
             waiting += _carried(node, index, model)
-    return found
+    return limits
 
 
-def _read_use(node: ir.Node, index: int, found: IntegerRange) -> None:
-    """Narrows `found` by one use: input `index` of `node`."""
+def _read_use(node: ir.Node, index: int, limits: IntegerRange) -> None:
+    """Narrows the limits by one use: input `index` of `node`."""
     match node.op_type, index:
         case "Gather" | "GatherElements", 1:
-            found.limit(_axis_size(node.inputs[0], _integer(node, "axis", 0)))
+            limits.limit(_axis_size(node.inputs[0], _integer(node, "axis", 0)))
         case "GatherND", 1:
-            found.limit(_axis_size(node.inputs[0], _integer(node, "batch_dims", 0)))
+            limits.limit(_axis_size(node.inputs[0], _integer(node, "batch_dims", 0)))
         case "GatherBlockQuantized", 1:
-            found.limit(_axis_size(node.inputs[0], _integer(node, "gather_axis", 0)))
+            limits.limit(_axis_size(node.inputs[0], _integer(node, "gather_axis", 0)))
         case "OneHot", 0:
-            found.limit(next(iter(_constants(node.inputs[1])), None))
+            limits.limit(next(iter(_constants(node.inputs[1])), None))
         case "EmbedLayerNormalization", 0 | 1:
-            found.limit(_axis_size(node.inputs[2 + index], 0))
+            limits.limit(_axis_size(node.inputs[2 + index], 0))
         case "EmbedLayerNormalization", 8:
-            found.limit(_axis_size(node.inputs[3], 0))
+            limits.limit(_axis_size(node.inputs[3], 0))
         case "RotaryEmbedding", 1 | 3:  # com.microsoft and ai.onnx order their inputs differently
-            found.limit(_axis_size(node.inputs[2 if index == 1 else 1], 0))
+            limits.limit(_axis_size(node.inputs[2 if index == 1 else 1], 0))
         case "GreedySearch" | "BeamSearch" | "Sampling", 0:
-            found.limit(_integer(node, "vocab_size", 0))
+            limits.limit(_integer(node, "vocab_size", 0))
         case "Equal", _:
             constants = _constants(node.inputs[1 - index])
             if len(constants) > 8:  # a one-hot encoding spelled out
-                found.limit(max(constants) + 1)
+                limits.limit(max(constants) + 1)
             else:
-                found.compared += constants
+                limits.compared += constants
         case "Loop", 0:
-            found.counts = True
+            limits.counts = True
 
 
 def _carried(node: ir.Node, index: int, model: ir.Model) -> Iterator[ir.Value]:

@@ -7,20 +7,15 @@ depend on names.
 
 from __future__ import annotations
 
-import ctypes
-import math
 import tempfile
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnxcanon.arrays import Arrays
+from onnxcanon.arrays import Array, Arrays
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.runtime.devices import (
     CPU_PROVIDER,
@@ -29,6 +24,7 @@ from onnxcanon.runtime.devices import (
     onnxruntime,
     providers_for,
 )
+from onnxcanon.runtime.session_values import SessionValue, flatten, to_numpy, to_ort
 
 if TYPE_CHECKING:
     import onnx
@@ -48,42 +44,9 @@ _LEVELS: dict[Level, str] = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
-# Types that onnxruntime computes with but cannot exchange as NumPy arrays: sent and read as raw bits.
-_RAW_TYPES = {
-    "tensor(bfloat16)": "bfloat16",
-    "tensor(float8e4m3fn)": "float8_e4m3fn",
-    "tensor(float8e4m3fnuz)": "float8_e4m3fnuz",
-    "tensor(float8e5m2)": "float8_e5m2",
-    "tensor(float8e5m2fnuz)": "float8_e5m2fnuz",
-}
 
 
-@dataclass(frozen=True, slots=True)
-class SessionValue:
-    """A graph input or output as onnxruntime sees it; a dimension is a size, a name, or None."""
-
-    name: str
-    type: str
-    shape: tuple[int | str | None, ...]
-
-
-class Closable(ABC):
-    """What is closed when the context that it is used as ends."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Releases what is held."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class Session(Closable):
+class Session(AbstractContextManager["Session", None]):
     """An open onnxruntime session. Use it as a context manager, or `close` it: it may hold a temporary file.
 
     Attributes:
@@ -98,64 +61,50 @@ class Session(Closable):
         device: str,
         session: Any,
         folder: tempfile.TemporaryDirectory[str] | None,
-        arrays: Sequence[np.ndarray] = (),
+        arrays: Sequence[Array] = (),
     ):
         self.label = label
         self.device = device
-        self.inputs = tuple(_port(item) for item in session.get_inputs())
-        self.outputs = tuple(_port(item) for item in session.get_outputs())
+        self.inputs = tuple(SessionValue.of(item) for item in session.get_inputs())
+        self.outputs = tuple(SessionValue.of(item) for item in session.get_outputs())
         self._session = session
         self._folder = folder
         self._arrays = arrays  # onnxruntime may read them as long as it runs
-        self._raw = any(port.type in _RAW_TYPES for port in (*self.inputs, *self.outputs))
+        self._raw = any(value.raw for value in (*self.inputs, *self.outputs))
 
-    def run(self, inputs: Mapping[str, np.ndarray], outputs: Iterable[str] | None = None) -> Arrays:
+    def run(self, inputs: Mapping[str, Array], outputs: Iterable[str] | None = None) -> Arrays:
         """Values of the named outputs (default: all). A sequence comes back as `name[0]`, `name[1]`, …
 
         Raises:
             RuntimeUnavailableError: an input is missing, or onnxruntime refuses or fails on these values.
         """
-        self._check(inputs)
-        feeds = {port.name: np.asarray(inputs[port.name]) for port in self.inputs}
-        names = [port.name for port in self.outputs] if outputs is None else list(outputs)
-        with self._told():
-            values = self._run_raw(feeds, names) if self._raw else self._run_plain(feeds, names)
-        flat: Arrays = {}
-        for name, value in zip(names, values, strict=True):
-            _flatten(name, value, flat)
-        return flat
-
-    def _run_plain(self, feeds: Arrays, names: list[str]) -> list[Any]:
+        names = self._names(inputs, outputs)
+        feeds = {value.name: np.asarray(inputs[value.name]) for value in self.inputs}
         options = onnxruntime().RunOptions()
         options.log_severity_level = 4  # a failing run raises; its log line would only repeat that
-        values: list[Any] = self._session.run(names, feeds, options)
-        return values
-
-    def _run_raw(self, feeds: Arrays, names: list[str]) -> list[Any]:
-        ort = onnxruntime()
-        given = {}
-        for port in self.inputs:
-            array = np.ascontiguousarray(feeds[port.name])
-            make = ort.OrtValue.ortvalue_from_numpy
-            if port.type in _RAW_TYPES:
-                import onnx
-
-                element = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
-                bits = array.view(np.uint16 if array.itemsize == 2 else np.uint8)
-                given[port.name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, element)
+        values: Iterable[Any]
+        with self._our_errors():
+            if self._raw:
+                raw = {value.name: to_ort(value, feeds[value.name]) for value in self.inputs}
+                values = map(to_numpy, self._session.run_with_ort_values(names, raw, options))
             else:
-                given[port.name] = make(array)
-        options = ort.RunOptions()
-        options.log_severity_level = 4
-        return [_to_numpy(value) for value in self._session.run_with_ort_values(names, given, options)]
+                values = self._session.run(names, feeds, options)
+            pairs = list(zip(names, values, strict=True))
+        return {part: array for name, value in pairs for part, array in flatten(name, value).items()}
 
-    def held(self, array: np.ndarray) -> Any:
-        """A copy of an array on the device of this session, for `run_held`."""
-        with self._told():
-            return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self._place())
+    def on_device(self, array: Array) -> Any:
+        """A copy of an array on the device of this session, for `run_on_device`."""
+        with self._our_errors():
+            return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self._device_id())
 
-    def run_held(self, inputs: Mapping[str, Any], outputs: Iterable[str] | None = None) -> dict[str, Any]:
-        """As `run`, with results that stay on the device; they, and `held` arrays, may be inputs.
+    def run_on_device(
+        self, inputs: Mapping[str, Any], outputs: Iterable[str] | None = None
+    ) -> dict[str, Any]:
+        """Values of the named outputs (default: all), which stay on the device.
+
+        Args:
+            inputs: arrays, or what is on the device: results of a run, copies by `on_device`.
+            outputs: the names of outputs.
 
         Returns:
             onnxruntime's values by name of the output; `.numpy()` brings one over.
@@ -163,34 +112,34 @@ class Session(Closable):
         Raises:
             RuntimeUnavailableError: an input is missing, or onnxruntime refuses or fails on these values.
         """
-        self._check(inputs)
-        names = [port.name for port in self.outputs] if outputs is None else list(outputs)
-        with self._told():
+        names = self._names(inputs, outputs)
+        with self._our_errors():
             binding = self._session.io_binding()
-            for port in self.inputs:
-                value = inputs[port.name]
+            for name, value in ((value.name, inputs[value.name]) for value in self.inputs):
                 if isinstance(value, np.ndarray):
-                    binding.bind_cpu_input(port.name, np.ascontiguousarray(value))
+                    binding.bind_cpu_input(name, np.ascontiguousarray(value))
                 else:
-                    binding.bind_ortvalue_input(port.name, value)
+                    binding.bind_ortvalue_input(name, value)
             for name in names:
-                binding.bind_output(name, *self._place())
+                binding.bind_output(name, *self._device_id())
             self._session.run_with_iobinding(binding)
             return dict(zip(names, binding.get_outputs(), strict=True))
 
-    def _place(self) -> tuple[str, int]:
+    def _device_id(self) -> tuple[str, int]:
         kind, _, index = self.device.partition(":")
         return kind, int(index or 0)
 
-    def _check(self, inputs: Mapping[str, Any]) -> None:
+    def _names(self, inputs: Mapping[str, Any], outputs: Iterable[str] | None) -> list[str]:
+        """The outputs to compute, once nothing is missing."""
         if self._session is None:
             raise RuntimeUnavailableError(f"{self.label}: the session is closed")
-        missing = [port.name for port in self.inputs if port.name not in inputs]
+        missing = [value.name for value in self.inputs if value.name not in inputs]
         if missing:
             raise RuntimeUnavailableError(f"{self.label}: no value for input {', '.join(map(repr, missing))}")
+        return [value.name for value in self.outputs] if outputs is None else list(outputs)
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _our_errors(self) -> Iterator[None]:
         """What onnxruntime raises, as an error of ours."""
         try:
             yield
@@ -198,6 +147,9 @@ class Session(Closable):
             raise RuntimeUnavailableError(
                 f"{self.label}: onnxruntime cannot run it: {one_line(error)}"
             ) from error
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Releases the session's memory, then its temporary file."""
@@ -238,7 +190,7 @@ def start(
     device: str,
     *,
     folder: tempfile.TemporaryDirectory[str] | None = None,
-    arrays: Sequence[np.ndarray] = (),
+    arrays: Sequence[Array] = (),
 ) -> Session:
     """Starts a session on a serialized model, or on a file.
 
@@ -322,40 +274,3 @@ def _expose(proto: onnx.ModelProto, extra: tuple[str, ...]) -> None:
         if name not in present:
             present.add(name)
             proto.graph.output.add().name = name
-
-
-def _port(item: Any) -> SessionValue:
-    # A declared size of zero or below (exporters write -1) is no size.
-    shape = tuple(None if isinstance(dim, int) and dim < 0 else dim for dim in item.shape or ())
-    return SessionValue(item.name, item.type, shape)
-
-
-def _to_numpy(value: Any) -> Any:
-    """An OrtValue as an array; types NumPy lacks are read from its memory: outputs are on the CPU."""
-    name = _RAW_TYPES.get(value.data_type())
-    if name is None:
-        return value.numpy()
-    import ml_dtypes
-
-    dtype = np.dtype(getattr(ml_dtypes, name))
-    shape = value.shape()
-    size = math.prod(shape) * dtype.itemsize
-    return np.frombuffer(ctypes.string_at(value.data_ptr(), size), dtype=dtype).reshape(shape)
-
-
-def _flatten(name: str, value: Any, into: Arrays) -> None:
-    """Writes `value` into `into`: sequences item by item, the maps of a classifier as one table."""
-    if isinstance(value, np.ndarray):
-        into[name] = value
-    elif value is None:  # an optional that holds nothing
-        into[name] = np.zeros((0,), np.float32)
-    elif isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        into[name] = np.array([[item[key] for key in sorted(item)] for item in value])
-    elif isinstance(value, dict):
-        into[name] = np.array([value[key] for key in sorted(value)])
-    elif isinstance(value, list):
-        into.update({f"{name}.length": np.array(len(value))})
-        for index, item in enumerate(value):
-            _flatten(f"{name}[{index}]", item, into)
-    else:
-        into[name] = np.asarray(value)

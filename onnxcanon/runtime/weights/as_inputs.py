@@ -19,18 +19,20 @@ from onnxcanon.runtime.sessions import Level, Session, session_options, start
 if TYPE_CHECKING:
     import onnx
 
-FED_TYPES = NUMPY_TYPES | {DataType.BFLOAT16}
+INPUT_TYPES = NUMPY_TYPES | {DataType.BFLOAT16}
 """Types of weights that a session takes as inputs."""
+
+
+def main_initializers(model: Model, types: Collection[DataType]) -> list[str]:
+    """The initializers of the main graph that go by their own name, of some types."""
+    values = model.ir.graph.initializers.values()
+    names = [value.name for value in values if value.name is not None and model.key(value) == value.name]
+    return [name for name in names if model.tensor_info(name)[1] in types]
 
 
 def input_tensors(model: Model) -> set[str]:
     """The tensors that can be inputs: initializers of the main graph, of types that a session takes."""
-    values = [(model.key(value), value.name) for value in model.ir.graph.initializers.values()]
-    return {
-        name
-        for name, own in values
-        if name is not None and name == own and model.tensor_info(name)[1] in FED_TYPES
-    }
+    return set(main_initializers(model, INPUT_TYPES))
 
 
 def open_with_inputs(
@@ -64,11 +66,11 @@ def open_with_inputs(
 def _make_inputs(model: Model, graph: onnx.GraphProto, names: Collection[str]) -> None:
     from onnx import helper
 
-    kept = [tensor for tensor in graph.initializer if tensor.name not in names]
+    constants = [tensor for tensor in graph.initializer if tensor.name not in names]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
-    known = {value.name for value in graph.input}
+    graph.initializer.extend(constants)
+    inputs = {value.name for value in graph.input}
     for name in names:
-        if name not in known:
+        if name not in inputs:
             shape, dtype = model.tensor_info(name)
             graph.input.append(helper.make_tensor_value_info(name, dtype.value, shape))

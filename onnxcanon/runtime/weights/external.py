@@ -24,8 +24,9 @@ from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
 from onnxcanon.runtime.devices import onnxruntime
 from onnxcanon.runtime.sessions import INLINE_LIMIT, Level, Session, open_session, session_options, start
+from onnxcanon.runtime.weights.as_inputs import main_initializers
 
-SMALLEST_GIVEN = 1024
+SMALLEST = 1024
 """Smaller tensors, in bytes, cost less inside the message."""
 
 
@@ -42,7 +43,7 @@ class WeightSessions:
         self.model = model
         self.device = device
         self.optimize: bool | Level = optimize
-        self.given = tuple(given_initializers(model))
+        self.names = tuple(external_initializers(model))
 
     def open(self, model: Model) -> Session:
         """Opens `model`, which is best this graph with other tensors; any other is opened from its start.
@@ -55,31 +56,24 @@ class WeightSessions:
             return open_session(model, device=self.device, optimize=self.optimize)
         options = session_options(self.optimize)
         # onnxruntime takes memory as it is, in the order of C, and keeps it.
-        arrays = [np.ascontiguousarray(model.tensor(name)) for name in self.given]
+        arrays = [np.ascontiguousarray(model.tensor(name)) for name in self.names]
         ort = onnxruntime()
         try:
             values: list[Any] = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays]
-            options.add_external_initializers(list(self.given), values)
+            options.add_external_initializers(list(self.names), values)
         except Exception as error:
             raise RuntimeUnavailableError(
                 f"{model.name}: onnxruntime does not take its weights: {error}"
             ) from error
-        return start(model.name, model.without(self.given), options, self.device, arrays=arrays)
+        return start(model.name, model.without(self.names), options, self.device, arrays=arrays)
 
     def _rest(self, model: Model) -> int:
         """How many bytes the tensors take that stay in the message."""
-        return model.serialized_size() - sum(model.tensor_size(name) for name in self.given)
+        return model.serialized_size() - sum(model.tensor_size(name) for name in self.names)
 
 
-def given_initializers(model: Model) -> list[str]:
-    """The initializers of the main graph that are left out: large, floating, and not the caller's to give."""
+def external_initializers(model: Model) -> list[str]:
+    """The initializers of the main graph that are left out: large, floating, and not a caller's inputs."""
     callers = set(model.overridable())
-    found = []
-    for value in model.ir.graph.initializers.values():
-        name = model.key(value)
-        if name is None or name != value.name or name in callers:
-            continue
-        _, dtype = model.tensor_info(name)
-        if dtype in NUMPY_TYPES and model.tensor_size(name) >= SMALLEST_GIVEN:
-            found.append(name)
-    return found
+    names = [name for name in main_initializers(model, NUMPY_TYPES) if name not in callers]
+    return [name for name in names if model.tensor_size(name) >= SMALLEST]

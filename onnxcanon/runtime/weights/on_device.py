@@ -14,6 +14,7 @@ is for it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,15 +24,8 @@ from onnxcanon.arrays import Arrays
 from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
 from onnxcanon.runtime.devices import providers_for
-from onnxcanon.runtime.sessions import (
-    INLINE_LIMIT,
-    Closable,
-    Level,
-    Session,
-    SessionValue,
-    session_options,
-    start,
-)
+from onnxcanon.runtime.session_values import SessionValue
+from onnxcanon.runtime.sessions import INLINE_LIMIT, Level, Session, session_options, start
 from onnxcanon.runtime.weights.as_inputs import input_tensors, open_with_inputs
 
 if TYPE_CHECKING:
@@ -52,7 +46,7 @@ def differing(a: Model, b: Model) -> list[str]:
     return names
 
 
-class DeviceLine(Closable):
+class DeviceLine(AbstractContextManager["DeviceLine", None]):
     """Sessions for the straight line between two models that share a graph; close it, or use it as a context.
 
     Args:
@@ -68,12 +62,12 @@ class DeviceLine(Closable):
 
     def __init__(self, a: Model, b: Model, *, device: str = "auto", optimize: bool | Level = False) -> None:
         self._names = differing(a, b)
-        self._runner = open_with_inputs(a, self._names, device=device, optimize=optimize)
-        self.device = self._runner.device
-        self.outputs: tuple[SessionValue, ...] = self._runner.outputs
+        self._model = open_with_inputs(a, self._names, device=device, optimize=optimize)
+        self.device = self._model.device
+        self.outputs: tuple[SessionValue, ...] = self._model.outputs
         self._mixer = _mixer(a, self._names, self.device)
         self._ends = {
-            f"{end}{k}": self._mixer.held(model.tensor(name))
+            f"{end}{k}": self._mixer.on_device(model.tensor(name))
             for k, name in enumerate(self._names)
             for end, model in (("a", a), ("b", b))
         }
@@ -81,9 +75,9 @@ class DeviceLine(Closable):
         self.at(0)
 
     def at(self, alpha: float) -> DeviceLine:
-        """The same sessions, at another point of the line."""
-        found = self._mixer.run_held({**self._ends, SHARE: np.array(alpha, np.float64)})
-        self._weights = {name: found[f"w{k}"] for k, name in enumerate(self._names)}
+        """Move to another point of the line, and return this object."""
+        weights = self._mixer.run_on_device({**self._ends, SHARE: np.array(alpha, np.float64)})
+        self._weights = {name: weights[f"w{k}"] for k, name in enumerate(self._names)}
         return self
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Iterable[str] | None = None) -> Arrays:
@@ -92,15 +86,18 @@ class DeviceLine(Closable):
         Raises:
             RuntimeUnavailableError: an input is missing, or onnxruntime refuses or fails on these values.
         """
-        names = [port.name for port in self.outputs] if outputs is None else list(outputs)
-        found = self._runner.run_held({**inputs, **self._weights}, names)
-        return {name: value.numpy() for name, value in found.items()}
+        names = [value.name for value in self.outputs] if outputs is None else list(outputs)
+        values = self._model.run_on_device({**inputs, **self._weights}, names)
+        return {name: value.numpy() for name, value in values.items()}
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """Releases both sessions and their weights."""
         self._ends, self._weights = {}, {}
         self._mixer.close()
-        self._runner.close()
+        self._model.close()
 
 
 def line_fits_device(a: Model, b: Model, device: str) -> bool:
