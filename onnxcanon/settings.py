@@ -34,3 +34,7 @@ class Settings:
     seed: int = 0
     data: Mapping[str, Array] | None = None
     progress: Progress = silent
+
+
+DEFAULTS = Settings()
+"""Nothing in particular was asked for."""

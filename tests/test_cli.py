@@ -21,9 +21,6 @@ import pytest
 
 import onnxcanon
 from onnxcanon import choices
-from onnxcanon.canonical.choose_scales import SCALES
-from onnxcanon.canonical.fingerprint import LEVELS
-from onnxcanon.canonical.order import ORDERS
 from onnxcanon.cli.main import VERBS, main
 from onnxcanon.explaining.outline import outline as tell
 from tests import data_graphs, small_models
@@ -124,12 +121,6 @@ def test_help_and_import_load_nothing_heavy() -> None:
             [sys.executable, "-c", code], capture_output=True, text=True, env=environment(), check=True
         )
         assert ran.stdout.endswith("[]\n")
-
-
-def test_the_choices_are_those_there_are() -> None:
-    assert set(choices.ORDERS) == set(ORDERS)
-    assert set(choices.SCALES) <= set(SCALES)
-    assert choices.LEVELS == LEVELS
 
 
 def test_names_of_the_package() -> None:

@@ -21,6 +21,7 @@ from onnxcanon.comparison import (
 from onnxcanon.comparison.correspondence import correspondence
 from onnxcanon.comparison.maps import find_map
 from onnxcanon.model import Model, load
+from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
 from tests import small_models
 from tests.examples import layers, network
@@ -29,6 +30,7 @@ from tests.test_cli import CPU, Shell, shell  # noqa: F401 (a fixture)
 from tests.test_fingerprint import touched
 
 SAME = ("identical", "symmetric", "equivalent")
+ON_CPU = Settings(device="cpu")
 BOUND = 1e-5
 """More than rounding does to an entry of a rescaled twin, relative to its size."""
 
@@ -115,7 +117,7 @@ def test_other_functions_are_never_the_same(folder: Path) -> None:
             assert found.verdict == "different", f"{path.name}: {found}"
         else:  # without a run of both models, which would only see what the parameters show already
             assert pairs is not None
-            left = find_map(base(folder), other, pairs, lambda _: None)
+            left = find_map(base(folder), other, pairs)
             assert not left.same, path.name
             assert not left.exact, path.name
 
@@ -126,7 +128,7 @@ def test_near_misses_are_different_from_the_twins_of_the_base_too(folder: Path) 
         a, b = load(folder / f"{twin}.onnx"), load(folder / f"{miss}.onnx")
         pairs = correspondence(a, b)
         assert pairs is not None
-        assert not find_map(a, b, pairs, lambda _: None).same, miss
+        assert not find_map(a, b, pairs).same, miss
 
 
 @pytest.mark.parametrize("folder", each(TWINS))
@@ -182,7 +184,7 @@ def test_one_changed_entry_is_seen_under_a_map(path: Path) -> None:
     other = group.random(rng, pow2=False).apply(changed)
     pairs = correspondence(model, other)
     assert pairs is not None
-    assert not find_map(model, other, pairs, lambda _: None).same
+    assert not find_map(model, other, pairs).same
 
 
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))
@@ -190,7 +192,7 @@ def test_one_changed_entry_is_never_called_the_same(path: Path) -> None:
     model = load(path)
     changed = touched(model, np.random.default_rng(4))
     assert changed is not None
-    found = compare(model, changed, device="cpu")
+    found = compare(model, changed, settings=ON_CPU)
     assert found.verdict in ("close", "different")
     assert found.transform is None
     assert "after the best alignment 1 of " in found.reason
@@ -206,11 +208,11 @@ def test_a_few_entries_changed_by_their_last_place_are_no_rounding(path: Path, c
     places = rng.choice(array.size, count, replace=False)
     array.reshape(-1)[places] = np.nextafter(array.reshape(-1)[places], np.float32(9))
     changed = model.with_tensors({name: array})
-    found = compare(model, changed, device="cpu")
+    found = compare(model, changed, settings=ON_CPU)
     assert found.verdict == "close"
     assert f"after the best alignment {count} of " in found.reason
     twin = symmetry(model).random(rng).apply(changed)
-    assert compare(model, twin, device="cpu").verdict == "close"
+    assert compare(model, twin, settings=ON_CPU).verdict == "close"
 
 
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))
@@ -220,7 +222,7 @@ def test_a_vector_changed_by_its_last_place_is_no_rounding(path: Path) -> None:
     vectors = [n for n in symmetry(model).trace.parameters if len(model.tensor_info(n)[0]) == 1]
     name = max(vectors, key=model.tensor_size)
     changed = model.with_tensors({name: np.nextafter(model.tensor(name), np.float32(9))})
-    assert compare(model, changed, device="cpu").verdict == "close"
+    assert compare(model, changed, settings=ON_CPU).verdict == "close"
 
 
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))
@@ -234,7 +236,7 @@ def test_ten_entries_here_and_there_are_no_rounding_of_units(path: Path) -> None
         array = model.tensor(name).copy()
         places = rng.choice(array.size, 10, replace=False)
         array.reshape(-1)[places] = np.nextafter(array.reshape(-1)[places], np.float32(9))
-        assert not find_map(model, model.with_tensors({name: array}), pairs, lambda _: None).same
+        assert not find_map(model, model.with_tensors({name: array}), pairs).same
 
 
 def test_a_change_that_folding_rounds_away_is_a_change() -> None:
@@ -247,7 +249,7 @@ def test_a_change_that_folding_rounds_away_is_a_change() -> None:
         one, other = (
             model.with_tensors({"by": np.array(by)}) for by in (number, np.nextafter(number, np.float32(9)))
         )
-        assert not compare(one, other, device="cpu").same
+        assert not compare(one, other, settings=ON_CPU).same
 
 
 @pytest.mark.parametrize("path", each(SHIPPED[::2]))
@@ -257,11 +259,11 @@ def test_one_unit_that_was_rescaled_is_rounding(path: Path) -> None:
     exponents = np.zeros(group.scale.count)
     exponents[0] = np.log2(3)
     there = group.action(None, exponents).apply(model)
-    assert compare(model, there, device="cpu").same
+    assert compare(model, there, settings=ON_CPU).same
     name = max(model.tensor_names(), key=model.tensor_size)
     array = there.tensor(name).copy()
     array.reshape(-1)[-1] = np.nextafter(array.reshape(-1)[-1], np.float32(9))
-    assert not compare(model, there.with_tensors({name: array}), device="cpu").same
+    assert not compare(model, there.with_tensors({name: array}), settings=ON_CPU).same
 
 
 # What the interface changes
@@ -338,7 +340,7 @@ def test_names_make_no_difference() -> None:
 def test_a_difference_is_told_tensor_by_tensor() -> None:
     theta = layers(6, 16, 16, 3)
     other = [(w, b + np.float32(0.5)) for w, b in theta]
-    found = compare(network(theta), network(other), device="cpu")
+    found = compare(network(theta), network(other), settings=ON_CPU)
     first, *rest = str(found).splitlines()
     assert first == f"different: {found.reason}"
     assert [line.split(":")[0].strip() for line in rest]
@@ -369,10 +371,10 @@ def tuned(model: Model, names: list[str], by: float) -> Model:
 @pytest.mark.parametrize("path", each(SHIPPED[:1], SHIPPED[2:3]))
 def test_a_pruned_copy_is_called_pruned(path: Path, share: float) -> None:
     model = load(path)
-    found = compare(model, pruned(model, share), device="cpu")
+    found = compare(model, pruned(model, share), settings=ON_CPU)
     assert found.verdict == "different"
     assert "B looks like A pruned" in found.reason
-    back = compare(pruned(model, share), model, device="cpu")
+    back = compare(pruned(model, share), model, settings=ON_CPU)
     assert "pruned" not in back.reason.replace("A looks like B pruned", "")
 
 
@@ -381,13 +383,13 @@ def test_a_fine_tuned_copy_is_told_from_a_stranger(path: Path) -> None:
     model = load(path)
     weights = [name for name in model.tensor_names() if model.tensor(name).dtype == np.float32]
     weights = [name for name in weights if model.tensor(name).size > 1]
-    last = compare(model, tuned(model, weights[-1:], 0.3), device="cpu")
+    last = compare(model, tuned(model, weights[-1:], 0.3), settings=ON_CPU)
     assert not last.same
     assert "changed in part" in last.reason
-    every = compare(model, tuned(model, weights, 0.03), device="cpu")
+    every = compare(model, tuned(model, weights, 0.03), settings=ON_CPU)
     assert not every.same
     assert "trained further" in every.reason
-    stranger = compare(model, load(path.with_name(path.name.replace("seed0", "seed1"))), device="cpu")
+    stranger = compare(model, load(path.with_name(path.name.replace("seed0", "seed1"))), settings=ON_CPU)
     assert stranger.verdict == "different"
     assert "looks like" not in stranger.reason
 

@@ -11,7 +11,8 @@ import pytest
 from onnx import numpy_helper
 
 import onnxcanon as oc
-from onnxcanon.canonical.fingerprint import LEVELS, fingerprint
+from onnxcanon.canonical.fingerprint import fingerprint
+from onnxcanon.choices import LEVELS
 from onnxcanon.model import Model, load
 from onnxcanon.transform import Transform
 from tests import small_models

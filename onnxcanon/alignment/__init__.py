@@ -21,8 +21,7 @@ from onnxcanon.alignment.by_weights import by_weights
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.alignment.metrics import root_mean_square
-from onnxcanon.comparison.correspondence import Pair
-from onnxcanon.comparison.verdict import common_sizes
+from onnxcanon.comparison.correspondence import Pair, common_sizes
 from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model

@@ -27,8 +27,6 @@ from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
 
-SCALES = ("pow2", "balanced", "unit", "none")
-
 
 def choose_scale(model: Model, symmetry: Symmetry, scale: str) -> tuple[Floats | None, list[str]]:
     """log2 exponents of the scale freedoms (None: leave them), and notes for the user."""

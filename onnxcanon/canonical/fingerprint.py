@@ -9,21 +9,21 @@ any model's would.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
 from onnxcanon.canonical.digest import Digest, contents, graph_digest, shapes_only
+from onnxcanon.choices import LEVELS
 from onnxcanon.errors import check_choice
 from onnxcanon.model import Model
+from onnxcanon.settings import DEFAULTS, Settings
 
 if TYPE_CHECKING:
     from onnxcanon.symmetry import Symmetry
     from onnxcanon.transform import Transform
 
 VERSION = 1
-LEVELS = ("canonical", "content", "structure", "file")
 
 
 def named(level: str, digest: Digest) -> str:
@@ -33,14 +33,14 @@ def named(level: str, digest: Digest) -> str:
 
 
 def fingerprint(
-    model: Model, level: str = "canonical", sizes: Mapping[str, int] | None = None
+    model: Model, level: str = "canonical", settings: Settings = DEFAULTS
 ) -> tuple[str, list[str]]:
     """The fingerprint of a model at a level, and what to know about it.
 
     Args:
         model: any loaded model.
-        level: one of `LEVELS`.
-        sizes: sizes of dynamic dimensions by name, where the analyzer needs them.
+        level: canonical, content, structure or file.
+        settings: the sizes of dynamic dimensions.
 
     Raises:
         OnnxcanonError: an unknown level.
@@ -54,7 +54,7 @@ def fingerprint(
         return named(level, graph_digest(model, contents(model))), []
     from onnxcanon.symmetry import symmetry
 
-    transform, notes = hash_form(model, symmetry(model, dict(sizes or {})))
+    transform, notes = hash_form(model, symmetry(model, settings.sizes))
     form = transform.apply(model)
     return named(level, graph_digest(form, contents(form))), notes
 

@@ -10,8 +10,6 @@ from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
 
-ORDERS = ("norm", "lexicographic", "nodesort", "none")
-
 
 def ordering(
     model: Model, symmetry: Symmetry, order: str, base: float = 2.0, *, incoming_alike: bool = False

@@ -32,6 +32,7 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.element_types import INDEX_TYPES
 from onnxcanon.model import Model
 from onnxcanon.results import Brief
+from onnxcanon.settings import DEFAULTS, Settings
 from onnxcanon.symmetry import Symmetry, symmetry
 
 SKETCH_FORMAT = "onnxcanon-sketch-1"
@@ -121,14 +122,14 @@ class Sketch(Brief):
             raise OnnxcanonError(f"not a sketch: {type(error).__name__}: {error}") from error
 
 
-def sketch(model: Model, sizes: Mapping[str, int] | None = None) -> Sketch:
+def sketch(model: Model, settings: Settings = DEFAULTS) -> Sketch:
     """The sketch of a model.
 
     Args:
         model: any loaded model; its weights are read parameter by parameter.
-        sizes: sizes of dynamic dimensions by name, where the analyzer needs them.
+        settings: the sizes of dynamic dimensions.
     """
-    group = symmetry(model, dict(sizes or {}))
+    group = symmetry(model, settings.sizes)
     rows = [_row(group.classes.get(name, {}), array) for name, array in _unit(model, group)]
     return Sketch(fingerprint(model, "structure")[0], tuple(_merged(rows)))
 

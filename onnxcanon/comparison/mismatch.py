@@ -8,6 +8,7 @@ from itertools import zip_longest
 import onnx_ir as ir
 from onnx_ir import DataType
 
+from onnxcanon.comparison.correspondence import same_entries
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.graph.nodes import node_name
 from onnxcanon.graph.traversal import inlined, live
@@ -80,11 +81,3 @@ def why_not_averaged(a: Model, name: str, b: Model, counterpart: str) -> str:
     called = "" if counterpart == name else f" ('{counterpart}')"
     differs = f"tensor '{name}'{called} differs from that of {a.name}"
     return f"{b.name}: {differs}; it is {dtype.name} and holds {what}"
-
-
-def same_entries(a: Model, name: str, b: Model, counterpart: str) -> bool:
-    """Whether two tensors are the same, bit for bit."""
-    x, y = a.tensor(name), b.tensor(counterpart)
-    if x.dtype != y.dtype or x.shape != y.shape:
-        return False
-    return bool((x == y).all()) if x.dtype == object else x.tobytes() == y.tobytes()

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from onnxcanon.comparison.correspondence import correspondence
-from onnxcanon.comparison.maps import FittedMap, FoldedTensors, TensorDifference, find_map
+from onnxcanon.comparison.correspondence import common_sizes, correspondence
+from onnxcanon.comparison.maps import FittedMap, FoldedTensors, find_map
+from onnxcanon.comparison.tensor_differences import TensorDifference
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
 from onnxcanon.results import Result
-from onnxcanon.settings import Settings
+from onnxcanon.settings import DEFAULTS, Settings
 from onnxcanon.transform import Transform
 
 if TYPE_CHECKING:
     from onnxcanon.normalform import NormalForm
     from onnxcanon.verifying.verification import Verification
 
-VERDICTS = ("identical", "symmetric", "equivalent", "close", "different")
-SAME = frozenset(VERDICTS[:3])
+Verdict = Literal["identical", "symmetric", "equivalent", "close", "different"]
+"""From the strongest to the weakest; the first three say that both are the same model."""
+
+VERDICTS: tuple[Verdict, ...] = get_args(Verdict)
 
 PERTURBATIONS = 3
 """How often weights are moved at random, to see what rounding does."""
@@ -29,11 +32,9 @@ PERTURBATIONS = 3
 PRINTED_TENSORS = 8
 """Tensors whose differences are printed."""
 
-KIN = 0.5
+RELATED = 0.5
 """Weights that differ by less than this share of their size belong to one training: those of two differ by
 as much as they are large, or more."""
-
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -53,7 +54,7 @@ class Comparison(Result):
 
     a: str
     b: str
-    verdict: str
+    verdict: Verdict
     reason: str
     transform: Transform | None = None
     differences: tuple[TensorDifference, ...] = field(default=(), repr=False)
@@ -62,7 +63,7 @@ class Comparison(Result):
     @property
     def same(self) -> bool:
         """Whether they are the same model."""
-        return self.verdict in SAME
+        return self.verdict in VERDICTS[:3]
 
     @property
     def max_relative_difference(self) -> float | None:
@@ -98,23 +99,13 @@ class Comparison(Result):
         lines = [f"{self.verdict}: {self.reason}"]
         if not self.same:
             apart = sorted((d for d in self.differences if not d.rounded), key=lambda d: -d.distance)
-            lines += [f"  {_told(d)}" for d in apart[:PRINTED_TENSORS]]
+            lines += [f"  {_line(d)}" for d in apart[:PRINTED_TENSORS]]
             if len(apart) > PRINTED_TENSORS:
                 lines.append(f"  and {len(apart) - PRINTED_TENSORS} more")
         return "\n".join(lines)
 
 
-def compare(
-    a: Model,
-    b: Model,
-    *,
-    rtol: float | None = None,
-    sizes: Mapping[str, int] | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    data: Mapping[str, Any] | None = None,
-    progress: Progress | None = None,
-) -> Comparison:
+def compare(a: Model, b: Model, *, rtol: float | None = None, settings: Settings = DEFAULTS) -> Comparison:
     """Compare two models, neither of which is changed.
 
     Args:
@@ -122,73 +113,58 @@ def compare(
         b: the second model.
         rtol: how near outputs have to be for `close`, relative to their size; by default what rounding does
             to them.
-        sizes: sizes of dynamic dimensions by name.
-        device: where models without a map between them are run.
-        seed: what inputs for that are drawn from.
-        data: inputs by name for that, instead of drawn ones.
-        progress: called with a short line before each step that lasts.
+        settings: the sizes of dynamic dimensions; the device, data and seed for models that have to be run.
 
     Raises:
         RuntimeUnavailableError: models have to be run, and CUDA was asked for where there is none.
     """
-    say = progress or (lambda _: None)
-    known = dict(sizes or {})
-    say("comparing graphs")
+    settings.progress("comparing graphs")
     pairs = correspondence(a, b)
-    found = None if pairs is None else find_map(a, b, pairs, say, known)
-    if found is not None and found.same:
-        verdict = "identical" if found.identical else "symmetric"
-        return _comparison(a, b, verdict, _proof(found), found)
+    fit = None if pairs is None else find_map(a, b, pairs, settings)
+    if fit is not None and fit.same:
+        verdict: Verdict = "identical" if fit.identical else "symmetric"
+        transform = fit.transform if fit.transform.actions else None
+        return Comparison(a.name, b.name, verdict, _proof(fit), transform, tuple(fit.differences))
     # What rounding does not explain in one graph it does not explain in the normal form either.
-    stray = (
-        frozenset(d.name for d in found.differences if d.unexplained)
-        if found and found.unexplained
-        else frozenset()
-    )
-    other = _in_normal_form(a, b, say, known, stray)
-    if isinstance(other, FittedMap) and other.same:
-        where = f"their normal forms have the same graph, {_proof(other)}"
-        sizes = {**common_sizes(a, b), **known}
+    changed = (d.name for d in fit.differences if d.unexplained) if fit and fit.unexplained else ()
+    normal = _in_normal_form(a, b, frozenset(changed), settings)
+    if isinstance(normal, FittedMap) and normal.same:
+        finding = f"their normal forms have the same graph, {_proof(normal)}"
+        settings = replace(settings, sizes={**common_sizes(a, b), **settings.sizes})
     else:
-        found = found or (other if isinstance(other, FittedMap) else None)
-        where = _parting(found) if found is not None else str(other)
-    say("running both models")
-    ran = _run(a, b, Settings(dict(sizes or {}), device, seed, data, say), rtol)
-    return _judged(a, b, found, other, where, ran)
+        fit = fit or (normal if isinstance(normal, FittedMap) else None)
+        finding = _disagreement(fit) if fit is not None else str(normal)
+    settings.progress("running both models")
+    return _judged(a, b, fit, normal, finding, _run(a, b, rtol, settings))
 
 
-def _comparison(a: Model, b: Model, verdict: str, reason: str, found: FittedMap) -> Comparison:
-    transform = found.transform if found.transform.actions else None
-    return Comparison(a.name, b.name, verdict, reason, transform, tuple(found.differences))
+def _in_normal_form(a: Model, b: Model, changed: frozenset[str], settings: Settings) -> FittedMap | str:
+    """The map between the normal forms, or why there is none.
 
-
-def _in_normal_form(
-    a: Model, b: Model, say: Progress, sizes: dict[str, int], changed: frozenset[str]
-) -> FittedMap | str:
-    """What holding the normal forms against each other found, or why they cannot be.
-
-    Tensors of the first model that were `changed` have to be of no account in it: what is computed from them
-    may agree only because it was rounded.
+    No counterpart there may be computed from tensors of the first model that were `changed`: it may agree
+    only because it was rounded.
     """
     from onnxcanon.normalform import normal_form
 
-    say("normalizing graphs")
-    fixed = {**common_sizes(a, b), **sizes}
-    forms = [normal_form(model, fixed) for model in (a, b)]
+    settings.progress("normalizing graphs")
+    sizes = {**common_sizes(a, b), **settings.sizes}
+    forms = [normal_form(model, sizes) for model in (a, b)]
     for form in forms:
         if form.incomplete:
             return f"the graph of {form.original.name} has no normal form: {form.incomplete}"
-    one, other = (form.model for form in forms)
-    pairs = correspondence(one, other, versions=False)
+    ours, theirs = (form.model for form in forms)
+    pairs = correspondence(ours, theirs, versions=False)
     if pairs is None:
         return "their graphs differ"
     if any(changed.intersection(forms[0].sources.get(name, ())) for name, _ in pairs):
         return "their normal forms read what differs"
-    made = frozenset(
-        p for p in pairs if any(len(f.sources.get(n, ())) > 1 for f, n in zip(forms, p, strict=True))
+    folded = frozenset(
+        pair
+        for pair in pairs
+        if any(len(form.sources.get(name, ())) > 1 for form, name in zip(forms, pair, strict=True))
     )
-    computed = FoldedTensors(made, lambda: (_noise(forms[0], fixed), _noise(forms[1], fixed)))
-    return find_map(one, other, pairs, say, sizes, computed)
+    noise = FoldedTensors(folded, lambda: (_noise(forms[0], sizes), _noise(forms[1], sizes)))
+    return find_map(ours, theirs, pairs, settings, noise)
 
 
 def _noise(form: NormalForm, sizes: dict[str, int]) -> Model:
@@ -218,19 +194,8 @@ def _noise(form: NormalForm, sizes: dict[str, int]) -> Model:
     )
 
 
-def common_sizes(a: Model, b: Model) -> dict[str, int]:
-    """Sizes of the inputs' dimensions that one model fixes and the other leaves open, by name."""
-    sizes: dict[str, int] = {}
-    for one, other in zip(a.ir.graph.inputs, b.ir.graph.inputs, strict=False):
-        for x, y in zip(one.shape or (), other.shape or (), strict=False):
-            for size, symbol in ((x, y), (y, x)):
-                if isinstance(size, int) and not isinstance(symbol, int) and symbol.value:
-                    sizes[symbol.value] = size
-    return sizes
-
-
 def _run(
-    a: Model, b: Model, settings: Settings, rtol: float | None
+    a: Model, b: Model, rtol: float | None, settings: Settings
 ) -> Verification | RuntimeUnavailableError:
     """The comparison of both models' outputs, or why there is none."""
     from onnxcanon.runtime.devices import providers_for
@@ -247,80 +212,82 @@ def _run(
 def _judged(
     a: Model,
     b: Model,
-    found: FittedMap | None,
+    fit: FittedMap | None,
     normal: FittedMap | str,
-    where: str,
-    ran: Verification | RuntimeUnavailableError,
+    finding: str,
+    outputs: Verification | RuntimeUnavailableError,
 ) -> Comparison:
-    """The verdict on models whose outputs were compared, `normal` being what was found on normal forms.
+    """The verdict on models whose outputs were compared.
 
-    That these agree is proof enough unless a rule that rewrites them is wrong; outputs would show that.
+    That normal forms agree is proof enough unless a rule that rewrites them is wrong, which outputs show.
     """
     agree = isinstance(normal, FittedMap) and normal.same
-    kept = (
-        normal.differences if isinstance(normal, FittedMap) and agree else found.differences if found else ()
-    )
-    if isinstance(ran, RuntimeUnavailableError):
+    best = normal if isinstance(normal, FittedMap) and agree else fit
+    verification = None if isinstance(outputs, RuntimeUnavailableError) else outputs
+    verdict: Verdict
+    if verification is None:
         verdict = "equivalent" if agree else "different"
-        reason = f"{where}; their outputs could not be compared: {ran}"
-        return Comparison(a.name, b.name, verdict, reason, None, tuple(kept))
-    if agree:
-        if ran.same:
-            return Comparison(a.name, b.name, "equivalent", where, None, tuple(kept), ran)
-        where = f"{where}, but they compute something else: a defect of ours, please report both models"
-    if ran.same:
-        reason = f"{where}, but their outputs agree: {ran.reason}"
-        return Comparison(a.name, b.name, "close", reason, None, tuple(kept), ran)
-    return Comparison(a.name, b.name, "different", f"{where}; {ran.reason}", None, tuple(kept), ran)
+        reason = f"{finding}; their outputs could not be compared: {outputs}"
+    elif agree and verification.same:
+        verdict, reason = "equivalent", finding
+    else:
+        if agree:
+            finding += ", but they compute something else: a defect of ours, please report both models"
+        if verification.same:
+            verdict, reason = "close", f"{finding}, but their outputs agree: {verification.reason}"
+        else:
+            verdict, reason = "different", f"{finding}; {verification.reason}"
+    differences = tuple(best.differences) if best else ()
+    return Comparison(a.name, b.name, verdict, reason, None, differences, verification)
 
 
 # -- words ------------------------------------------------------------------------------------------
 
 
-def _proof(found: FittedMap) -> str:
+def _proof(fit: FittedMap) -> str:
     """Why two models are the same."""
-    if found.identical:
+    if fit.identical:
         return "every parameter is equal bit for bit"
-    done = [
+    changes = [
         f"{count} parameters {what}"
-        for count, what in ((found.transform.permuted, "permuted"), (found.transform.rescaled, "rescaled"))
+        for count, what in ((fit.transform.permuted, "permuted"), (fit.transform.rescaled, "rescaled"))
         if count
     ]
-    how = f"after a map ({', '.join(done)})" if done else "as they are"
-    if found.exact:
+    how = f"after a map ({', '.join(changes)})" if changes else "as they are"
+    if fit.exact:
         return f"every parameter is equal bit for bit {how}"
-    largest = max(d.largest for d in found.differences)
-    rounded = sum(d.equal < d.entries for d in found.differences)
+    largest = max(d.largest for d in fit.differences)
+    rounded = sum(d.equal < d.entries for d in fit.differences)
     return f"parameters are equal {how}, {rounded} of them up to rounding (at most {largest:.1e})"
 
 
-def _parting(found: FittedMap) -> str:
-    """Where two models of one graph part."""
-    entries = sum(d.entries for d in found.differences)
-    near = sum(d.within_rounding for d in found.differences)
-    first = next(d for d in found.differences if not d.rounded)
+def _disagreement(fit: FittedMap) -> str:
+    """Where two models of one graph differ."""
+    entries = sum(d.entries for d in fit.differences)
+    near = sum(d.within_rounding for d in fit.differences)
+    first = next(d for d in fit.differences if not d.rounded)
     text = f"after the best alignment {entries - near:,} of {entries:,} entries differ"
-    return f"{text}, first in '{first.name}'{_kinship(found.differences, entries, near)}"
+    return f"{text}, first in '{first.name}'{_relation(fit.differences, entries, near)}"
 
 
-def _kinship(found: Sequence[TensorDifference], entries: int, near: int) -> str:
+def _relation(differences: Sequence[TensorDifference], entries: int, near: int) -> str:
     """What one model may be of the other."""
-    apart, zeroed = entries - near, sum(d.zeroed for d in found)
+    apart, zeroed = entries - near, sum(d.zeroed for d in differences)
     if zeroed >= 0.9 * apart and near > apart - zeroed:
         return f": B looks like A pruned ({zeroed:,} entries are zero in B alone)"
-    unlike = [d for d in found if not d.rounded]
-    if all(d.fits_fp16 for d in unlike):
+    mismatched = [d for d in differences if not d.rounded]
+    if all(d.fits_fp16 for d in mismatched):
         return ": B looks like A rounded to half precision"
-    if sum(d.entries for d in unlike if d.values) > sum(d.entries for d in unlike) / 2:
-        return f": B looks like A quantized (tensors of at most {max(d.values for d in unlike)} values)"
+    if sum(d.entries for d in mismatched if d.values) > sum(d.entries for d in mismatched) / 2:
+        return f": B looks like A quantized (tensors of at most {max(d.values for d in mismatched)} values)"
     if near * 2 > entries:
         return f": one looks like the other changed in part ({near / entries:.2%} of the entries are equal)"
-    share = float(np.sqrt(sum(d.entries * d.distance**2 for d in found) / entries))
-    if share < KIN:
+    share = float(np.sqrt(sum(d.entries * d.distance**2 for d in differences) / entries))
+    if share < RELATED:
         return f": one looks like the other trained further (weights differ by {share:.1e} of their size)"
     return ""
 
 
-def _told(d: TensorDifference) -> str:
+def _line(d: TensorDifference) -> str:
     count = f"{d.entries - d.within_rounding:,} of {d.entries:,} entries differ"
     return f"{d.name}: {count}, by {d.distance:.1e} of the tensor's size"

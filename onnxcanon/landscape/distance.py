@@ -29,6 +29,7 @@ from onnxcanon.landscape.spheres import spheres, unit_scale
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.model import Model
 from onnxcanon.results import Result
+from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
 from onnxcanon.text import table
 
@@ -117,7 +118,12 @@ def distance(
     for model in models:
         say(f"bringing {model.name} into canonical form")
         forms.append(
-            spelled_as(first, canonicalize(model, order="norm", scale="balanced", sizes=sizes).model)
+            spelled_as(
+                first,
+                canonicalize(
+                    model, order="norm", scale="balanced", settings=Settings(dict(sizes or {}))
+                ).model,
+            )
         )
     found = {kind: np.zeros((len(models), len(models))) for kind in KINDS}
     count = 0

@@ -39,6 +39,7 @@ from onnxcanon.merging.averaging import (
 )
 from onnxcanon.merging.joint_annealing import together
 from onnxcanon.model import Model
+from onnxcanon.settings import Settings
 from onnxcanon.transform import Transform
 
 NONE, CANONICAL = "none", "canonical"
@@ -112,7 +113,10 @@ def gather(
         maps = [Transform({}, models[0].name)] * len(models)
     elif method == CANONICAL:
         say("bringing all models into canonical form")
-        forms = [canonicalize(model, order="norm", scale="balanced", sizes=sizes) for model in models]
+        forms = [
+            canonicalize(model, order="norm", scale="balanced", settings=Settings(dict(sizes or {})))
+            for model in models
+        ]
         for model, form in zip(models, forms, strict=True):
             if not same_symmetry(forms[0].symmetry, form.symmetry):
                 raise OnnxcanonError(

@@ -116,20 +116,11 @@ def canonicalize(
         order=order,
         scale=scale,
         base=base,
-        sizes=settings.sizes,
         permute_constants=permute_constants,
         allow_overridable=allow_overridable,
-        progress=settings.progress,
+        settings=settings,
     )
     verification = None
     if verify and (form.transform.permuted or form.transform.rescaled):
         verification = run_both(original, form.model, settings)
-    return Canonicalized(
-        form.model,
-        form.transform,
-        form.order,
-        form.scale,
-        form.symmetry,
-        tuple(form.notes),
-        verification,
-    )
+    return Canonicalized(form.model, form.transform, order, scale, form.symmetry, form.notes, verification)

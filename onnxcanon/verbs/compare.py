@@ -56,13 +56,4 @@ def compare(
 
     first, second = opened(a), opened(b)
     settings = settings_for(first, sizes=sizes, device=device, seed=seed, data=data, progress=progress)
-    return judge(
-        first,
-        second,
-        rtol=rtol,
-        sizes=settings.sizes,
-        device=settings.device,
-        seed=settings.seed,
-        data=settings.data,
-        progress=settings.progress,
-    )
+    return judge(first, second, rtol=rtol, settings=settings)

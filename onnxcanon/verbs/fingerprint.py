@@ -75,6 +75,6 @@ def fingerprint(
     original = opened(model)
     settings = settings_for(original, sizes=sizes, progress=progress)
     settings.progress(f"reading {original.name}")
-    name, notes = digest(original, level, settings.sizes)
+    name, notes = digest(original, level, settings)
     structure = name if level == "structure" else digest(original, "structure")[0]
     return Fingerprint(original.name, name, structure, weights(original), level, tuple(notes))

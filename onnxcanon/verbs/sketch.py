@@ -30,4 +30,4 @@ def sketch(model: ModelSource, *, sizes: Sizes | None = None, progress: Progress
     original = opened(model)
     settings = settings_for(original, sizes=sizes, progress=progress)
     settings.progress(f"sketching {original.name}")
-    return draw(original, settings.sizes)
+    return draw(original, settings)
