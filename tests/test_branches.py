@@ -17,7 +17,7 @@ from onnxcanon import (
 )
 from onnxcanon.explaining.report import analyze
 from onnxcanon.model import Model, load
-from onnxcanon.solving.compiled_constraints import gather
+from onnxcanon.solving.compiled_constraints import compile_constraints
 from onnxcanon.solving.generator_check import GeneratorCheck, check_generators, generators
 from onnxcanon.solving.group import WreathNode
 from onnxcanon.solving.solve import solve
@@ -214,7 +214,7 @@ def test_groups_on_both_sides_of_a_misaligned_shuffle_move_together(
     assert same(canonicalize(twin, verify=False).model, form)
 
 
-# -- the certificate --------------------------------------------------------------------------------------
+# -- the generator check ------------------------------------------------------------------------------
 
 
 def mlp() -> Case:
@@ -223,27 +223,27 @@ def mlp() -> Case:
     return finished(b, b.op("MatMul", y, weight(b, HIDDEN, WIDTH)))
 
 
-def test_generators_of_a_nested_orbit() -> None:
+def test_generators_of_a_nested_node() -> None:
     inner = WreathNode(np.array([[0], [1], [2]]))
     outer = WreathNode(np.arange(6).reshape(2, 3), [inner])
     found = [(s.tolist(), t.tolist()) for s, t in generators(outer)]
     assert found == [([0, 1, 2, 3, 4, 5], [3, 4, 5, 0, 1, 2]), ([0, 1], [1, 0]), ([0, 1, 2], [2, 0, 1])]
 
 
-def test_an_orbit_that_breaks_a_fact_is_held_and_reported() -> None:
-    facts = gather(trace(load(mlp().proto)).constraints, {})
+def test_a_node_that_breaks_a_constraint_stays_and_is_reported() -> None:
+    compiled = compile_constraints(trace(load(mlp().proto)).constraints, {})
     solution = solve(trace(load(mlp().proto)).constraints)
     assert not solution.failures
     first, second = solution.tree
     wrong = WreathNode(np.stack([first.members[0], second.members[0]]))
     solution.tree = [first, wrong]
-    check_generators(solution, facts)
+    check_generators(solution, compiled)
     assert solution.tree == [first]
     assert len(solution.failures) == 1
 
 
-def test_a_pinned_class_that_moves_breaks_a_fact() -> None:
-    facts = gather(trace(load(mlp().proto)).constraints, {})
-    check_ = GeneratorCheck(facts, [], facts.count)
-    pinned = np.flatnonzero(facts.pinned)[:2]
+def test_a_pinned_class_that_moves_breaks_a_constraint() -> None:
+    compiled = compile_constraints(trace(load(mlp().proto)).constraints, {})
+    check_ = GeneratorCheck(compiled, [], compiled.count)
+    pinned = np.flatnonzero(compiled.pinned)[:2]
     assert not check_.holds(pinned, pinned[::-1])

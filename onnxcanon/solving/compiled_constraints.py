@@ -1,8 +1,17 @@
-"""Facts over classes: what the constraints says once equal units are one class.
+"""Constraints between classes: what is left of the constraints on units once equal units are one class.
 
-Columns and tables are numbered; the matched facts of interchangeable branches share a number, and
-*membership* tables tie what a fact of a branch speaks of to the unit of that branch, so that it moves with
-the branch or not at all. What is pinned inside a branch is held there but may move with it.
+Columns and relations are numbered, and colours are hashes of these numbers. Matched constraints of
+interchangeable branches share a number, as if one constraint spoke of all branches; *membership* tables tie
+what is said inside a branch to the unit of that branch, so that it moves with the branch or not at all.
+
+>>> from onnxcanon.tracing.constraints import Provenance
+>>> constraints = Constraints()
+>>> first, second = constraints.new_units((4,)), constraints.new_units((4,))
+>>> constraints.equal(first, second)
+>>> constraints.pin(second[:1], Provenance("node", "a reason"))
+>>> compiled = compile_constraints(constraints, {})
+>>> compiled.classes, compiled.pinned
+(array([0, 1, 2, 3, 0, 1, 2, 3]), array([ True, False, False, False]))
 """
 
 from __future__ import annotations
@@ -20,13 +29,13 @@ from onnxcanon.solving.tables import Table, occurrence_code, occurrences, unique
 from onnxcanon.tracing.constraints import NOWHERE, Constraints, Slot
 
 BranchSlot = tuple[int, int]
-"""For a slot inside a branch: a number that it shares with the matched slots of other branches, and the
-unit of its own branch."""
+"""For a slot inside a branch: a number that it shares with the matched slots of other branches, and the unit
+of its own branch."""
 
 
 @dataclass(slots=True)
 class CompiledConstraints:
-    """All that a motion of classes has to respect.
+    """All that a permutation of classes has to respect.
 
     Attributes:
         classes: the class of each unit, int64 [units].
@@ -51,38 +60,42 @@ class CompiledConstraints:
         return colours
 
 
-def gather(constraints: Constraints, branch_slots: Mapping[Slot, BranchSlot]) -> CompiledConstraints:
-    """The facts of a constraints; `branch_slots` holds the slots that lie in interchangeable branches."""
-    return _Gatherer(constraints, branch_slots).run()
+def compile_constraints(
+    constraints: Constraints, branch_slots: Mapping[Slot, BranchSlot]
+) -> CompiledConstraints:
+    """The constraints on classes; `branch_slots` holds the slots that lie in interchangeable branches."""
+    return _Compiler(constraints, branch_slots).run()
 
 
-class _Numbers:
-    """Numbers of facts: one each, or one for the matched facts of interchangeable branches."""
+class _Numbering:
+    """Numbers of constraints: one each, or one for the matched ones of interchangeable branches."""
 
     def __init__(self, branch_slots: Mapping[Slot, BranchSlot]) -> None:
         self.branch_slots = branch_slots
-        self.next = 0
-        self.known: dict[tuple[str, int, int], int] = {}
+        self.last = 0
+        self.shared: dict[tuple[str, int, int], int] = {}
         self.met: Counter[tuple[str, Slot]] = Counter()
 
-    def number(self, kind: str, slot: Slot) -> tuple[int, int | None]:
-        """The number of the next fact of a kind stated at a slot, and the unit of the branch it is in."""
-        self.next += 1
+    def next(self, kind: str, slot: Slot) -> tuple[int, int | None]:
+        """The number of the next constraint of a kind that was stated at a slot, and the unit of its
+        branch."""
+        self.last += 1
         matched = self.branch_slots.get(slot)
         if matched is None:
-            return self.next, None
+            return self.last, None
+        # The n-th of a kind at one slot stands for the n-th at each matched slot: rules are deterministic.
         turn = self.met[kind, slot]
         self.met[kind, slot] += 1
-        return self.known.setdefault((kind, matched[0], turn), self.next), matched[1]
+        return self.shared.setdefault((kind, matched[0], turn), self.last), matched[1]
 
 
-class _Gatherer:
+class _Compiler:
     def __init__(self, constraints: Constraints, branch_slots: Mapping[Slot, BranchSlot]) -> None:
         self.constraints = constraints
-        self.numbers = _Numbers(branch_slots)
+        self.numbering = _Numbering(branch_slots)
         self.classes, self.count = unite(constraints)
         self.pinned = np.zeros(self.count, bool)
-        self.held: list[Ids] = []
+        self.pinned_in_branches: list[Ids] = []
         self.memberships: dict[int, list[tuple[Ids, Ids]]] = {}
 
     def run(self) -> CompiledConstraints:
@@ -92,7 +105,8 @@ class _Gatherer:
         return CompiledConstraints(self.classes, self.count, self.pinned, columns, tables)
 
     def _columns(self) -> tuple[Ids, Words]:
-        """All column facts as (class, word) pairs; the word names the column and position code."""
+        """Columns, selections and pins as (class, word) pairs; the word names the constraint and the position
+        code: classes may only be exchanged if they have the same words."""
         index, words = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
 
         def enter(cls: Ids, word: Words, number: int, branch: int | None) -> None:
@@ -102,42 +116,43 @@ class _Gatherer:
                 self._belong(cls, word.view(np.int64), number, branch)
 
         for ids, codes, slot in self.constraints.columns:
-            number, branch = self.numbers.number("column", slot)
+            number, branch = self.numbering.next("column", slot)
             word = mix(codes.astype(np.uint64) * np.uint64(0x10001) + salt(1, number))
             enter(self.classes[ids], np.broadcast_to(word, ids.shape), number, branch)
         for before, after, taken, slot in self.constraints.selections:
-            number, branch = self.numbers.number("selection", slot)
+            number, branch = self.numbering.next("selection", slot)
             cls, word = self._reordered(self.classes[before], self.classes[after], taken, number)
             enter(cls, word, number, branch)
         for ids, _, slot in self.constraints.pins:
-            number, branch = self.numbers.number("pin", slot)
+            number, branch = self.numbering.next("pin", slot)
             if branch is None:
                 self.pinned[self.classes[ids]] = True
-            else:  # held within its branch, which may move as a whole
+            else:  # fixed within its branch, which may move as a whole: a word for each position
                 word = mix(np.arange(len(ids)).astype(np.uint64) + salt(9, number))
                 enter(self.classes[ids], word, number, branch)
-                self.held.append(self.classes[ids])
+                self.pinned_in_branches.append(self.classes[ids])
         return np.concatenate(index), np.concatenate(words)
 
     def _pin_shared(self, tables: list[Table]) -> None:
-        """What is held within several branches at once does not move with any."""
+        """What is pinned within several branches at once does not move with any."""
         rows = [table.rows for table in tables if table.membership]
-        if rows and self.held:
+        if rows and self.pinned_in_branches:
             pairs = np.concatenate(rows)
             ties, _ = unique_rows(pairs, np.zeros(len(pairs), np.int64))
             shared = np.bincount(ties[:, 0], minlength=self.count) > 1
-            held = np.concatenate(self.held)
-            self.pinned[held[shared[held]]] = True
+            pinned = np.concatenate(self.pinned_in_branches)
+            self.pinned[pinned[shared[pinned]]] = True
 
     def _belong(self, cls: Ids, code: Ids, number: int, branch: int) -> None:
-        """Tie the classes of a fact to the branch it was found in."""
+        """Tie the classes of a constraint to the branch it was stated in."""
         rows, code = unique_rows(np.stack([cls, np.full(len(cls), self.classes[branch])], 1), code)
         self.memberships.setdefault(number, []).append((rows, code))
 
     @staticmethod
     def _reordered(before: Ids, after: Ids, taken: Ids, number: int) -> tuple[Ids, Words]:
-        """Where labels repeat along an axis the k-th occurrence maps to the k-th: classes whose occurrences a
-        movement reorders differently get different words."""
+        """Where labels repeat along an axis the k-th occurrence maps to the k-th. A selection may bring the
+        occurrences of one class into another order than those of the next; a permutation that exchanged
+        these classes would not commute with it. The word of a class is where its occurrences went."""
         which, later = occurrences(before), occurrences(after)
         if which is None:
             return np.zeros(0, np.int64), np.zeros(0, np.uint64)
@@ -150,7 +165,7 @@ class _Gatherer:
         tables: dict[int, Table] = {}
         seen: set[bytes] = set()
         for relation in self.constraints.relations:
-            number, branch = self.numbers.number("relation", relation.slot)
+            number, branch = self.numbering.next("relation", relation.slot)
             rows = self.classes[relation.rows]
             code = occurrence_code(rows, relation)
             mark = rows.tobytes() + code.tobytes() + repr((rows.shape, relation.key is None)).encode()
@@ -161,18 +176,19 @@ class _Gatherer:
                 for k in range(rows.shape[1]):
                     self._belong(rows[:, k], np.full(len(rows), k), number, branch)
             rows, code = unique_rows(rows, code)
-            composite = relation.key is not None
-            twin = tables.get(number)
-            if twin is not None and (twin.rows.shape[1], twin.composite) != (rows.shape[1], composite):
-                number, twin = self.numbers.number("unmatched", NOWHERE)[0], None
-            if twin is not None:
-                rows, code = unique_rows(np.concatenate([twin.rows, rows]), np.concatenate([twin.code, code]))
-            tables[number] = Table(rows, code, number, composite)
+            product = relation.key is not None
+            matched = tables.get(number)
+            if matched is not None and (matched.rows.shape[1], matched.product) != (rows.shape[1], product):
+                number, matched = self.numbering.next("unmatched", NOWHERE)[0], None
+            if matched is not None:  # the same relation of another branch: one table for both
+                rows = np.concatenate([matched.rows, rows])
+                rows, code = unique_rows(rows, np.concatenate([matched.code, code]))
+            tables[number] = Table(rows, code, number, product)
         return list(tables.values()) + self._membership_tables()
 
     def _membership_tables(self) -> list[Table]:
         out = []
         for number, parts in self.memberships.items():
             rows, code = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
-            out.append(Table(rows, code, number, composite=False, membership=True))
+            out.append(Table(rows, code, number, product=False, membership=True))
         return out

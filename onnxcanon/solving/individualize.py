@@ -1,10 +1,11 @@
-"""Exchanges: motions that a tree of components has no word for, such as the groups on both sides of a channel
-shuffle that does not line up, which move only all together.
+"""Individualization: permutations for which a tree of components has no form of its own, such as the groups
+on both sides of a channel shuffle that does not line up, which move only all together.
 
-Where a component is stuck, the smallest set of alike units in it is held, and the rest falls apart. Which
-permutations of the held units extend to a motion of everything is then tried: the units are given distinct
-colours in one order and in another, both are refined, and units of equal colours correspond. What passes the
-certificate becomes an orbit whose components are what moves with each held unit.
+Where a component is irregular, the smallest set of alike units in it is *individualized*: each gets a colour
+of its own, colours are refined again, and the rest falls apart (individualization-refinement, as in nauty:
+McKay and Piperno 2014). Which permutations of these units extend to one of everything is then tried: the
+units are individualized in one order and in another, both are refined, and units of equal colours correspond.
+What passes the generator check becomes a node whose components are what moves with each of the units.
 """
 
 from __future__ import annotations
@@ -19,83 +20,87 @@ from onnxcanon.solving.generator_check import GeneratorCheck, generators
 from onnxcanon.solving.group import WreathNode
 from onnxcanon.solving.hashing import mix, salt
 
-LARGEST = 8
+TRIED = 8
 """How many alike units are tried; of more, only what moves with each alone is found."""
+MATCHED = 6
+"""Of how many units all sets of disjoint pairs are tried."""
 
 Refine = Callable[[Words], Words]
 
 
-def singled_out(colours: Words, units: Ids) -> Words:
-    """The colours with one of its own for each unit, told apart by the order they are given in."""
+def individualize(colours: Words, units: Ids) -> Words:
+    """The colours with one of its own for each unit, by the order in which they are listed."""
     out = colours.copy()
     out[units] = mix(np.arange(len(units)).astype(np.uint64) + salt(23))
     return out
 
 
 class Extensions:
-    """Motions that permute the held units and take every other class along.
+    """Permutations of all classes by what they do to the individualized units.
 
-    The classes `still` (composites that follow others) are left out.
+    The classes `dependent` (products that follow others) are left out.
     """
 
-    def __init__(self, units: Ids, colours: Words, refine: Refine, still: Ids) -> None:
-        self.units, self.colours, self.refine, self.still = units, colours, refine, still
-        self.one = refine(singled_out(colours, units))
-        self.known: dict[bytes, Ids | None] = {}
+    def __init__(self, units: Ids, colours: Words, refine: Refine, dependent: Ids) -> None:
+        self.units, self.colours, self.refine, self.dependent = units, colours, refine, dependent
+        self.listed = refine(individualize(colours, units))
+        self.results: dict[bytes, Ids | None] = {}
 
-    def of(self, permutation: Ids) -> Ids | None:
-        """The motion with a permutation of the units; None if there is none that colours show."""
-        mark = permutation.tobytes()
-        if mark not in self.known:
-            self.known[mark] = self._find(self.units[permutation])
-        return self.known[mark]
+    def of(self, order: Ids) -> Ids | None:
+        """The permutation that brings the units into an order; None if colours show none."""
+        mark = order.tobytes()
+        if mark not in self.results:
+            self.results[mark] = self._extended(self.units[order])
+        return self.results[mark]
 
-    def _find(self, images: Ids) -> Ids | None:
-        other = self.refine(singled_out(self.colours, images))
-        here, there = np.argsort(self.one, kind="stable"), np.argsort(other, kind="stable")
-        if not np.array_equal(self.one[here], other[there]):
+    def _extended(self, images: Ids) -> Ids | None:
+        colours = self.refine(individualize(self.colours, images))
+        here, there = np.argsort(self.listed, kind="stable"), np.argsort(colours, kind="stable")
+        if not np.array_equal(self.listed[here], colours[there]):
             return None
-        motion = np.empty(len(other), np.int64)
-        motion[here] = there
-        motion[self.still] = self.still
-        return motion
+        permutation = np.empty(len(colours), np.int64)
+        permutation[here] = there
+        permutation[self.dependent] = self.dependent
+        return permutation
 
 
-def exchanges(
-    held: Sequence[tuple[Ids, Words]],
-    orbits: list[WreathNode],
+def with_joint_nodes(
+    individualized: Sequence[tuple[Ids, Words]],
+    tree: list[WreathNode],
     refine: Refine,
-    still: Ids,
+    dependent: Ids,
     check: GeneratorCheck,
 ) -> list[WreathNode]:
-    """The orbits with exchanges of held units taken in, as far as they pass the certificate.
+    """The tree with permutations of individualized units taken in, as far as they pass the check.
 
     Args:
-        held: sets of alike units that were held, with the colours before.
-        orbits: the orbits found while they were held.
+        individualized: sets of alike units, with the colours before.
+        tree: the nodes found after they were individualized.
         refine: makes colours stable.
-        still: classes that follow others.
-        check: the certificate.
+        dependent: classes that follow others.
+        check: the generator check.
     """
-    for units, colours in held:
-        if len(units) > LARGEST:
+    for units, colours in individualized:
+        if len(units) > TRIED:
             continue
-        known = Extensions(units, colours, refine, still)
-        for group in _candidates(len(units)):
-            motions = [m for m in takewhile(lambda m: m is not None, map(known.of, group)) if m is not None]
-            made = _joined(orbits, motions) if len(motions) == len(group) else None
-            if made is not None and all(check.holds(*pair) for pair in generators(made[0])):
-                orbits = [*made[1], made[0]]
+        extensions = Extensions(units, colours, refine, dependent)
+        for orders in _candidates(len(units)):
+            results = takewhile(lambda p: p is not None, map(extensions.of, orders))
+            permutations = [p for p in results if p is not None]
+            joint = _joint_node(tree, permutations) if len(permutations) == len(orders) else None
+            if joint is not None and all(check.holds(*pair) for pair in generators(joint[0])):
+                tree = [*joint[1], joint[0]]
                 break
-    return orbits
+    return tree
 
 
 def _candidates(n: int) -> Iterator[list[Ids]]:
-    """Sets of involutions that exchange unit 0 of some with each other one; then those that move more."""
+    """Sets of involutions that exchange the first of some units with each other one; then those that exchange
+    several pairs at once."""
     for size in range(n, 1, -1):
         for chosen in combinations(range(n), size):
             yield [_swapped(n, [(chosen[0], k)]) for k in chosen[1:]]
-    if n <= 6:
+    if n <= MATCHED:
         for pairs in _matchings(list(range(n))):
             if len(pairs) > 1:
                 yield [_swapped(n, pairs)]
@@ -120,34 +125,47 @@ def _matchings(points: list[int]) -> Iterator[list[tuple[int, int]]]:
     yield from _matchings(rest)
 
 
-def _joined(orbits: list[WreathNode], motions: Sequence[Ids]) -> tuple[WreathNode, list[WreathNode]] | None:
-    """The orbit that the motions generate, and the orbits that remain beside it; None if they do not fit."""
-    moved = np.logical_and.reduce([m != np.arange(len(m)) for m in motions])
-    first = motions[0]
-    home = np.full(len(first), -1, np.int64)
-    for number, orbit in enumerate(orbits):
-        home[orbit.members] = number
-    taken = [k for k, orbit in enumerate(orbits) if moved[orbit.members].any()]
-    own: list[int] = []
-    gone: set[int] = set()
-    for k in taken:
-        images = [np.unique(home[m[orbits[k].members]]) for m in motions]
-        if not moved[orbits[k].members].all() or any(len(i) > 1 or i[0] in (-1, k) for i in images):
-            return None
-        if k not in gone:
+def _joint_node(
+    tree: list[WreathNode], permutations: Sequence[Ids]
+) -> tuple[WreathNode, list[WreathNode]] | None:
+    """The node that the permutations generate, and the nodes that remain beside it; None if they do not fit.
+
+    Each permutation carries a first component to another one, so the components are the first and its images.
+    Whole nodes of the tree that move become children. Two pairs that move only together:
+
+    >>> pairs = [WreathNode(np.array([[0], [1]])), WreathNode(np.array([[2], [3]]))]
+    >>> joint, others = _joint_node(pairs, [np.array([2, 3, 0, 1])])
+    >>> print(joint, joint.members.tolist(), others)
+    Sym(2) wr Sym(2) [[0, 1], [2, 3]] []
+    """
+    # What some permutations move and others do not lies in another component, the image of a first one.
+    moved = np.logical_and.reduce([p != np.arange(len(p)) for p in permutations])
+    first = permutations[0]
+    owner = np.full(len(first), -1, np.int64)
+    for number, node in enumerate(tree):
+        owner[node.members] = number
+    own: list[int] = []  # nodes in the first component
+    used: set[int] = set()  # these and their images
+    for k, node in enumerate(tree):
+        if not moved[node.members].any():
+            continue
+        images = [np.unique(owner[p[node.members]]) for p in permutations]
+        if not moved[node.members].all() or any(len(i) > 1 or i[0] in (-1, k) for i in images):
+            return None  # a part of a node moves, or a node moves into itself or is torn apart
+        if k not in used:
             own.append(k)
-            gone |= {k, *(int(i[0]) for i in images)}
-    loose = np.flatnonzero(moved & (home < 0))
-    if len(motions) == 1:
+            used |= {k, *(int(i[0]) for i in images)}
+    loose = np.flatnonzero(moved & (owner < 0))
+    if len(permutations) == 1:  # an involution moves both components: take the side with the smaller number
         loose = loose[loose < first[loose]]
-    columns = np.concatenate([loose, *(orbits[k].members.ravel() for k in own)])
-    members = np.stack([columns, *(m[columns] for m in motions)])
+    columns = np.concatenate([loose, *(tree[k].members.ravel() for k in own)])
+    members = np.stack([columns, *(p[columns] for p in permutations)])
     if len(np.unique(members)) < members.size:
         return None
     start = len(loose)
     children = []
     for k in own:
-        shape = orbits[k].members.shape
-        children.append(WreathNode(start + np.arange(shape[0] * shape[1]).reshape(shape), orbits[k].children))
+        shape = tree[k].members.shape
+        children.append(WreathNode(start + np.arange(shape[0] * shape[1]).reshape(shape), tree[k].children))
         start += shape[0] * shape[1]
-    return WreathNode(members, children), [orbit for k, orbit in enumerate(orbits) if k not in gone]
+    return WreathNode(members, children), [node for k, node in enumerate(tree) if k not in used]

@@ -1,7 +1,8 @@
-"""Relations over unit classes: tables of rows that any motion maps to rows, and the numbering of repeats.
+"""Relations over unit classes: tables of rows that any permutation maps to rows, and the numbering of
+repeats.
 
 Where a label stands several times along an axis its k-th occurrence goes to the k-th: occurrence numbers are
-the codes that tell such rows apart.
+the codes that distinguish such rows.
 """
 
 from __future__ import annotations
@@ -20,14 +21,28 @@ from onnxcanon.tracing.constraints import Constraints, Relation
 
 @dataclass(slots=True)
 class Table:
-    """A relation over classes: `rows` [n, arity], `code` [n] tells apart rows that repeat. `composite`: the
-    first class of a row is made of the others; `membership`: it ties classes to the branch they are found
-    in."""
+    """A relation over classes.
+
+    Attributes:
+        rows: int64 [n, arity].
+        code: int64 [n], distinguishes rows that repeat.
+        number: enters the hashes of rows.
+        product: whether the first class of a row is the product of the others.
+        membership: whether it ties classes to the branch they are stated in.
+
+    Two groups of two members, as (group, member); a member's colour changes with that of its group:
+
+    >>> table = Table(np.array([[0, 2], [0, 3], [1, 4], [1, 5]]), np.zeros(4, np.int64), 1, product=False)
+    >>> total = np.zeros(6, np.uint64)
+    >>> table.contribute(np.array([7, 8, 0, 0, 0, 0], np.uint64), total)
+    >>> bool(total[2] == total[3]), bool(total[2] == total[4])
+    (True, False)
+    """
 
     rows: Ids
     code: Ids
     number: int
-    composite: bool
+    product: bool
     membership: bool = False
 
     def words(self, which: Ids, rows: Ids) -> Words:
@@ -46,12 +61,12 @@ class Table:
         for k in range(self.rows.shape[1]):
             add_at(total, self.rows[:, k], mix(row + salt(7, k)))
 
-    def is_product(self) -> bool:
+    def is_full_product(self) -> bool:
         """Whether every combination of the columns' members is a row, for each code: then it says nothing."""
         counts = [_distinct(self.rows[:, k]) for k in range(self.rows.shape[1])]
         return float(np.prod(counts, dtype=np.float64)) * _distinct(self.code) == len(self.rows)
 
-    def product_within(self, which: Ids, inside: NDArray[np.bool_]) -> bool:
+    def is_full_product_within(self, which: Ids, inside: NDArray[np.bool_]) -> bool:
         """Whether, in the rows `which`, every combination of members inside is there for each combination of
         those outside; `inside` is bool [rows, arity]."""
         chosen = inside[0]
@@ -91,35 +106,54 @@ class Index:
 
 
 def unite(constraints: Constraints) -> tuple[Ids, int]:
-    """Classes of equal units, closed under congruence of relations."""
+    """Classes of equal units, closed under congruence: the class of each unit, and how many there are.
+
+    A relation with a key is a function of its parts, and its parts are one of the product. So where two
+    relations with one key have the same parts, their products are the same units: two reshapes of [2, 2] to
+    [4], of values whose axes are one pair of axes, give the same four units.
+
+    >>> constraints = Constraints()
+    >>> outer, inner = constraints.new_units((2, 1)), constraints.new_units((1, 2))
+    >>> for _ in range(2):
+    ...     constraints.relate([constraints.new_units((2, 2)), outer, inner], [(0, 1), (0,), (1,)], (2, 2))
+    >>> unite(constraints)
+    (array([0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7]), 8)
+    """
     blocks = unite_blocks(
         constraints.unit_blocks, constraints.units, ((a, b, 1) for a, b in constraints.equals)
     )
     left, right = [a for a, _, _ in blocks.pairs], [b for _, b, _ in blocks.pairs]
-    keyed = [r for r in constraints.relations if r.key is not None]
+    functions = [r for r in constraints.relations if r.key is not None]
     while True:
         classes = connected(blocks.count, left, right)[blocks.index]
-        known: dict[tuple[object, ...], tuple[Ids, Ids]] = {}
+        first_seen: dict[tuple[object, ...], tuple[Ids, Ids]] = {}
         grown = False
-        for relation in keyed:
+        for relation in functions:
             rows = classes[relation.rows]
             for side, lead in (("whole", [0]), ("parts", list(range(1, rows.shape[1])))):
                 chosen = function_of(rows, lead)
                 if chosen is None:
                     continue
-                order = chosen.tobytes() if side == "whole" else b""  # the same units in another order differ
+                # The same units in another order are another axis to split, but the same parts to join.
+                order = chosen.tobytes() if side == "whole" else b""
                 mark = (relation.key, side, rows.shape[1], order, rows[chosen][:, lead].tobytes())
-                other, units = known.setdefault(mark, (rows[chosen], relation.rows[chosen]))
+                other, units = first_seen.setdefault(mark, (rows[chosen], relation.rows[chosen]))
                 if not np.array_equal(other, rows[chosen]):
                     left.extend(blocks.index[units].T)
                     right.extend(blocks.index[relation.rows[chosen]].T)
                     grown = True
-        if not grown:
+        if not grown:  # else classes that became one may make more relations agree
             return classes, int(classes.max()) + 1 if len(classes) else 0
 
 
 def function_of(rows: Ids, lead: list[int]) -> Ids | None:
-    """Indices of the distinct rows, sorted by their leading columns; None unless these determine the rest."""
+    """Indices of the distinct rows, sorted by their leading columns; None unless these determine the rest.
+
+    >>> function_of(np.array([[5, 0], [6, 1], [5, 0]]), [1])
+    array([0, 1])
+    >>> function_of(np.array([[5, 0], [6, 0]]), [1]) is None
+    True
+    """
     rest = [k for k in range(rows.shape[1]) if k not in lead]
     order = np.lexsort(rows[:, [*rest, *lead]].T)
     ranked = rows[order]
@@ -132,6 +166,9 @@ def function_of(rows: Ids, lead: list[int]) -> Ids | None:
 
 def connected(n: int, left: Sequence[Ids], right: Sequence[Ids]) -> Ids:
     """Connected components of n nodes under the given edges, numbered from 0 by their smallest member.
+
+    >>> connected(5, [np.array([0, 1])], [np.array([3, 4])])
+    array([0, 1, 2, 0, 1])
 
     Roots of trees hook to the smaller root at the other end of an edge, trees are flattened, until no edge
     joins two (Shiloach and Vishkin 1982): a few passes over whole arrays, without the overhead of a sparse
@@ -201,15 +238,19 @@ def occurrence_code(rows: Ids, relation: Relation) -> Ids:
 
 
 def occurrences(lines: Ids) -> Ids | None:
-    """For each entry, how often its value stood before it in its row; None where nothing repeats."""
+    """For each entry, how often its value stood before it in its row; None where nothing repeats.
+
+    >>> occurrences(np.array([[7, 7, 4, 7]]))
+    array([[0, 1, 0, 2]])
+    """
     order = np.argsort(lines, 1, kind="stable")
     ranked = np.take_along_axis(lines, order, 1)
     fresh = np.ones(lines.shape, bool)
     fresh[:, 1:] = ranked[:, 1:] != ranked[:, :-1]
     if fresh.all():
         return None
-    place = np.broadcast_to(np.arange(lines.shape[1]), lines.shape)
-    start = np.maximum.accumulate(np.where(fresh, place, 0), 1)
+    position = np.broadcast_to(np.arange(lines.shape[1]), lines.shape)
+    start = np.maximum.accumulate(np.where(fresh, position, 0), 1)
     out = np.empty(lines.shape, np.int64)
-    np.put_along_axis(out, order, place - start, 1)
+    np.put_along_axis(out, order, position - start, 1)
     return out

@@ -1,8 +1,21 @@
-"""From colours to a tree of orbits: connected components, exchanged where they are alike.
+"""From stable colours to a tree of wreath products: connected components, exchanged where they are alike.
 
 Components of equal colours may be exchanged: Sym(k) wreath the group of one component, which is found the
-same way inside it. A component without a unit of its own colour that does not fall apart is *stuck*: its
-structure is irregular, or regular in a way that this tree has no word for.
+same way inside it. Two groups of two members, where groups share a colour and members do:
+
+>>> rows = np.array([[0, 2], [0, 3], [1, 4], [1, 5]])
+>>> table = Table(rows, np.zeros(4, np.int64), 1, product=False)
+>>> tree = Decomposition([table], 6, np.array([1, 1, 2, 2, 2, 2], np.uint64))
+>>> [node] = tree.decompose(np.arange(6))
+>>> print(node)
+Sym(2) wr Sym(2)
+>>> node.members, node.children[0].members
+(array([[0, 2, 3],
+       [1, 4, 5]]), array([[1],
+       [2]]))
+
+A component without a unit of its own colour that does not fall apart is *irregular*, or regular in a way for
+which this tree has no form.
 """
 
 from __future__ import annotations
@@ -15,20 +28,21 @@ from onnxcanon.solving.hashing import add_at, distinct, mix
 from onnxcanon.solving.tables import Index, Table, connected
 
 Inside = tuple[Ids, list[tuple[object, ...]], list[WreathNode]]
+"""One component decomposed: its units in canonical order, the shapes of its nodes, the nodes."""
 
 
-class Tree:
-    """Orbits among classes under stable colours.
+class Decomposition:
+    """Wreath nodes among classes under stable colours.
 
     Attributes:
-        stuck: components [k, s] of equal colours in which no orbits were found.
+        irregular: components [k, s] of equal colours in which no nodes were found.
     """
 
     def __init__(self, tables: list[Table], count: int, colours: Words) -> None:
         self.tables, self.count, self.colours = tables, count, colours
-        self.stuck: list[Ids] = []
+        self.irregular: list[Ids] = []
         self.index = Index([t.rows for t in tables], count)
-        self.local = np.full(count, -1, np.int64)  # the place of each class among the units looked at
+        self.local = np.full(count, -1, np.int64)  # the position of each class among the units looked at
 
     def _components(self, units: Ids) -> Ids:
         """Component number of each unit; rows connect only their members among `units`."""
@@ -37,20 +51,20 @@ class Tree:
         for number, which in self.index.of(units).items():
             table = self.tables[number]
             at = self.local[table.rows[which]]
-            some = (at >= 0).sum(1) >= 2
-            if not some.any() or table.product_within(which[some], at[some] >= 0):
+            several = (at >= 0).sum(1) >= 2
+            if not several.any() or table.is_full_product_within(which[several], at[several] >= 0):
                 continue
-            at = at[some]
+            at = at[several]
             anchor = at.max(1)
             for k in range(at.shape[1]):
-                ok = at[:, k] >= 0
-                left.append(anchor[ok])
-                right.append(at[ok, k])
+                present = at[:, k] >= 0
+                left.append(anchor[present])
+                right.append(at[present, k])
         self.local[units] = -1
         return connected(len(units), left, right)
 
     def decompose(self, units: Ids) -> list[WreathNode]:
-        """Orbits among units whose colours are shared (members as classes)."""
+        """Nodes among units whose colours are shared (members as classes)."""
         if not len(units):
             return []
         component = self._components(units)
@@ -61,21 +75,21 @@ class Tree:
         marks = np.zeros(len(starts), np.uint64)
         add_at(marks, np.repeat(np.arange(len(starts)), sizes), mix(self.colours[units]))
         marks = mix(marks + sizes.astype(np.uint64))
-        orbits = []
+        nodes = []
         for mark in distinct(marks):
             chosen = np.flatnonzero(marks == mark)
             rows = starts[chosen][:, None] + np.arange(sizes[chosen[0]])
-            orbits.extend(self._orbit(units[rows]))
-        return orbits
+            nodes.extend(self._node(units[rows]))
+        return nodes
 
-    def _orbit(self, members: Ids) -> list[WreathNode]:
-        """One orbit from aligned components [k, s], each sorted by colour; nested where colours repeat."""
+    def _node(self, members: Ids) -> list[WreathNode]:
+        """One node from aligned components [k, s], each sorted by colour; nested where colours repeat."""
         first = self.colours[members[0]]
         if len(distinct(first)) == members.shape[1]:
             return [WreathNode(members)] if len(members) > 1 else []
         aligned, inner = self._aligned(members)
         if aligned is None or inner is None:
-            self.stuck.append(members)
+            self.irregular.append(members)
             return []
         children = self._children(inner)
         if len(members) == 1:
@@ -87,26 +101,32 @@ class Tree:
         first = self._inside(members[0])
         if first is None:
             return None, None
-        if not any(o.children for o in first[2]):
-            together = self._alike(members, first)
-            if together is not None:
-                return together, first
+        if not any(node.children for node in first[2]):
+            aligned = self._aligned_together(members, first)
+            if aligned is not None:
+                return aligned, first
         inner = [first, *(self._inside(row) for row in members[1:])]
         if any(i is None for i in inner) or len({repr(i[1]) for i in inner if i is not None}) > 1:
             return None, None
         return np.stack([i[0] for i in inner if i is not None]), first
 
-    def _alike(self, members: Ids, first: Inside) -> Ids | None:
-        """The alignment where the smaller components inside are not nested further, so that any order among
-        those of one kind will do; None where the insides are not of the same kinds."""
+    def _aligned_together(self, members: Ids, first: Inside) -> Ids | None:
+        """The components [k, s] aligned with the inside of the first, all at once; None if not alike.
+
+        Decomposing each of a thousand heads alone takes a thousand walks over the tables. Where no node
+        inside has children one walk over all of them does: every unit is sorted by what it belongs to (the
+        kind of its smaller component, which one, its colour), and equally sorted columns correspond. Which
+        smaller component of a kind goes to which is free, because all permutations of them are in the group.
+        """
         colours = self.colours[members]
         if (colours != colours[0]).any():  # the rows are sorted by colour
             return None
         _, index, counts = np.unique(colours[0], return_inverse=True, return_counts=True)
-        inner = counts[index] > 1
+        inner = counts[index] > 1  # units of a colour of their own hold the component together: without them
         component = np.full(members.shape, -1, np.int64)
         rest = members[:, inner]
         component[:, inner] = self._components(rest.ravel()).reshape(rest.shape)
+        # The kind of a smaller component: a hash of the multiset of its colours.
         marks = np.zeros(int(component.max(initial=0)) + 2, np.uint64)
         add_at(marks, component.ravel() + 1, mix(colours.ravel()))
         kind = marks[component + 1]
@@ -116,40 +136,40 @@ class Tree:
             if (ranked != ranked[0]).any():
                 return None
         lined = np.take_along_axis(members, order, 1)
-        place = {int(u): k for k, u in enumerate(lined[0])}
-        return lined[:, [place[int(u)] for u in first[0]]]
+        position = {int(u): k for k, u in enumerate(lined[0])}
+        return lined[:, [position[int(u)] for u in first[0]]]
 
     def _inside(self, units: Ids) -> Inside | None:
-        """Decompose one component: its units in canonical alignment, the shapes of its orbits, the orbits."""
+        """Decompose one component; None where that fails."""
         _, index, counts = np.unique(self.colours[units], return_inverse=True, return_counts=True)
         single = counts[index] == 1
         rest = units[~single]
         if not single.any() and len(distinct(self._components(rest))) == 1:
             return None
-        before = len(self.stuck)
-        orbits = self.decompose(rest)
-        if len(self.stuck) > before:
+        before = len(self.irregular)
+        nodes = self.decompose(rest)
+        if len(self.irregular) > before:
             return None
-        covered = [o.members.ravel() for o in orbits]
+        covered = [node.members.ravel() for node in nodes]
         loose = np.setdiff1d(rest, np.concatenate([np.zeros(0, np.int64), *covered]))
         if len(loose):
             loose = loose[np.argsort(self.colours[loose], kind="stable")]
         order = np.concatenate([units[single], loose, *covered])
-        shapes: list[tuple[object, ...]] = [(len(units[single]), len(loose)), *(o.shape() for o in orbits)]
-        return order, shapes, orbits
+        shapes: list[tuple[object, ...]] = [(len(units[single]), len(loose)), *(n.shape() for n in nodes)]
+        return order, shapes, nodes
 
     def _children(self, inner: Inside) -> list[WreathNode]:
-        """The orbits inside a component with members as positions in its aligned columns."""
-        order, _, orbits = inner
-        place = {int(u): k for k, u in enumerate(order)}
-        return [_lower(o, place) for o in orbits]
+        """The nodes inside a component with members as positions in its aligned columns."""
+        order, _, nodes = inner
+        position = {int(u): k for k, u in enumerate(order)}
+        return [_lower(node, position) for node in nodes]
 
 
-def _lower(orbit: WreathNode, place: dict[int, int]) -> WreathNode:
+def _lower(node: WreathNode, position: dict[int, int]) -> WreathNode:
     """Members from classes to positions in a component; children already are positions in theirs."""
-    return WreathNode(np.vectorize(place.__getitem__, otypes=[np.int64])(orbit.members), orbit.children)
+    return WreathNode(np.vectorize(position.__getitem__, otypes=[np.int64])(node.members), node.children)
 
 
-def _lift(orbit: WreathNode, columns: Ids) -> WreathNode:
+def _lift(node: WreathNode, columns: Ids) -> WreathNode:
     """Members from positions in a component to classes."""
-    return WreathNode(columns[orbit.members], orbit.children)
+    return WreathNode(columns[node.members], node.children)
