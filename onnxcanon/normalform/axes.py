@@ -60,7 +60,7 @@ class Chain:
         return sorted(self.order, key=lambda factor: factor.place)
 
     def merged(self) -> Chain:
-        """The same with as few factors as there can be."""
+        """This chain with as few factors as possible."""
         rank = {factor: k for k, factor in enumerate(self.source)}
         groups = []
         for group in self.groups:
@@ -93,7 +93,7 @@ def chain_of(g: Rewriting, value: ir.Value) -> Chain:
 
 
 def _through(g: Rewriting, nodes: Sequence[ir.Node], value: ir.Value) -> Chain | None:
-    """The chain through nodes, given last first; None where one cuts axes that do not line up."""
+    """The chain through nodes, the last one first; None where one cuts axes that do not line up."""
     root = nodes[-1].inputs[0]
     values = [root, *(node.outputs[0] for node in reversed(nodes))]
     sizes = g.sizes(*values)
@@ -155,17 +155,17 @@ def _cut(factor: Factor, size: Size) -> tuple[Factor, Factor] | None:
 
 
 def is_one(size: Size) -> bool:
-    """Whether a size is 1 in all walks."""
+    """Whether a size is 1 in all samples."""
     return all(number == 1 for number in size)
 
 
 def times(a: Size, b: Size) -> Size:
-    """The product in each walk."""
+    """The product in each sample."""
     return tuple(x * y for x, y in zip(a, b, strict=True))
 
 
 def divided(a: Size, b: Size) -> Size | None:
-    """The quotient in each walk; None where b does not divide a in one of them."""
+    """The quotient in each sample; None where b does not divide a in one of them."""
     if any(y <= 0 or x <= 0 or x % y for x, y in zip(a, b, strict=True)):
         return None
     return tuple(x // y for x, y in zip(a, b, strict=True))

@@ -1,16 +1,16 @@
 """The rewriting engine: what rules see of a graph, how they write to it, and in which order they are tried.
 
-A rule is one plain function for one spelling. It is given a node and returns the values that take the place
-of its outputs, or None where the node is not of that spelling. It never has to care for dead nodes, equal
-ones or names, nor for the nodes it makes: the engine tries all rules until none applies.
+A rule is a plain function for one rewrite pattern. It takes a node and returns the values that take the
+place of its outputs, or None where the pattern does not match. Dead nodes, common subexpressions, names and
+the nodes that it makes are not its concern: the engine tries all rules until none applies.
 
     @rule("Identity")
     def identity(g: Rewriting, node: ir.Node) -> Outputs:
         \"\"\"X -> X.\"\"\"
         return node.inputs[0]
 
-Shapes come from `symmetry.shapes`: a size is a tuple, one number for each walk under other sizes of the
-dynamic dimensions; a size is static if these agree.
+Shapes come from `onnxcanon.shapes`: a size is a tuple with one number for each sample assignment of the
+dynamic dimensions; a size is static if these numbers agree.
 """
 
 from __future__ import annotations
@@ -24,11 +24,17 @@ import onnx_ir as ir
 
 from onnxcanon.arrays import Array
 from onnxcanon.graph.element_types import FLOATS
-from onnxcanon.graph.operators import ANY, FIRST, STANDARD, Table, domain_of
+from onnxcanon.graph.operators import (
+    ANY,
+    FIRST,
+    STANDARD,
+    Table,
+    domain_of,
+)
 from onnxcanon.graph.traversal import remove, subgraphs
 from onnxcanon.normalform.dead_nodes import is_read
-from onnxcanon.normalform.element_types import result_types
 from onnxcanon.normalform.names import Names
+from onnxcanon.normalform.type_inference import result_types
 from onnxcanon.shapes import Shapes
 
 TARGET = 21
@@ -45,7 +51,7 @@ Rule = Callable[["Rewriting", ir.Node], Outputs]
 _SMALL = 16  # elements up to which constants of equal content are one constant
 
 
-class Endless(Exception):
+class NonTermination(Exception):
     """The rules do not come to an end."""
 
 
@@ -92,8 +98,8 @@ class Rewriting:
         graph: the main graph.
         shapes: what is known of shapes and small values.
         sources: the tensors of the original model that a constant was computed from.
-        settled: values in their final spelling, for rules that would else find their own results again.
-        allowance: bytes that constants may still be computed to.
+        final: values in their final form, for rules that would else match their own results again.
+        budget: bytes that constants may still be computed to.
     """
 
     def __init__(
@@ -102,11 +108,13 @@ class Rewriting:
         self.graph = graph
         self.shapes = shapes
         self.sources = dict(sources)
-        self.settled: set[ir.Value] = set()
-        self.allowance = _allowance(sources)
+        self.final: set[ir.Value] = set()
+        self.budget = _budget(sources)
         self._version = version
-        self._at: ir.Node | None = None
-        self._made: list[ir.Node] = []
+        # While a rule runs: the node it was given, before which its new nodes stand, and these nodes, which
+        # are removed again if it refuses. Held here so that rules need not pass them to every `node(...)`.
+        self._current: ir.Node | None = None
+        self._new_nodes: list[ir.Node] = []
         self._names = Names.of(graph)
         self._interned: dict[tuple[object, ...], ir.Value] = {}
         self._left = MOST_REWRITES * (100 + sum(1 for _ in graph.all_nodes()))
@@ -144,25 +152,25 @@ class Rewriting:
         return None if array is None else [int(number) for number in array.ravel()]
 
     def sizes(self, *values: ir.Value | None) -> tuple[Sizes, ...] | None:
-        """The shapes of values, in the walks that know all of them; None where a probe does not."""
-        known = [self.shapes.in_all_samples(value) for value in values if value is not None]
-        if len(known) < len(values) or not known:
+        """The shapes of values, in samples that know all of them; None if one of the first two does not."""
+        rows = [self.shapes.in_all_samples(value) for value in values if value is not None]
+        if len(rows) < len(values) or not rows:
             return None
-        shown = [k for k in range(len(known[0])) if all(one[k].shape is not None for one in known)]
-        if shown[:2] != [0, 1]:
+        complete = [k for k in range(len(rows[0])) if all(row[k].shape is not None for row in rows)]
+        if complete[:2] != [0, 1]:
             return None
-        found = []
-        for one in known:
-            shapes = [one[k].shape or () for k in shown]
+        sizes = []
+        for row in rows:
+            shapes = [row[k].shape or () for k in complete]
             if len({len(shape) for shape in shapes}) != 1:
                 return None
-            found.append(tuple(zip(*shapes, strict=True)))
-        return tuple(found)
+            sizes.append(tuple(zip(*shapes, strict=True)))
+        return tuple(sizes)
 
     def shape(self, value: ir.Value | None) -> tuple[int | None, ...] | None:
         """The shape of a value, with None for dynamic sizes."""
-        found = self.sizes(value)
-        return None if found is None else tuple(static(size) for size in found[0])
+        sizes = self.sizes(value)
+        return None if sizes is None else tuple(static(size) for size in sizes[0])
 
     def rank(self, value: ir.Value | None) -> int | None:
         """How many axes a value has."""
@@ -204,16 +212,16 @@ class Rewriting:
         outputs: int,
     ) -> Sequence[ir.Value]:
         """A new node of the standard."""
-        assert self._at is not None and self._at.graph is not None
-        given = {name: value for name, value in (attributes or {}).items() if value is not None}
-        node = ir.node(op_type, inputs, given, num_outputs=outputs, version=TARGET)
+        assert self._current is not None and self._current.graph is not None
+        present = {name: value for name, value in (attributes or {}).items() if value is not None}
+        node = ir.node(op_type, inputs, present, num_outputs=outputs, version=TARGET)
         for value, dtype in zip(node.outputs, result_types(node, TARGET), strict=True):
             value.name = self._names.free(op_type.lower())
             if dtype is not None:
                 value.dtype = dtype
-        self._at.graph.insert_before(self._at, node)
+        self._current.graph.insert_before(self._current, node)
         self.shapes.visit(node)
-        self._made.append(node)
+        self._new_nodes.append(node)
         return node.outputs
 
     def renewed(
@@ -224,19 +232,19 @@ class Rewriting:
     ) -> Sequence[ir.Value]:
         """The node again, with other inputs or some attributes changed (None: left out)."""
         merged: dict[str, Any] = {**node.attributes, **(attributes or {})}
-        given = node.inputs if inputs is None else inputs
-        return self.nodes(node.op_type, *given, attributes=merged, outputs=len(node.outputs))
+        sources = node.inputs if inputs is None else inputs
+        return self.nodes(node.op_type, *sources, attributes=merged, outputs=len(node.outputs))
 
     def inlined(self, node: ir.Node, body: ir.Graph, results: Sequence[ir.Value]) -> Sequence[ir.Value]:
         """Move the nodes of a body before the node that holds it; returns what stands for its results."""
         assert node.graph is not None
         inner = list(body)
-        for value in (value for one in inner for value in one.outputs):
+        for value in (value for inside in inner for value in inside.outputs):
             value.name = self._names.free(value.name or "inner")  # both branches may use one name
         body.outputs.clear()
         body.remove(inner)
         node.graph.insert_before(node, inner)
-        self._made += inner
+        self._new_nodes += inner
         return results
 
     def constant(self, array: Array, *sources: ir.Value | None) -> ir.Value:
@@ -249,7 +257,7 @@ class Rewriting:
         if tensor.size <= _SMALL and array.dtype.kind in "iubf":
             mark = (tensor.dtype, array.shape, array.tobytes(), origin)
             if mark in self._interned:
-                return self._kept(self._interned[mark])
+                return self._registered(self._interned[mark])
         value = ir.Value(name=self._names.free(origin[0] if origin else "constant"), const_value=tensor)
         value.dtype, value.shape = tensor.dtype, ir.Shape(array.shape)
         self.graph.register_initializer(value)
@@ -258,8 +266,8 @@ class Rewriting:
             self._interned[mark] = value
         return value
 
-    def _kept(self, value: ir.Value) -> ir.Value:
-        """A constant made before; it may have been dropped since."""
+    def _registered(self, value: ir.Value) -> ir.Value:
+        """A constant made before, which may have been removed from the graph since."""
         if value.name not in self.graph.initializers:
             self.graph.register_initializer(value)
         return value
@@ -279,7 +287,7 @@ class Rewriting:
         """Try rules on all nodes, and on those they make, once; returns whether any applied.
 
         Raises:
-            Endless: If they make new nodes without end.
+            NonTermination: If they make new nodes without end.
         """
         return self._sweep(self.graph, rules)
 
@@ -288,30 +296,30 @@ class Rewriting:
         for node in list(graph):
             stack = [node]
             while stack:
-                one = stack.pop()
-                if one.graph is None or not is_read(one):
+                current = stack.pop()
+                if current.graph is None or not is_read(current):
                     continue
-                for body in subgraphs(one):
+                for body in subgraphs(current):
                     changed |= self._sweep(body, rules)
-                made = self._rewrite(one, rules)
-                changed |= made is not None
-                stack += reversed(made or [])
+                new_nodes = self._rewrite(current, rules)
+                changed |= new_nodes is not None
+                stack += reversed(new_nodes or [])
         return changed
 
     def _rewrite(self, node: ir.Node, rules: Rules) -> list[ir.Node] | None:
         """Replace a node by what the first rule that applies makes of it; returns the new nodes."""
         for rule in rules.of(node, self.version(node)):
-            self._at, self._made = node, []
+            self._current, self._new_nodes = node, []
             result = rule(self, node)
             if result is not None:
                 self._left -= 1
                 if self._left < 0:
-                    raise Endless(f"'{node.name}' ({node.op_type})")
+                    raise NonTermination(f"'{node.name}' ({node.op_type})")
                 self._replace(node, [result] if isinstance(result, ir.Value) else list(result))
-                return self._made
-            for made in reversed(self._made):
-                assert made.graph is not None
-                made.graph.remove(made, safe=True)
+                return self._new_nodes
+            for unused in reversed(self._new_nodes):
+                assert unused.graph is not None
+                unused.graph.remove(unused, safe=True)
         return None
 
     def _replace(self, node: ir.Node, results: list[ir.Value | None]) -> None:
@@ -328,8 +336,8 @@ class Rewriting:
         remove(node)
 
     def _presentable(self, old: ir.Value, new: ir.Value) -> ir.Value:
-        """What may stand for a graph's output: the result of a node of that graph, which is no output yet."""
-        producer, here = new.producer(), self._at
+        """What may be a graph's output: the result of a node of that graph that is no output yet."""
+        producer, here = new.producer(), self._current
         assert here is not None
         if producer is not None and producer.graph is here.graph and not new.is_graph_output():
             return new
@@ -337,11 +345,11 @@ class Rewriting:
 
 
 def static(size: Size) -> int | None:
-    """A size that is the same in all walks."""
-    return size[0] if all(one == size[0] for one in size) else None
+    """A size that is the same in all samples."""
+    return size[0] if all(number == size[0] for number in size) else None
 
 
-def _allowance(sources: Mapping[ir.Value, tuple[str, ...]]) -> int:
+def _budget(sources: Mapping[ir.Value, tuple[str, ...]]) -> int:
     """A few times what the model holds, so that no small file makes us allocate much."""
-    held = sum(value.const_value.nbytes for value in sources if value.const_value is not None)
-    return 4 * held + (1 << 26)
+    total = sum(value.const_value.nbytes for value in sources if value.const_value is not None)
+    return 4 * total + (1 << 26)

@@ -1,4 +1,4 @@
-"""Names that nothing has yet, in the main graph or in a nested one."""
+"""Free names, in the main graph and in nested ones."""
 
 from __future__ import annotations
 

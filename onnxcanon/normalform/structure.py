@@ -18,7 +18,7 @@ from onnxcanon.graph.traits import Trait, has
 from onnxcanon.graph.traversal import GRAPHS, ordered, subgraphs
 
 _DIGITS = 4
-_LARGEST = 1 << 16  # elements of an integer constant that counts by content
+_MOST_COMPARED = 1 << 16  # elements of an integer constant that counts by content
 Digests = dict[ir.Value, bytes]
 
 
@@ -49,11 +49,11 @@ def _commutes(node: ir.Node) -> bool:
 def value_digests(graph: ir.Graph) -> Digests:
     """A digest of every value of the graph, nested ones included."""
     digests: Digests = {}
-    _walk(graph, digests)
+    _add_digests(graph, digests)
     return digests
 
 
-def _walk(graph: ir.Graph, digests: Digests) -> None:
+def _add_digests(graph: ir.Graph, digests: Digests) -> None:
     for place, value in enumerate(graph.inputs):
         rank = len(value.shape) if value.shape is not None else -1
         digests[value] = _hash([f"input {place} {value.dtype} {rank}".encode()])
@@ -61,7 +61,7 @@ def _walk(graph: ir.Graph, digests: Digests) -> None:
         digests.setdefault(value, _constant(value))
     for node in ordered(graph):
         for body in subgraphs(node):
-            _walk(body, digests)
+            _add_digests(body, digests)
         whole = _node(node, digests)
         for k, value in enumerate(node.outputs):
             digests[value] = _hash([whole, str(k).encode()])
@@ -102,7 +102,7 @@ def _tensor(tensor: ir.TensorProtocol) -> bytes:
     head = f"tensor {tensor.dtype} {shape}".encode()
     if tensor.dtype.is_floating_point() and shape == ():
         return _hash([head, _number(float(tensor.numpy().item())).encode()])
-    if tensor.dtype.is_floating_point() or tensor.size > _LARGEST or tensor.dtype == ir.DataType.STRING:
+    if tensor.dtype.is_floating_point() or tensor.size > _MOST_COMPARED or tensor.dtype == ir.DataType.STRING:
         return _hash([head])
     return _hash([head, np.ascontiguousarray(tensor.numpy()).tobytes()])
 

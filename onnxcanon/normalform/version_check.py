@@ -49,9 +49,7 @@ def check_meaning(graph: ir.Graph, version: int) -> None:
         if node.domain not in ("", "ai.onnx"):
             continue
         if written < TARGET and not _means_the_same(node.op_type, written, frozenset(node.attributes)):
-            raise Obstacle(
-                f"{node.op_type} of operator set {written} ('{node.name}') has no newer spelling here"
-            )
+            raise Obstacle(f"{node.op_type} of operator set {written} ('{node.name}') has no newer form here")
 
 
 def _is_complete(node: ir.Node, version: int) -> bool:
@@ -80,23 +78,23 @@ def _means_the_same(op_type: str, version: int, attributes: frozenset[str]) -> b
         return False
     if old.since_version == new.since_version:
         return True
-    return _attributes_kept(old, new, attributes) and _inputs_kept(old, new)
+    return _has_attributes(old, new, attributes) and _has_inputs(old, new)
 
 
-def _attributes_kept(old: OpSchema, new: OpSchema, given: frozenset[str]) -> bool:
-    """Whether the given attributes are there, others have their old defaults, and none has to be added."""
+def _has_attributes(old: OpSchema, new: OpSchema, present: frozenset[str]) -> bool:
+    """Whether attributes that are present remain, others have their old defaults, and none is required."""
     for name, attribute in old.attributes.items():
-        kept = new.attributes.get(name)
-        if name in given:
-            if kept is None or kept.type != attribute.type:
+        later = new.attributes.get(name)
+        if name in present:
+            if later is None or later.type != attribute.type:
                 return False
-        elif attribute.default_value != (kept.default_value if kept else attribute.default_value):
+        elif attribute.default_value != (later.default_value if later else attribute.default_value):
             return False
     return not any(a.required for name, a in new.attributes.items() if name not in old.attributes)
 
 
-def _inputs_kept(old: OpSchema, new: OpSchema) -> bool:
-    """Whether inputs were at most added at the end, and may be left out."""
+def _has_inputs(old: OpSchema, new: OpSchema) -> bool:
+    """Whether inputs were added at the end only, and those are optional."""
     if len(old.inputs) > len(new.inputs):
         return False
     pairs = zip(old.inputs, new.inputs, strict=False)

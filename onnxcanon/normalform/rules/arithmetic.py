@@ -1,4 +1,4 @@
-"""Elementwise arithmetic of floats: one spelling for squares, quotients, constant factors and terms.
+"""Elementwise arithmetic of floats: one form for squares, quotients, constant factors and terms.
 
     x - c = x + (-c),  x / c = x * (1 / c),  -x = x * -1,  x ** 2 = x * x,  1 / x * y = y / x
     (x + c) + d = x + (c + d),  (x * c) * d = x * (c * d),  (x * s) * y = (x * y) * s   for a number s
@@ -18,21 +18,21 @@ from onnxcanon.graph.nodes import given, made_by
 from onnxcanon.normalform.engine import Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 
-_LARGEST = 1 << 24  # elements of a constant that is computed here
+_MOST_COMPUTED = 1 << 24  # elements of a constant that is computed here
 
 
 def computed(g: Rewriting, function: Callable[..., Array], *values: ir.Value | None) -> ir.Value | None:
     """function(arrays), computed in double precision and rounded to the type of the first."""
     arrays = [g.array(value) for value in values]
     first = arrays[0]
-    if first is None or any(array is None or array.size > _LARGEST for array in arrays):
+    if first is None or any(array is None or array.size > _MOST_COMPUTED for array in arrays):
         return None
     wide = [array.astype(np.float64) for array in arrays if array is not None]
     with np.errstate(all="ignore"):
         result = function(*wide)
-    if result.size > _LARGEST or not np.isfinite(result).all():
+    if result.size > _MOST_COMPUTED or not np.isfinite(result).all():
         return None
-    g.allowance -= result.size * first.itemsize
+    g.budget -= result.size * first.itemsize
     return g.constant(result.astype(first.dtype), *values)
 
 
@@ -53,15 +53,15 @@ def number_without_axes(g: Rewriting, node: ir.Node) -> Outputs:
         return None
     if len(small) > len(shape):
         return None
-    kept = len(small)
-    while kept and small[-kept] == 1:
-        kept -= 1
-    if not kept and shape[-1] == 1 and made_by(x, "MatMul", "Einsum") is not None:
-        kept = 1  # it is the bias of the one unit there is
+    axes = len(small)
+    while axes and small[-axes] == 1:
+        axes -= 1
+    if not axes and shape[-1] == 1 and made_by(x, "MatMul", "Einsum") is not None:
+        axes = 1  # it is the bias of the one unit there is
     array = g.array(c)
-    if kept == len(small) or array is None:
+    if axes == len(small) or array is None:
         return None
-    return g.node(node.op_type, x, g.constant(array.reshape(array.shape[len(small) - kept :]), c))
+    return g.node(node.op_type, x, g.constant(array.reshape(array.shape[len(small) - axes :]), c))
 
 
 @rule("Add")

@@ -9,10 +9,14 @@ from onnxcanon.graph.element_types import FLOATS
 from onnxcanon.normalform.engine import Outputs, Rewriting, static
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.shapes.fold import LIMIT, fold
-from onnxcanon.shapes.values import Contradiction, Op, SampleValue, Unresolved
+from onnxcanon.shapes.values import (
+    Contradiction,
+    Op,
+    SampleValue,
+    Unresolved,
+)
 
-LARGEST = 1 << 30
-"""Elements of a constant that is computed."""
+_MOST_FOLDED = 1 << 30  # elements of a constant that is computed by the code that folds shapes
 
 # These make large tensors of few numbers; they stay, if what they make is large or all alike.
 _FILLING = frozenset({"ConstantOfShape", "Expand"})
@@ -35,7 +39,7 @@ def evaluated(g: Rewriting, node: ir.Node) -> Outputs:
         if value.dtype is None or array.dtype != value.dtype.numpy():
             return None
         if array.base is None:
-            g.allowance -= array.nbytes
+            g.budget -= array.nbytes
     return [g.constant(array, *node.inputs) for array in results]
 
 
@@ -48,13 +52,13 @@ def _is_large_fill(g: Rewriting, node: ir.Node) -> bool:
 def _fold(g: Rewriting, node: ir.Node) -> list[np.ndarray] | None:
     """The values, if they are not more than we may allocate."""
     arrays = [g.array(value) for value in node.inputs]
-    limit = min(LARGEST, max(g.allowance, 0) // 8)
+    limit = min(_MOST_FOLDED, max(g.budget, 0) // 8)
     if max((a.size for a in arrays if a is not None), default=0) > max(limit, LIMIT):
         return None
-    known = [None if a is None else SampleValue(a.shape, a) for a in arrays]
+    values = [None if a is None else SampleValue(a.shape, a) for a in arrays]
     with np.errstate(all="ignore"):
         try:
-            return fold(Op(node, known, g.version(node)), limit)
+            return fold(Op(node, values, g.version(node)), limit)
         except (
             Unresolved,
             Contradiction,
@@ -69,7 +73,7 @@ def _fold(g: Rewriting, node: ir.Node) -> list[np.ndarray] | None:
 
 @rule()
 def static_integers(g: Rewriting, node: ir.Node) -> Outputs:
-    """Integers that are the same under all sizes of the dynamic dimensions."""
+    """Integers that do not depend on the sizes of dynamic dimensions."""
     if node.op_type == "Identity" or not all(_is_exact(value) for value in node.outputs):
         return None
     arrays = [g.shapes.data(value) for value in node.outputs]

@@ -80,7 +80,7 @@ def _keeps_last_axis(chain: Chain) -> bool:
 
 
 def _with_last_axis(chain: Chain, root: ir.Value, size: int | None) -> Chain:
-    """The same rearrangement of a value that differs in its last axis."""
+    """This rearrangement for a root with another last axis."""
     assert size is not None  # weights have static shapes
     (factor,) = chain.groups[-1]
     sizes = (size,) * len(factor.size)

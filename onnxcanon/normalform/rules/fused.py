@@ -67,8 +67,8 @@ def sum_of_squares(g: Rewriting, node: ir.Node) -> Outputs:
     x = node.inputs[0]
     if not g.is_float(x):
         return None
-    kept = {name: attribute(node, name) for name in ("keepdims", "noop_with_empty_axes")}
-    total = g.node("ReduceSum", g.node("Mul", x, x), given(node, 1), attributes=kept)
+    options = {name: attribute(node, name) for name in ("keepdims", "noop_with_empty_axes")}
+    total = g.node("ReduceSum", g.node("Mul", x, x), given(node, 1), attributes=options)
     return total if node.op_type == "ReduceSumSquare" else g.node("Sqrt", total)
 
 

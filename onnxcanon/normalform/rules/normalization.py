@@ -66,9 +66,9 @@ def group_normalization(g: Rewriting, node: ir.Node) -> Outputs:
     if x is None or shape is None or x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
         return None
     n, *rest = shape[0]
-    walks = len(n)
+    count = len(n)
     inside = tuple(int(np.prod(row)) // groups for row in zip(*rest, strict=True))
-    split, whole = size_vector(g, (n, (groups,) * walks, inside)), size_vector(g, shape[0])
+    split, whole = size_vector(g, (n, (groups,) * count, inside)), size_vector(g, shape[0])
     if split is None or whole is None:
         return None
     grouped = g.node("Reshape", x, split)

@@ -35,7 +35,7 @@ def part_of_product(g: Rewriting, node: ir.Node) -> Outputs:
 
 @rule("Slice")
 def part_of_parameters(g: Rewriting, node: ir.Node) -> Outputs:
-    """(X @ W + b[N])[..., i:j] -> (X @ W)[..., i:j] + b[i:j], and the same of factors."""
+    """(X @ W + b[N])[..., i:j] -> (X @ W)[..., i:j] + b[i:j], and likewise for factors."""
     layer, cut = made_by(node.inputs[0], *_POINTWISE), one_cut(g, node)
     if layer is None or cut is None or not _is_unpacked(g, layer.outputs[0], None):
         return None
@@ -76,4 +76,4 @@ def _is_unpacked(g: Rewriting, value: ir.Value, reader: ir.Node | None) -> bool:
             return False
         bounds.append(cut[1:])
     bounds.sort()
-    return all(one[1] <= other[0] for one, other in pairwise(bounds))
+    return all(left[1] <= right[0] for left, right in pairwise(bounds))

@@ -15,7 +15,12 @@ from onnxcanon.normalform.axes import (
     divided,
     times,
 )
-from onnxcanon.normalform.engine import Outputs, Rewriting, Sizes, static
+from onnxcanon.normalform.engine import (
+    Outputs,
+    Rewriting,
+    Sizes,
+    static,
+)
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
 
@@ -35,7 +40,7 @@ def rebuilt(g: Rewriting, chain: Chain, old: ir.Value | None = None) -> ir.Value
     targets = [None if step.perm else _target(g, step.before, step.after) for step in steps]
     if any(target is None and not step.perm for step, target in zip(steps, targets, strict=True)):
         return None
-    if old is not None and _is_spelled(g, old, chain.root, steps, targets):
+    if old is not None and _is_rebuilt(g, old, chain.root, steps, targets):
         return None
     value = chain.root
     for step, target in zip(steps, targets, strict=True):
@@ -82,7 +87,7 @@ def _target(g: Rewriting, before: Sizes, after: Sizes) -> ir.Value | None:
     return g.integers(-1 if k in moved else number or 0 for k, number in enumerate(numbers))
 
 
-def _is_spelled(
+def _is_rebuilt(
     g: Rewriting, value: ir.Value, root: ir.Value, steps: Sequence[_Step], targets: Sequence[ir.Value | None]
 ) -> bool:
     """Whether a value is computed from the root by just these steps."""
@@ -104,7 +109,7 @@ def _is_target(g: Rewriting, node: ir.Node, target: ir.Value | None) -> bool:
         return False
     if g.is_constant(target):
         return g.is_constant(shape) and g.ints(shape) == g.ints(target)
-    return shape in g.settled
+    return shape in g.final
 
 
 @rule("DepthToSpace")
@@ -132,7 +137,7 @@ def depth_to_space(g: Rewriting, node: ir.Node) -> Outputs:
 
 @rule("Transpose")
 def explicit_perm(g: Rewriting, node: ir.Node) -> Outputs:
-    """The default is spelled out, also where the result's sizes do not line up."""
+    """The default is made explicit, also where the result's sizes do not line up."""
     rank = g.rank(node.inputs[0])
     if rank is None or attribute(node, "perm") is not None:
         return None

@@ -15,13 +15,13 @@ FAMILIES = (
     "recurrent",
     "sizes",
     "spatial",
-    "spelling",
+    "synonyms",
     "upgrades",
 )
 """The files of this package, in the order in which their rules are tried: normal forms depend on it."""
 
 UPGRADES = Rules("upgrades", FAMILIES)
-"""From the spelling of older operator sets to the one that all other rules read."""
+"""From the forms of older operator sets to those that all other rules read."""
 
 RULES = Rules("normal forms", FAMILIES)
 """To the normal form."""

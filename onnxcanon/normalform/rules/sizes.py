@@ -1,6 +1,6 @@
-"""Arithmetic with dynamic sizes: every spelling of "the batch, then 1, then 48" becomes one.
+"""Arithmetic with dynamic sizes: every way to compute "the batch, then 1, then 48" becomes one.
 
-A list of integers that is known in all walks but differs between them is written anew from where its sizes
+A list of integers that is known in all samples but differs between them is written anew from where its sizes
 come from: each entry is a number, or a multiple of a dimension of a graph input.
 """
 
@@ -25,7 +25,7 @@ _LONGEST = 64
 @rule()
 def dynamic_integers(g: Rewriting, node: ir.Node) -> Outputs:
     """-> sizes[n] or one size[], whatever computes them."""
-    if len(node.outputs) != 1 or node.outputs[0] in g.settled:
+    if len(node.outputs) != 1 or node.outputs[0] in g.final:
         return None
     value = node.outputs[0]
     if value.dtype != ir.DataType.INT64:
@@ -39,30 +39,23 @@ def dynamic_integers(g: Rewriting, node: ir.Node) -> Outputs:
         return None
     if scalar:
         vector = g.node("Reshape", vector, g.integers([]), attributes={"allowzero": 0})
-        g.settled.add(vector)
+        g.final.add(vector)
     return vector
 
 
 def _entries(g: Rewriting, value: ir.Value) -> list[Size] | None:
-    """The entries of a list of integers in every walk that knows them."""
-    arrays = [known.data for known in g.shapes.in_all_samples(value)]
-    if arrays[0] is None or arrays[1] is None:
+    """The entries of a list of integers in every sample; None where one of them does not know it."""
+    arrays = [sample.data for sample in g.shapes.in_all_samples(value)]
+    lists = [array for array in arrays if array is not None]
+    if len(lists) < len(arrays) or lists[0].ndim > 1 or lists[0].size > _LONGEST:
         return None
-    shown = [array for array in arrays if array is not None]
-    shape = shown[0].shape
-    if (
-        len(shape) > 1
-        or shown[0].size > _LONGEST
-        or any(a.shape != shape or a.dtype != np.int64 for a in shown)
-    ):
+    if any(a.shape != lists[0].shape or a.dtype != np.int64 for a in lists):
         return None
-    if len(shown) < len(arrays):
-        return None
-    return [tuple(map(int, entry)) for entry in zip(*(a.ravel().tolist() for a in shown), strict=True)]
+    return [tuple(map(int, entry)) for entry in zip(*(a.ravel().tolist() for a in lists), strict=True)]
 
 
 def size_vector(g: Rewriting, entries: Sequence[Size]) -> ir.Value | None:
-    """A list of integers with these entries in the walks; None where one of them comes from no input."""
+    """A list of integers with these entries in the samples; None where one of them comes from no input."""
     parts: list[ir.Value] = []
     numbers: list[int] = []
     for entry in entries:
@@ -79,27 +72,27 @@ def size_vector(g: Rewriting, entries: Sequence[Size]) -> ir.Value | None:
     if len(parts) == 1:
         return parts[0]
     vector = g.node("Concat", *parts, attributes={"axis": 0})
-    g.settled.add(vector)
+    g.final.add(vector)
     return vector
 
 
 def _multiple(g: Rewriting, entry: Size) -> ir.Value | None:
     """One size as a multiple of an input's dimension; the smallest multiple, and the first input."""
-    found: tuple[int, ir.Value, int] | None = None
+    best: tuple[int, ir.Value, int] | None = None
     for value in g.graph.inputs:
         sizes = g.sizes(value)
         for axis, size in enumerate(sizes[0] if sizes else ()):
             factor = _ratio(entry, size)
-            if factor is not None and static(size) is None and (found is None or factor < found[0]):
-                found = factor, value, axis
-    if found is None:
+            if factor is not None and static(size) is None and (best is None or factor < best[0]):
+                best = factor, value, axis
+    if best is None:
         return None
-    factor, value, axis = found
+    factor, value, axis = best
     part = g.node("Shape", value, attributes={"start": axis, "end": axis + 1})
-    g.settled.add(part)
+    g.final.add(part)
     if factor > 1:
         part = g.node("Mul", part, g.integers([factor]))
-        g.settled.add(part)
+        g.final.add(part)
     return part
 
 

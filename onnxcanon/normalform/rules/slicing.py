@@ -186,12 +186,12 @@ def _product(factors: Sequence[Factor]) -> int | None:
 def _cut_root(g: Rewriting, chain: Chain, axis: int, bounds: tuple[int, int], count: int) -> ir.Value | None:
     """The rearrangement of a slice of the chain's root along the axis of the first factor of `axis`."""
     factor, *inner = chain.groups[axis]
-    walks = len(factor.size)
-    group = tuple(inner) if count == 1 else (replace(factor, size=(count,) * walks), *inner)
+    samples = len(factor.size)
+    group = tuple(inner) if count == 1 else (replace(factor, size=(count,) * samples), *inner)
     sized = chain.shape[axis]
     new_size = tuple(n // f * count for n, f in zip(sized, factor.size, strict=True))
     root = part(g, chain.root, factor.axis, *bounds)
-    start = _replaced(chain.start, factor.axis, (bounds[1] - bounds[0],) * walks)
+    start = _replaced(chain.start, factor.axis, (bounds[1] - bounds[0],) * samples)
     cut = Chain(root, _replaced(chain.groups, axis, group), _replaced(chain.shape, axis, new_size), start)
     return rebuilt(g, cut)
 

@@ -1,4 +1,4 @@
-"""Convolution and pooling: every attribute is spelled out, and zeros around belong to the convolution."""
+"""Convolution and pooling: every attribute is explicit, and zeros around belong to the convolution."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from onnxcanon.normalform.rules.registry import RULES as rule
 
 
 @rule("Conv", "MaxPool", "AveragePool", "LpPool")
-def spelled_out(g: Rewriting, node: ir.Node) -> Outputs:
+def explicit(g: Rewriting, node: ir.Node) -> Outputs:
     """X[N, C, *S] -> the same with kernel_shape, strides, dilations and pads, and no auto_pad."""
     if node.op_type == "Conv":
         shape = g.shape(node.inputs[1])
@@ -72,7 +72,7 @@ def _pads(g: Rewriting, node: ir.Node, wanted: dict[str, Any]) -> list[int] | No
 
 
 @rule("ConvTranspose")
-def transposed_spelled_out(g: Rewriting, node: ir.Node) -> Outputs:
+def explicit_transposed(g: Rewriting, node: ir.Node) -> Outputs:
     """X[N, C, *S] -> the same with kernel_shape, strides, dilations, pads and group."""
     shape = g.shape(node.inputs[1])
     if not shape or None in shape[2:] or attribute(node, "auto_pad", "NOTSET") != "NOTSET":

@@ -1,4 +1,4 @@
-"""What older operator sets spell otherwise, in the spelling of the target."""
+"""Operators that older operator sets have in other forms, in that of the target."""
 
 from __future__ import annotations
 

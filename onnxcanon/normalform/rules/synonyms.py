@@ -1,4 +1,4 @@
-"""Nodes that do nothing, and operators with several spellings of one meaning."""
+"""Nodes that do nothing, and operators that have several forms of one meaning."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def of_several(g: Rewriting, node: ir.Node) -> Outputs:
 
 @rule("Pad")
 def pad(g: Rewriting, node: ir.Node) -> Outputs:
-    """X -> X where nothing is added; all axes are spelled out."""
+    """X -> X where nothing is added; all axes are explicit."""
     x, pads, axes = node.inputs[0], g.ints(node.inputs[1]), given(node, 3)
     if x is None or pads is None or not g.is_constant(node.inputs[1]):
         return None
@@ -101,7 +101,7 @@ def expand(g: Rewriting, node: ir.Node) -> Outputs:
     if sizes[0] == sizes[1]:
         return x
     target = size_vector(g, sizes[1])
-    if target is None or target is wanted or (wanted in g.settled and target in g.settled):
+    if target is None or target is wanted or (wanted in g.final and target in g.final):
         return None
     if g.is_constant(target) and g.is_constant(wanted) and g.ints(target) == g.ints(wanted):
         return None

@@ -1,0 +1,121 @@
+"""A copy of a graph that rules can rewrite: functions inlined, nodes in order, constants as initializers.
+
+Tensors are shared with the model, not copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from onnxcanon.arrays import Array
+from onnxcanon.errors import ModelError
+from onnxcanon.graph.traversal import inlined, ordered
+from onnxcanon.model import Model
+from onnxcanon.normalform.names import Names
+from onnxcanon.normalform.type_inference import constant_tensor
+
+Sources = dict[ir.Value, tuple[str, ...]]
+"""Constants with the tensors of the original model that they were computed from."""
+
+Replaceable = list[tuple[ir.Value, ir.TensorProtocol]]
+"""Graph inputs with the values they have unless a caller gives others."""
+
+
+def constant_array(value: ir.Value) -> Array:
+    """The entries of a constant."""
+    assert value.const_value is not None  # asked of constants only
+    return np.asarray(value.const_value.numpy())
+
+
+def editable_copy(model: Model) -> ir.Model:
+    """A copy of the graph, local functions inlined and nodes in order, with the same tensors.
+
+    Raises:
+        ModelError: If the nodes of a nested graph are not in order.
+    """
+    whole = inlined(model.ir)
+    graph = whole.graph
+    view = ir.GraphView(
+        graph.inputs,
+        graph.outputs,
+        nodes=ordered(graph),
+        initializers=list(graph.initializers.values()),
+        opset_imports=graph.opset_imports,
+        name=graph.name,
+    )
+    try:
+        functions = [function.clone() for function in whole.functions.values()]
+        return ir.Model(view.clone(), ir_version=whole.ir_version, functions=functions)
+    except RuntimeError as error:
+        raise ModelError(
+            f"{model.name}: nodes of a nested graph are not in order; sort them first"
+        ) from error
+
+
+def fix_sizes(graph: ir.Graph, sizes: Mapping[str, int]) -> None:
+    """Declare inputs and outputs with fixed sizes in place of named dimensions."""
+    for value in (*graph.inputs, *graph.outputs):
+        if value.shape is not None and not value.shape.is_static():
+            dims = [sizes.get(d.value or "", d) if isinstance(d, ir.SymbolicDim) else d for d in value.shape]
+            value.shape = ir.Shape(dims)
+
+
+def constants_as_initializers(model: Model, clone: ir.Model) -> Sources:
+    """Make every Constant node an initializer; returns all initializers with their names in the model."""
+    sources: Sources = {}
+    names = Names.of(clone.graph)
+    for node in list(clone.graph.all_nodes()):
+        tensor = constant_tensor(node)
+        key = model.key(node.outputs[0]) if node.outputs else None
+        if tensor is None or node.graph is None:
+            continue
+        old = node.outputs[0]
+        new = ir.Value(name=names.free(old.name or "constant"), const_value=tensor)
+        new.dtype, new.shape = tensor.dtype, ir.Shape(tensor.shape.numpy())
+        clone.graph.register_initializer(new)
+        if old.is_graph_output():
+            node.graph.insert_before(node, same := ir.node("Identity", [new]))
+            new = same.outputs[0]
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        node.graph.remove(node, safe=True)
+        if key is not None:
+            sources[new] = (key,)
+    for graph in (clone.graph, *clone.graph.subgraphs()):
+        for value in graph.initializers.values():
+            key = model.key(value)
+            if key is not None:
+                sources[value] = (key,)
+    for value, (key,) in sources.items():
+        if key in model.replaced and value.const_value is not None:
+            value.const_value = ir.Tensor(model.tensor(key), value.const_value.dtype)
+    return sources
+
+
+def take_replaceable(graph: ir.Graph, ir_version: int) -> Replaceable:
+    """Take the values from constants that are inputs too, which a caller may replace; returns them.
+
+    Up to IR version 3 every constant is an input, and none may be replaced: they are inputs no longer.
+    """
+    both = [value for value in graph.inputs if value.name in graph.initializers]
+    if ir_version < 4:
+        others = [value for value in graph.inputs if value not in both]
+        graph.inputs.clear()
+        graph.inputs.extend(others)
+        return []
+    replaceable: Replaceable = []
+    for value in both:
+        if value.name and value.const_value is not None:
+            del graph.initializers[value.name]
+            replaceable.append((value, value.const_value))
+            value.const_value = None
+    return replaceable
+
+
+def restore_replaceable(graph: ir.Graph, replaceable: Replaceable) -> None:
+    """Make constants of these inputs again."""
+    for value, tensor in replaceable:
+        value.const_value = tensor
+        graph.register_initializer(value)
