@@ -14,14 +14,8 @@ A freedom that meets only zeros keeps its scale.
 
 from __future__ import annotations
 
-from functools import partial
-
-import numpy as np
-from numpy.typing import NDArray
-
 from onnxcanon.arrays import Floats
-from onnxcanon.canonical.choose_signs import SignChoice
-from onnxcanon.canonical.scaled_axes import undetermined
+from onnxcanon.canonical.choose_signs import choose_signs
 from onnxcanon.canonical.sequential_scaling import Measure, SequentialScaling, powers_of_two
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
@@ -38,28 +32,19 @@ def choose_scale(model: Model, symmetry: Symmetry, scale: str) -> tuple[Floats |
         return balanced(model, symmetry), []
     if scale == "pow2":
         return powers_of_two(model, symmetry)
-    walk = SequentialScaling(model, symmetry, Measure(exact=False))
-    return walk.run(), walk.left_alone()
-
-
-def choose_signs(model: Model, symmetry: Symmetry) -> tuple[NDArray[np.int64] | None, list[str]]:
-    """0 or 1 for each sign freedom (None: leave them), and notes for the user."""
-    if not symmetry.acting[1].any():
-        return None, []
-    signs = SignChoice(model, symmetry)
-    flips = signs.run()
-    return flips, undetermined(signs.known, signs.sites, partial(symmetry.read, model), "signs")
+    sequential = SequentialScaling(model, symmetry, Measure(exact=False))
+    return sequential.run(), sequential.notes()
 
 
 def scaling(model: Model, symmetry: Symmetry, scale: str) -> tuple[Transform, list[str]]:
     """The transform that brings scales and signs to their canonical choice, and notes."""
     exponents, notes = choose_scale(model, symmetry, scale)
-    first = symmetry.action(None, exponents)
+    scaled = symmetry.action(None, exponents)
     if scale == "none":
-        return first, notes
-    signs, more = choose_signs(first.apply(model), symmetry)
+        return scaled, notes
+    signs, more = choose_signs(scaled.apply(model), symmetry)
     if any(symmetry.by_storage(freedom) for freedom in (symmetry.scale, symmetry.sign)):
         more.append(
             "scales or signs of one parameter cancel; which unit keeps its own depends on their order"
         )
-    return first.then(symmetry.action(None, None, signs)), [*notes, *more]
+    return scaled.then(symmetry.action(None, None, signs)), [*notes, *more]

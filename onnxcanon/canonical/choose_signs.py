@@ -1,7 +1,17 @@
 """The choice of signs: the first nonzero sum of the entries a freedom flips is made positive.
 
 Sums are exact, over entries rounded to 2^-30 of the largest, so that their order cannot matter. Where a sum
-vanishes (a row of a sine wave) entries are weighted by their position, then scattered by an odd hash.
+vanishes (a row of a sine wave) entries are weighted by their position, then scattered by an odd hash. All
+three are odd functions of the entries, so a flip of the entries flips the sum.
+
+Three units with incoming weights (1, 2), (-2, 1) and (1, -1): the plain sum decides the first two, the second
+of which is flipped; weights 1 and 3 by position flip the third.
+
+>>> whole = np.array([[1, 2], [-2, 1], [1, -1]], np.int32)
+>>> whole.sum(1).tolist(), (whole * np.array([1, 3])).sum(1).tolist()
+([3, -1, 0], [7, 1, -2])
+>>> bool((_scattered(-whole, ...) == -_scattered(whole, ...)).all())
+True
 """
 
 from __future__ import annotations
@@ -15,83 +25,70 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids
-from onnxcanon.canonical.scaled_axes import ScaledAxis, scaled_axes
+from onnxcanon.canonical.scaled_axes import Candidates, ScaledAxis, all_scaled_axes, sweep, undetermined
 from onnxcanon.model import Model
 from onnxcanon.solving.hashing import mix
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.transform import rows_of
+from onnxcanon.transform import Rows, rows_of
 
 Whole = NDArray[np.signedinteger[Any]]
 """Entries as integers."""
 
-Block = tuple[slice, NDArray[Any]]
+Block = tuple[Rows, NDArray[Any]]
 """Some rows of a parameter, and which these are."""
 
-Odd = Callable[[Whole, slice], Whole]
+Odd = Callable[[Whole, Rows], Whole]
 """An odd function of the entries of a parameter in some of its rows."""
 
 READ_ONCE_ENTRIES = 1 << 21
 """Entries up to which a parameter is read once for several passes."""
 
 
+def choose_signs(model: Model, symmetry: Symmetry) -> tuple[Ids | None, list[str]]:
+    """0 or 1 for each sign freedom (None: leave them), and notes for the user."""
+    if not symmetry.acting[1].any():
+        return None, []
+    choice = SignChoice(model, symmetry)
+    sweep(choice.axes, choice.determined, choice.solve)
+    read = partial(symmetry.read, model)
+    return choice.flips, undetermined(choice.determined, choice.axes, read, "signs")
+
+
 class SignChoice:
-    """Signs in the order of use, by exact integer sums of the entries rounded to 2^-30 of the largest."""
+    """The signs that are determined so far: 0 or 1 in `flips` for each freedom."""
 
     def __init__(self, model: Model, symmetry: Symmetry) -> None:
-        self.model = model
-        self.sites = {n: s for n, d in symmetry.exponents.items() if (s := scaled_axes(symmetry.sign, d))}
-        self.symmetry = symmetry
+        self.model, self.symmetry = model, symmetry
+        self.axes = all_scaled_axes(symmetry.sign, symmetry.exponents)
         self.flips = np.zeros(symmetry.sign.count, np.int64)
-        self.known = ~symmetry.acting[1]
+        self.determined = ~symmetry.acting[1]
 
-    def run(self) -> NDArray[np.int64]:
-        """0 or 1 per freedom."""
-        while True:
-            if sum(self._visit(name, partial=False) for name in self.sites):
-                continue
-            if not any(self._visit(name, partial=True) for name in self.sites):
-                return self.flips
-
-    def _visit(self, name: str, *, partial: bool) -> bool:
-        sites = self.sites[name]
-        moved = False
-        for site in sites:
-            positions, freedoms, _ = site.solvable(self.known)
-            if not len(positions):
-                continue
-            others = [s for s in sites if s is not site]
-            hidden = [s.open_positions(self.known) for s in others]
-            if any(h.any() for h in hidden) and not partial:
-                continue
-            moved |= self._solve(name, site, list(zip(others, hidden, strict=True)), positions, freedoms)
-        return moved
-
-    def _solve(
-        self,
-        name: str,
-        site: ScaledAxis,
-        others: Iterable[tuple[ScaledAxis, NDArray[np.bool_]]],
-        positions: Ids,
-        freedoms: Ids,
-    ) -> bool:
+    def solve(self, candidates: Candidates) -> bool:
+        """Flip the freedoms whose entries have a negative sum, by the first sum that is not zero."""
+        name, site = candidates.name, candidates.site
         blocks = self._blocks(name)
         unit = _unit(block for _, block in blocks())
         if unit is None:
             return False
-        signs = [self._sign(s, self.flips) * ~h for s, h in others]
-        signs.append(self._sign(site, self.flips * self.known))
+        # Known signs are taken out of the entries; where a sign is not known the entry is (times 0).
+        signs = [
+            self._sign(other, self.flips) * ~hidden
+            for other, hidden in zip(candidates.others, candidates.hidden, strict=True)
+        ]
+        signs.append(self._sign(site, self.flips * self.determined))
         signs = [sign for sign in signs if (sign != 1).any()]
-        names, inverse = np.unique(freedoms, return_inverse=True)
-        decided = np.zeros(len(names), bool)
-        for odd in (_plain, self._placed(name), _scattered):
-            total = np.zeros(len(names), np.int64)
-            np.add.at(total, inverse, _sums(blocks(), site, unit, signs, odd).reshape(-1)[positions])
+        freedoms, inverse = np.unique(candidates.freedoms, return_inverse=True)
+        decided = np.zeros(len(freedoms), bool)
+        for odd in (_plain, self._weighted(name), _scattered):
+            total = np.zeros(len(freedoms), np.int64)
+            sums = _sums(blocks(), site, unit, signs, odd).reshape(-1)[candidates.positions]
+            np.add.at(total, inverse, sums)
             fresh = (total != 0) & ~decided
-            self.flips[names[fresh]] = total[fresh] < 0
+            self.flips[freedoms[fresh]] = total[fresh] < 0
             decided |= fresh
             if decided.all():
                 break
-        self.known[names[decided]] = True
+        self.determined[freedoms[decided]] = True
         return bool(decided.any())
 
     def _blocks(self, name: str) -> Callable[[], Iterable[Block]]:
@@ -99,15 +96,15 @@ class SignChoice:
         read = partial(self.symmetry.blocks, self.model, name)
         if prod(self.symmetry.trace.parameters[name].shape) > READ_ONCE_ENTRIES:
             return read
-        kept = list(read())
-        return lambda: kept
+        blocks = list(read())
+        return lambda: blocks
 
     @staticmethod
     def _sign(site: ScaledAxis, flips: Ids) -> NDArray[np.int32]:
-        """The sign at each position of a site."""
+        """The sign at each position of an axis."""
         return (1 - 2 * (site.exponents(flips.astype(np.float64)) % 2)).astype(np.int32)
 
-    def _placed(self, name: str) -> Odd:
+    def _weighted(self, name: str) -> Odd:
         """The entries weighted by their position along axes that do not move (sums of waves are zero)."""
         lines = []
         shape = self.symmetry.trace.parameters[name].shape
@@ -118,7 +115,7 @@ class SignChoice:
                 line[axis] = n
                 lines.append((2 * np.arange(n, dtype=np.int64) + 1).reshape(line))
 
-        def odd(whole: Whole, here: slice) -> Ids:
+        def odd(whole: Whole, here: Rows) -> Ids:
             out = whole.astype(np.int64)
             for line in lines:
                 out = out * rows_of(line, here)
@@ -140,7 +137,7 @@ def _unit(blocks: Iterable[NDArray[Any]]) -> float | None:
 def _sums(
     blocks: Iterable[Block], site: ScaledAxis, unit: float, signs: Sequence[NDArray[np.int32]], odd: Odd
 ) -> Ids:
-    """The sum of an odd function of the entries at each position of a site."""
+    """The sum of an odd function of the entries at each position of an axis."""
     total = np.zeros(site.shape, np.int64)
     rest = tuple(k for k, n in enumerate(site.shape) if n == 1)
     for here, block in blocks:
@@ -152,11 +149,11 @@ def _sums(
     return total
 
 
-def _plain(whole: Whole, _: slice) -> Whole:
+def _plain(whole: Whole, _: Rows) -> Whole:
     return whole
 
 
-def _scattered(whole: Whole, _: slice) -> Ids:
+def _scattered(whole: Whole, _: Rows) -> Ids:
     """An odd function of the entries without linear relations."""
     words = mix(np.abs(whole).astype(np.uint64)) >> np.uint64(8)
     return np.sign(whole) * words.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Random equal twins: an element of the group drawn by a seed, kept bit-exact."""
+"""A random element of a model's group, which leads to an equivalent model without losing a bit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 import numpy as np
 
-from onnxcanon.canonical.sequential_scaling import ExponentRanges, exact_exponents
+from onnxcanon.canonical.exact_scaling import ExponentRanges, exact_exponents
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
@@ -17,10 +17,10 @@ def random_element(
 ) -> Transform:
     """A random transform: uniform permutations and signs, scales 2^-3 … 2^3 where no bit is lost."""
     rng = np.random.default_rng(seed)
-    motion = symmetry.solution.random(rng) if "permute" in only else None
+    permutation = symmetry.solution.random(rng) if "permute" in only else None
     exponents = None
     if "scale" in only:
         drawn = rng.integers(-3, 4, symmetry.scale.count).astype(np.float64)
         exponents, _ = exact_exponents(ExponentRanges(model, symmetry), drawn)
     flips = rng.integers(0, 2, symmetry.sign.count) if "sign" in only else None
-    return symmetry.action(None, exponents, flips).then(symmetry.action(motion))
+    return symmetry.action(None, exponents, flips).then(symmetry.action(permutation))

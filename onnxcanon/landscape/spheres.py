@@ -117,7 +117,7 @@ def _owners(walk: SequentialScaling) -> dict[str, Ids]:
 
 def _bias(walk: SequentialScaling, name: str, determined: NDArray[np.bool_], owner: Ids) -> Ids:
     """The entries of a vector that one freedom alone acts on, in the way in which it was determined."""
-    site = walk.sites[name][0]
+    site = walk.axes[name][0]
     single = np.flatnonzero(np.diff(site.forms.indptr) == 1)
     first = site.forms.indptr[single]
     freedoms, signs = site.forms.indices[first], site.forms.data[first]
