@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
     from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
-    from onnxcanon.explaining.report import Analysis
+    from onnxcanon.explaining.analysis import Analysis
     from onnxcanon.landscape.barrier import Barrier
     from onnxcanon.landscape.distance import Distances
     from onnxcanon.landscape.flatness import Flatness
@@ -93,7 +93,7 @@ _HOMES = {
         "RuntimeUnavailableError",
         "TransformError",
     ),
-    "explaining.report": ("Analysis",),
+    "explaining.analysis": ("Analysis",),
     "landscape.barrier": ("Barrier",),
     "landscape.distance": ("Distances",),
     "landscape.flatness": ("Flatness",),

@@ -21,12 +21,12 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(map(short, names[:3])) + more
 
 
-def counted(n: int, word: str, words: str | None = None) -> str:
-    """A number of things in words."""
+def plural(n: int, word: str, words: str | None = None) -> str:
+    """A number of things in words: 1 model, 2 models."""
     return f"{n:,} {word if n == 1 else words or word + 's'}"
 
 
-def told_chain(chain: Sequence[str]) -> str:
+def chain_text(chain: Sequence[str]) -> str:
     """The nodes on the way, long ones shortened in the middle, and the cause."""
     *nodes, cause = chain
     if len(nodes) > CHAIN_ENDS * 2:

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from onnxcanon import (
+    analyze,
     apply,
     canonicalize,
     load_transform,
     scramble,
 )
-from onnxcanon.explaining.report import analyze
 from onnxcanon.model import Model, load
 from onnxcanon.solving.compiled_constraints import compile_constraints
 from onnxcanon.solving.generator_check import GeneratorCheck, check_generators, generators

@@ -8,7 +8,8 @@ import onnx_ir
 import pytest
 from onnx import helper, numpy_helper
 
-from onnxcanon.explaining.report import Analysis, analyze
+from onnxcanon import analyze
+from onnxcanon.explaining.analysis import Analysis
 from onnxcanon.model import load
 from onnxcanon.shapes import Shapes, infer_shapes
 from tests.fuzz.builder import Array
@@ -64,7 +65,7 @@ def branching(then: str, other: str, constants: dict[str, Array], batch: str = "
 
 def test_values_pass_through_either_branch() -> None:
     analysis = found(branching("p = Relu(a)", "q = Neg(a)", {}))
-    assert not analysis.barriers
+    assert not analysis.unsupported
     assert may(analysis, "w1", 1) == may(analysis, "w2", 0) == "permute scale"
 
 
@@ -96,13 +97,13 @@ def test_a_constant_condition_takes_its_branch() -> None:
     }"""
     analysis = found(case(text, {"w1": weights(4, 6), "w2": weights(6, 3), "yes": TRUE}))
     assert may(analysis, "w1", 1) == "permute scale"
-    assert not analysis.barriers
+    assert not analysis.unsupported
 
 
 def test_branches_of_different_shapes_are_a_barrier() -> None:
     example = branching("p = Relu(a)", "q = Concat <axis = 0> (a, a)", {})
     analysis = found(example)
-    assert analysis.barriers[0].operator == "If"
+    assert analysis.unsupported[0].operator == "If"
     assert may(analysis, "w1", 1) == ""
 
 
@@ -122,7 +123,7 @@ def test_branches_that_accept_different_sizes_are_both_seen_through() -> None:
     example = case(text, {**constants, "zero": np.array(0, np.float32)})
     example.feeds[:] = [{"x": np.abs(weights(2, 1))}, {"x": -np.abs(weights(2, 64))}]
     analysis = found(example)
-    assert not analysis.barriers
+    assert not analysis.unsupported
     assert may(analysis, "v", 1) == may(analysis, "u", 1) == may(analysis, "w2", 0) == "permute"
 
 
@@ -190,7 +191,7 @@ RNN_WEIGHTS = {"w": weights(4, 6), "u1": weights(6, 6), "b": weights(6)}
 
 def test_a_recurrent_state_that_starts_from_zero_is_free() -> None:
     analysis = found(looping(RNN, "h0", {**RNN_WEIGHTS, "h0": zeros(2, 6)}))
-    assert not analysis.barriers
+    assert not analysis.unsupported
     for parameter, axis in (("w", 1), ("u1", 0), ("u1", 1), ("b", 0), ("w2", 0)):
         assert may(analysis, parameter, axis) == "permute flip"
 
@@ -337,7 +338,7 @@ def test_a_recurrent_layer_written_as_a_scan_is_free(
     body: str, states: int, gates: int, direction: int
 ) -> None:
     analysis = found(scanning(body, states, gates, scan_input_directions=f"[{direction}]"))
-    assert not analysis.barriers
+    assert not analysis.unsupported
     for parameter, axis in (("u", 0), ("u", 1), ("w", 1), ("w2", 0)):
         assert may(analysis, parameter, axis) == "permute flip"
     assert analysis.sign_freedoms == 6
@@ -384,7 +385,7 @@ def test_an_unknown_operator_pins_what_its_graph_reads() -> None:
     node = example.proto.graph.node[4]
     node.op_type, node.domain = "Perhaps", "some.where"
     analysis = analyze(load(example.proto))
-    assert analysis.barriers[0].operator == "some.where::Perhaps"
+    assert analysis.unsupported[0].operator == "some.where::Perhaps"
     assert may(analysis, "w1", 1) == may(analysis, "b", 1) == ""
     assert {f.value for f in analysis.fixed} >= {"w1", "b"}
 
@@ -426,7 +427,7 @@ def test_a_function_called_twice_shares_its_constants() -> None:
         {"v": weights(6, 5), "u": weights(5, 6)},
     )
     analysis = found(calling([body], TWICE, ENDS))
-    assert not analysis.barriers
+    assert not analysis.unsupported
     assert may(analysis, "v", 1) == may(analysis, "u", 0) == "permute scale"
     assert may(analysis, "v", 0) == may(analysis, "u", 1) == may(analysis, "w1", 1) != ""
     assert sum(site.initializer == "v" for d in analysis.dimensions for site in d.sites) == 2
@@ -456,7 +457,7 @@ def test_a_function_that_calls_itself_is_a_barrier() -> None:
     endless = function("F (a) => (r) { b = local.G(a) r = local.F(b) }", {"u": weights(6, 6)})
     text = TWICE.replace("k = local.F(h)", "j = local.G(h) k = Relu(j)")
     analysis = analyze(load(calling([shared, endless], text, ENDS).proto))
-    assert analysis.barriers[0].operator == "local::F"
+    assert analysis.unsupported[0].operator == "local::F"
     assert may(analysis, "w1", 1) == may(analysis, "v", 1) == may(analysis, "u", 1) == ""
     assert may(analysis, "w2", 0) == ""
 
@@ -464,7 +465,7 @@ def test_a_function_that_calls_itself_is_a_barrier() -> None:
 def test_a_function_of_unknown_operators_is_a_barrier_where_they_are() -> None:
     body = function("F (a) => (r) { b = Relu(a) r = local.Unknown(b) }", {})
     analysis = analyze(load(calling([body], TWICE, ENDS).proto))
-    assert analysis.barriers[0].operator == "local::Unknown"
+    assert analysis.unsupported[0].operator == "local::Unknown"
     assert may(analysis, "w1", 1) == ""
 
 

@@ -8,7 +8,6 @@ import pytest
 
 import onnxcanon as oc
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.explaining import report
 from onnxcanon.model import load
 from onnxcanon.symmetry import symmetry
 from tests import data_graphs, small_models
@@ -16,7 +15,7 @@ from tests.running import verify
 
 
 def data(proto: onnx.ModelProto) -> dict[str, str]:
-    found = report.analyze(load(proto))
+    found = oc.analyze(load(proto))
     assert not {d.initializer for d in found.data} & {
         s.initializer for x in found.dimensions for s in x.sites
     }
@@ -87,7 +86,7 @@ def test_a_table_that_leaves_the_graph_is_not_judged() -> None:
 def test_an_embedding_that_meets_a_mask_is_a_weight() -> None:
     proto = data_graphs.embedding_under_a_mask()
     assert data(proto) == {}
-    (d,) = report.analyze(load(proto)).dimensions
+    (d,) = oc.analyze(load(proto)).dimensions
     assert {s.initializer for s in d.sites} == {"embedding", "w"}
 
 
@@ -100,13 +99,13 @@ def test_a_layer_with_sine_activation_is_a_weight() -> None:
 
 def test_data_is_fixed_with_its_reason_and_freed_on_request() -> None:
     proto = data_graphs.frequencies()
-    found = report.analyze(load(proto))
+    found = oc.analyze(load(proto))
     assert found.trivial
     reasons = {(f.value, f.axis): f.reason for f in found.fixed}
     assert reasons["freq", 0] == "data: frequencies of Sin and Cos"
     assert "constant 'freq'" in reasons["w", 0]
     assert "data constants, fixed: freq; --permute-constants frees them" in str(found)
-    free = report.analyze(load(proto), permute_constants=True)
+    free = oc.analyze(load(proto), permute_constants=True)
     assert not free.data
     assert [(d.size, d.permute) for d in free.dimensions] == [(6, True)]
 
@@ -132,7 +131,7 @@ def test_both_choices_keep_the_function(proto: onnx.ModelProto, permute_constant
 
 def test_constants_of_the_caller_move_on_request() -> None:
     proto = small_models.overridable()
-    free = report.analyze(load(proto), allow_overridable=True)
+    free = oc.analyze(load(proto), allow_overridable=True)
     assert not free.overridable
     assert [d.size for d in free.dimensions] == [8]
     assert not oc.canonicalize(proto, verify=False).changed
@@ -156,13 +155,13 @@ def test_a_transform_is_not_applied_to_constants_of_the_caller_unless_asked() ->
 
 
 def test_positions_that_reach_no_output_are_dead() -> None:
-    found = report.analyze(load(data_graphs.sliced()))
+    found = oc.analyze(load(data_graphs.sliced()))
     assert {(s.initializer, s.axis): s.positions for s in found.dead_positions} == {
         ("w1", 1): 3,
     }
     assert found.dead == ("w3",)
     assert "dead, for it reaches no output: 3 of w1[1]" in found.to_text(why=True)
-    assert not report.analyze(load(small_models.mlp())).dead_positions
+    assert not oc.analyze(load(small_models.mlp())).dead_positions
 
 
 def test_units_that_are_mixed_before_they_are_dropped_are_not_dead() -> None:
@@ -170,11 +169,11 @@ def test_units_that_are_mixed_before_they_are_dropped_are_not_dead() -> None:
     proto.graph.node[1].op_type = "Softmax"  # each unit counts for all others
     proto.graph.node[1].attribute.append(onnx.helper.make_attribute("axis", -1))
     del proto.graph.node[-1]
-    assert not report.analyze(load(proto)).dead_positions
+    assert not oc.analyze(load(proto)).dead_positions
 
 
 def test_half_precision_and_shared_parameters_are_told() -> None:
-    found = report.analyze(load(data_graphs.half()))
+    found = oc.analyze(load(data_graphs.half()))
     assert set(found.half) == {"w1", "b1", "w2"}
     assert "half precision, permutes but is not rescaled" in str(found)
     assert not found.scale_freedoms
@@ -183,5 +182,5 @@ def test_half_precision_and_shared_parameters_are_told() -> None:
         "y = Relu(k) }",
         {"w": (4, 4)},
     )
-    shared = report.analyze(load(proto)).shared
+    shared = oc.analyze(load(proto)).shared
     assert [(s.initializer, s.nodes) for s in shared] == [("w", ("a", "b"))]

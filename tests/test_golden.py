@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxcanon.explaining import report
+import onnxcanon as oc
 from onnxcanon.explaining.outline import outline
 from onnxcanon.model import load
 from tests.shared import MODELS, SHIPPED, TWINS, each, label
@@ -55,7 +55,7 @@ def test_diverse_models_are_all_there() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_outline_is_the_one_that_was_read(path: Path) -> None:
-    told = outline(report.analyze(load(path)))
+    told = outline(oc.analyze(load(path)))
     if UPDATE:
         GOLDEN.mkdir(exist_ok=True)
         golden(path).write_text(told, encoding="utf-8")

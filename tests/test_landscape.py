@@ -11,12 +11,12 @@ import pytest
 import onnxcanon as oc
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.barrier import BARRIERS, Curve
-from onnxcanon.landscape.learned_weights import learned
 from onnxcanon.landscape.paths import PATHS, path
 from onnxcanon.landscape.spheres import LONE, spheres, unit_scale
-from onnxcanon.merging.averaging import averaged_names, spelled_as
+from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry import symmetry
+from onnxcanon.weights import averaged_names, learned_names
 from tests.examples import build, layers, network, quantized, theta_of, values
 from tests.shared import ROOT, TWINS, each
 
@@ -81,7 +81,7 @@ def test_at_a_normalization_gains_have_spheres_and_statistics_do_not() -> None:
     assert owners["k"] == owners["b"] == owners["mean"]
     assert len(set(owners["gain"]) | set(owners["k"])) == parts.units == 8
     assert len(owners["shift"]) == len(owners["variance"]) == len(owners["w"]) == 1
-    assert set(learned(model, group)) == {"k", "b", "gain", "shift", "w"}
+    assert set(learned_names(model, group)) == {"k", "b", "gain", "shift", "w"}
 
 
 @pytest.mark.parametrize("path", each(SHIPPED, [folder / "base.onnx" for folder in TWINS]))
@@ -352,7 +352,7 @@ def test_means_have_their_standard_errors() -> None:
 def test_noise_spares_statistics_and_settings(pair: tuple[Path, ...], trained: int) -> None:
     """Learned is what models/README.md counts as the parameters that were trained."""
     model = load(pair[0])
-    names = learned(model, symmetry(model))
+    names = learned_names(model, symmetry(model))
     assert sum(model.tensor(name).size for name in names) == trained
 
 

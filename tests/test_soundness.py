@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from onnxcanon.explaining.reasons import Reasons
+from onnxcanon.explaining.explainer import Explainer
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.transform import Transform
@@ -80,11 +80,16 @@ def noticed(name: str, model: Model, element: Transform, rng: np.random.Generato
 
 def evidence(model: Model, group: Symmetry) -> set[str]:
     """Everything the analysis says about why something may not change."""
-    reasons = Reasons(group)
+    explainer = Explainer(group)
     axes = [(n, a) for n, p in group.trace.parameters.items() for a, size in enumerate(p.shape) if size > 1]
     absent = set() if group.trace.parameters else {ABSENT}
     barriers = {obstacle.operator for obstacle in group.trace.unsupported}
-    return {*group.trace.fixed_constants.values(), *barriers, *(reasons.of(n, a) for n, a in axes), *absent}
+    return {
+        *group.trace.fixed_constants.values(),
+        *barriers,
+        *(explainer.explain(n, a).text for n, a in axes),
+        *absent,
+    }
 
 
 def prepared(path: Path) -> tuple[Model, Symmetry]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from onnxcanon import analyze
-from onnxcanon.explaining.report import Analysis
+from onnxcanon.explaining.analysis import Analysis
 from tests.shared import ROOT
 
 LAYERS = 2
@@ -38,7 +38,7 @@ def test_a_transformer(tmp_path: Path) -> None:
         (2 * LAYERS + 1) * 768,
     )  # queries and values; what a norm's gain may give away
     assert found.scale_freedoms == inside + norms
-    assert not found.barriers
+    assert not found.unsupported
     assert not found.defects
 
 
@@ -55,5 +55,5 @@ def test_a_shuffle_that_does_not_line_up(tmp_path: Path) -> None:
     cells = 3 * (2 * log10_factorial(27) + log10_factorial(26))
     expected = LAYERS * cells + 3 * log10_factorial(80) + log10_factorial(2)
     assert found.log10_orbit == pytest.approx(expected)
-    assert not found.barriers
+    assert not found.unsupported
     assert not found.defects

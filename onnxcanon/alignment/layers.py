@@ -11,7 +11,7 @@ from onnxcanon.alignment.assignment import Singles
 from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.incidence import Branch, Rows
 from onnxcanon.alignment.weight_matching import SWEEPS, Matching
-from onnxcanon.text import counted
+from onnxcanon.text import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def in_order(
     if not rest:
         return ()
     return (
-        f"no layer that the method knows makes {counted(len(rest), 'group')} of units: matched by weights",
+        f"no layer that the method knows makes {plural(len(rest), 'group')} of units: matched by weights",
     )
 
 

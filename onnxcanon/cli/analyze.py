@@ -11,7 +11,7 @@ from onnxcanon.cli.console import emit
 from onnxcanon.verbs import analyze as verb
 
 if TYPE_CHECKING:
-    from onnxcanon.explaining.report import Analysis
+    from onnxcanon.explaining.analysis import Analysis
 
 WHY = click.Option(["--why"], is_flag=True, help="Also list every axis that is not free, with what fixes it.")
 OUTLINE = click.Option(

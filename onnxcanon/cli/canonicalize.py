@@ -30,9 +30,9 @@ def canonicalize(call: Call[Canonicalized], output: Output) -> int:
 def _summary(model: Path, form: Canonicalized) -> str:
     """What was done, in a line."""
     if form.trivial:
-        from onnxcanon.explaining.report import build
+        from onnxcanon.explaining.description import describe
 
-        why = build(form.model, form.symmetry).why_trivial()
+        why = describe(form.model, form.symmetry).why_trivial()
         return f"an equal copy, for nothing may change in {model}: {why}"
     if not form.changed:
         return f"an equal copy, for {model} is in canonical form already"

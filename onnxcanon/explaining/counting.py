@@ -1,13 +1,13 @@
-"""How many scale and sign freedoms really act: ranks of their action on the parameters.
+"""How many generators of the rescaling group really act: ranks of their action on the parameters.
 
-The multiplier of an entry of a parameter is a sum of exponents, T(j) = Σ_a g_a(j_a, context). A freedom acts
-trivially where these cancel: a constant on one axis against a constant on another. Every T splits uniquely
+The multiplier of an entry of a parameter is a sum of exponents, T(j) = Σ_a g_a(j_a, context). A generator is
+idle where these cancel: a constant on one axis against a constant on another. Every T splits uniquely
 into parts anchored at position 0, one per set U of axes (for two plain axes: their differences to the first
 position, and the sum of the firsts), and T is zero exactly when all parts are:
 
     T_U(j) = Σ_a Σ_{V ⊆ U} (-1)^|U - V| g_a(j_V, 0 elsewhere)      for U within the axes g_a depends on
 
-so the rank of the parts is the number of freedoms, computed exactly without looking at every entry.
+so the rank of the parts is the number of generators that act, exact without a look at every entry.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ Entries = tuple[Ids, Ids, Ids]  # rows, columns and values of a sparse matrix
 
 
 @dataclass(frozen=True, slots=True)
-class Freedoms:
-    """What the scale and sign freedoms come to.
+class RescalingCounts:
+    """How many scales and signs are free, and where.
 
     Attributes:
-        scale: number of independent scale freedoms.
-        sign: number of sign freedoms that are not the sign of a scale freedom.
-        scaled: which exponents a scale freedom that acts on some parameter changes, bool [variables].
-        flipped: the same for signs.
+        scales: number of independent scales.
+        signs: number of independent signs that are not the sign of a scale.
+        scaling: which exponents some scale that acts on a parameter changes, bool [variables].
+        flipping: which exponents some sign that acts on a parameter changes, bool [variables].
     """
 
-    scale: int
-    sign: int
-    scaled: Mask
-    flipped: Mask
+    scales: int
+    signs: int
+    scaling: Mask
+    flipping: Mask
 
 
-def count_freedoms(symmetry: Symmetry) -> Freedoms:
-    """Count the freedoms by the rank of their action.
+def count_rescalings(symmetry: Symmetry) -> RescalingCounts:
+    """Count the generators by the rank of their action.
 
-    Where every exponent column follows its own axis alone, the freedoms that remain when idle ones are
+    Where every exponent column follows its own axis alone, the generators that remain when idle ones are
     divided out are independent; columns that depend on other axes may cancel in more ways.
     """
     if all(len(_wide(d)) <= 1 for axes in symmetry.exponents.values() for d in axes.values()):
         sign = _sign_only_by_hash(symmetry)
         if sign is not None:
-            return Freedoms(symmetry.scale.count, sign, _free(symmetry.scale), _free(symmetry.sign))
+            return RescalingCounts(symmetry.scale.count, sign, _free(symmetry.scale), _free(symmetry.sign))
     parts = _parts(symmetry)
     scale = (parts @ symmetry.scale.forms).tocsr()
     sign = _modulo2(parts @ symmetry.sign.forms)
-    return Freedoms(
+    return RescalingCounts(
         _rank(scale, modulo2=False),
         _sign_only(sign, _modulo2(scale.copy())),
         _changed(symmetry.scale, scale),
@@ -70,11 +70,12 @@ def count_freedoms(symmetry: Symmetry) -> Freedoms:
 
 
 def _sign_only_by_hash(symmetry: Symmetry) -> int | None:
-    """How many sign freedoms are not the sign of a scale freedom, where either kind contains the other
-    freedom by freedom; None where it takes a rank to tell.
+    """How many signs are not the sign of a scale, where one of the two kinds contains the other generator by
+    generator; None where it takes a rank to tell.
 
-    The action of a freedom over GF(2) is hashed linearly: every part of every multiplier (module docstring)
-    has a random word, and those of the parts that flip are xored.
+    The action of a generator over GF(2) is hashed linearly: every part of every multiplier (module docstring)
+    has a random word, and those of the parts that flip are xored: generators that flip the same parts have
+    equal hashes, others hardly ever (64 bits).
     """
     words = np.zeros(symmetry.sign.forms.shape[0], np.uint64)
     rng = np.random.default_rng(0)
@@ -84,6 +85,8 @@ def _sign_only_by_hash(symmetry: Symmetry) -> int | None:
             words[exponents.ravel()[:1]] ^= constant
     columns = {d.tobytes(): d.ravel() for axes in symmetry.exponents.values() for d in axes.values()}
     for exponents in columns.values():
+        # An array of one axis has parts at its positions 1, 2, …, each against position 0, and one for the
+        # sum of firsts. Position 0 flips all of the former, so its word is the xor of theirs.
         drawn = rng.integers(0, 1 << 63, len(exponents), dtype=np.uint64)
         drawn[0] ^= np.bitwise_xor.reduce(drawn)
         np.bitwise_xor.at(words, exponents, drawn)
@@ -93,31 +96,31 @@ def _sign_only_by_hash(symmetry: Symmetry) -> int | None:
 
 
 def _hashes(words: NDArray[np.uint64], forms: csr_matrix) -> NDArray[np.uint64]:
-    """For every freedom, the words of the exponents that it flips, xored."""
+    """For every generator, the words of the exponents that it flips, xored."""
     columns = forms.tocsc()
     odd = np.where(columns.data % 2 != 0, words[columns.indices], np.uint64(0))
     return np.bitwise_xor.reduceat(odd, columns.indptr[:-1]) if len(odd) else odd
 
 
-def _changed(freedom: RescalingGroup, action: csr_matrix) -> Mask:
-    """The exponent variables that depend on a freedom whose action is not zero."""
-    live = np.zeros(freedom.count, bool)
+def _changed(group: RescalingGroup, action: csr_matrix) -> Mask:
+    """The exponent variables that depend on a generator whose action is not zero."""
+    live = np.zeros(group.count, bool)
     live[action.indices[action.data != 0]] = True
-    forms = freedom.forms
+    forms = group.forms
     rows = np.repeat(np.arange(forms.shape[0]), np.diff(forms.indptr))
     out = np.zeros(forms.shape[0], bool)
     out[rows[live[forms.indices]]] = True
     return out
 
 
-def _free(freedom: RescalingGroup) -> Mask:
+def _free(group: RescalingGroup) -> Mask:
     """Which exponent variables need not be zero, bool [variables]."""
-    free: Mask = np.diff(freedom.forms.indptr) > 0
+    free: Mask = np.diff(group.forms.indptr) > 0
     return free
 
 
 def _sign_only(sign: csr_matrix, scale: csr_matrix) -> int:
-    """Dimension of the sign freedoms modulo those that a scale freedom becomes over GF(2)."""
+    """Dimension of the signs modulo what scales become over GF(2)."""
     rng = np.random.default_rng(0)
     weights = rng.integers(0, 1 << 62, sign.shape[0])  # equal columns have equal hashes, others hardly
     hashes = [(weights @ matrix).astype(np.int64) for matrix in (sign, scale)]
@@ -169,8 +172,8 @@ def _wide(array: Ids) -> tuple[int, ...]:
 def _layout(arrays: list[Ids]) -> dict[tuple[int, ...], int]:
     """The sets U of axes that occur, each with the number of entries of its part."""
     sizes = {a: n for array in arrays for a, n in enumerate(array.shape) if n > 1}
-    found = {u for array in arrays for u in _subsets(_wide(array))}
-    return {u: int(np.prod([sizes[a] - 1 for a in u], dtype=np.int64)) for u in sorted(found)}
+    subsets = {u for array in arrays for u in _subsets(_wide(array))}
+    return {u: int(np.prod([sizes[a] - 1 for a in u], dtype=np.int64)) for u in sorted(subsets)}
 
 
 def _height(arrays: list[Ids]) -> int:
@@ -178,7 +181,20 @@ def _height(arrays: list[Ids]) -> int:
 
 
 def _anchored(arrays: list[Ids]) -> Iterator[Entries]:
-    """The parts T_U of a sum of exponent arrays as entries of a matrix; positions 0 of U are left out."""
+    """The parts T_U of a sum of exponent arrays as entries of a matrix; positions 0 of U are left out.
+
+    Two plain axes with the exponents a0 a1 and b0 b1 b2 (variables 0, 1 and 2, 3, 4) have four parts: the sum
+    of firsts a0 + b0, then b1 - b0 and b2 - b0, then a1 - a0.
+
+    >>> arrays = [np.array([[0], [1]]), np.array([[2, 3, 4]])]
+    >>> matrix = np.zeros((_height(arrays), 5), int)
+    >>> for rows, columns, values in _anchored(arrays):
+    ...     np.add.at(matrix, (rows, columns), values)
+    >>> matrix.tolist()
+    [[1, 0, 1, 0, 0], [-1, 1, 0, 0, 0], [0, 0, -1, 1, 0], [0, 0, -1, 0, 1]]
+    """
+    # T_U by inclusion and exclusion: a subset V of U keeps its axes at their positions 1, 2, …, and puts the
+    # others of U at 0, with the sign of how many these are.
     start = 0
     for u, height in _layout(arrays).items():
         for array in arrays:
@@ -200,6 +216,10 @@ def _anchored(arrays: list[Ids]) -> Iterator[Entries]:
 
 def _rank(matrix: csr_matrix, *, modulo2: bool) -> int:
     """The exact rank over the rationals, or over GF(2).
+
+    >>> both = csr_matrix(np.array([[1, 1], [1, -1]]))  # x + y and x - y are one thing modulo 2
+    >>> _rank(both, modulo2=False), _rank(_modulo2(both), modulo2=True)
+    (2, 1)
 
     Rows of one or two entries ±c say that columns are zero or agree up to sign: they are contracted by
     connected components, as often as that makes more of them; the few that remain are eliminated.

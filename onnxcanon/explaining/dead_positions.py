@@ -4,7 +4,7 @@ A unit is dead if every path of its value ends where positions are dropped (a sl
 that nothing reads) or in nodes that lead to no output. It is alive as soon as one node that leads to an
 output takes it in and does not hand it on as it is: sums over it, or mixes it with others. Where that is
 not clear (operators other than those below, positions merged with others) it counts as alive, so that what
-is told is true.
+is reported is true.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from onnxcanon.tracing.constraints import Reason
 
 def dead_positions(symmetry: Symmetry) -> dict[tuple[str, int], int]:
     """How many positions of each parameter axis are dead; axes without any are left out."""
-    dead = _Walk(symmetry).dead()
-    found: dict[tuple[str, int], int] = {}
+    dead = _Liveness(symmetry).dead()
+    counts: dict[tuple[str, int], int] = {}
     if not dead.any():
-        return found
+        return counts
     for name, axes in symmetry.classes.items():
         for axis, rows in axes.items():
             others = tuple(k for k in range(rows.ndim) if k != axis)
             count = int(dead[rows].all(others).sum())
             if count and rows.shape[axis] > 1:
-                found[name, axis] = count
-    return found
+                counts[name, axis] = count
+    return counts
 
 
-class _Walk:
-    """One look at all nodes of a graph."""
+class _Liveness:
+    """Follows the units of a graph through its nodes."""
 
     def __init__(self, symmetry: Symmetry) -> None:
         self.nodes = ordered(symmetry.trace.graph)
         self.symmetry = symmetry
         self.stack = {m: name for name, members in symmetry.stacks.items() for m in members}
-        self.known: dict[str, Ids] = {}
+        self.labels: dict[str, Ids] = {}
 
     def dead(self) -> NDArray[np.bool_]:
         """The classes that reach no output, bool [classes]."""
@@ -67,8 +67,8 @@ class _Walk:
             if has(node, Trait.SELECTION):
                 gone = self._labels(node.inputs[0])
                 if len(gone):
-                    kept = [self._labels(v) for v in node.outputs if v.uses() or v.is_graph_output()]
-                    mask[np.setdiff1d(gone, np.concatenate([gone[:0], *kept]))] = True
+                    remaining = [self._labels(v) for v in node.outputs if v.uses() or v.is_graph_output()]
+                    mask[np.setdiff1d(gone, np.concatenate([gone[:0], *remaining]))] = True
         return mask
 
     def _take_in(self, node: ir.Node, mask: NDArray[np.bool_]) -> None:
@@ -85,7 +85,7 @@ class _Walk:
     def _labels(self, value: ir.Value | None) -> Ids:
         """The classes of all labels on a value, each once."""
         name = "" if value is None else self.symmetry.trace.names.get(value, "")
-        if name not in self.known:
+        if name not in self.labels:
             labelled = self.symmetry.trace.values.get(name)
             arrays: list[Ids] = []
             name = self.stack.get(name, name)
@@ -94,5 +94,5 @@ class _Walk:
             elif isinstance(labelled, AbstractValue):
                 units = [ids.ravel() for ids in labelled.ids if not isinstance(ids, State)]
                 arrays = [self.symmetry.solution.classes[ids] for ids in units]
-            self.known[name] = distinct(np.concatenate(arrays)) if arrays else np.zeros(0, np.int64)
-        return self.known[name]
+            self.labels[name] = distinct(np.concatenate(arrays)) if arrays else np.zeros(0, np.int64)
+        return self.labels[name]

@@ -1,9 +1,9 @@
-"""Hidden dimensions: the tree of orbits and the scale and sign freedoms, told in terms of parameter axes.
+"""Hidden dimensions: the wreath tree and the rescaling group in terms of parameter axes.
 
-A dimension is an orbit (k interchangeable components) or, where the order is fixed but scale or sign is free,
-the units of one such axis. It *occurs* at an axis of a parameter where its units stand; the units of a nested
-orbit belong to the outer ones too. Where labels depend on the position along another axis (their context), it
-is that axis which carries the outer dimension.
+A dimension is a node of the tree (k interchangeable components) or, where the order is fixed but scale or
+sign is free, the units of one such axis. It *occurs* at an axis of a parameter where its units stand; the
+units of a nested one belong to the outer ones too. Where labels depend on the position along another axis
+(their context), it is that axis which carries the outer dimension.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from onnxcanon.arrays import Ids
-from onnxcanon.explaining.counting import Freedoms
+from onnxcanon.explaining.counting import RescalingCounts
 from onnxcanon.solving.group import Solution, WreathNode
 from onnxcanon.solving.hashing import distinct
 from onnxcanon.symmetry import Symmetry
@@ -30,12 +30,12 @@ SAMPLE = 64
 
 
 @dataclass(slots=True)
-class Found:
+class DimensionDraft:
     """A dimension while it is being described: `sites` maps (parameter, axis) to a number of positions."""
 
     size: int
     permute: bool
-    outer: Found | None = None
+    outer: DimensionDraft | None = None
     copies: int = 1
     scale: bool = False
     sign: bool = False
@@ -44,7 +44,7 @@ class Found:
 
 
 @dataclass(slots=True)
-class Axes:
+class AxisTable:
     """All labelled axes of all parameters; most have the labels of many others, which are looked at once.
 
     Attributes:
@@ -59,7 +59,7 @@ class Axes:
     context: Mask
 
     @classmethod
-    def of(cls, symmetry: Symmetry) -> Axes:
+    def of(cls, symmetry: Symmetry) -> AxisTable:
         """The entries of every label array, in order."""
         names: list[tuple[tuple[str, int], int]] = []
         numbers: dict[tuple[bytes, int, int], int] = {}
@@ -85,7 +85,7 @@ class Membership:
     """Which dimensions each unit class belongs to: `label` [classes] numbers distinct sets of dimensions."""
 
     def __init__(self, solution: Solution) -> None:
-        self.found: list[Found] = []
+        self.drafts: list[DimensionDraft] = []
         self.sets: list[frozenset[int]] = [frozenset()]  # all dimensions, outer ones included
         self.inner: list[frozenset[int]] = [frozenset()]  # the innermost ones only
         self.label = np.zeros(solution.count, np.int64)
@@ -95,22 +95,27 @@ class Membership:
             self._derive(dependent.products, dependent.parts)
 
     def _enter(
-        self, orbit: WreathNode, members: Ids, outer: Found | None, around: frozenset[int], copies: int
+        self,
+        node: WreathNode,
+        members: Ids,
+        outer: DimensionDraft | None,
+        around: frozenset[int],
+        copies: int,
     ) -> None:
-        """Label the classes of an orbit, int64 [components, columns], then those of the orbits inside."""
-        found = Found(orbit.size, True, outer, copies)
-        number = len(self.found)
-        self.found.append(found)
+        """Label the classes of a node, int64 [components, columns], then those of the nodes inside."""
+        draft = DimensionDraft(node.size, True, outer, copies)
+        number = len(self.drafts)
+        self.drafts.append(draft)
         chain = around | {number}
         self.label[members.ravel()] = self._number(chain, frozenset({number}))
-        for child in orbit.children:
+        for child in node.children:
             inside = members[:, child.members].reshape(-1, child.members.shape[1])
-            self._enter(child, inside, found, chain, copies * orbit.size)
+            self._enter(child, inside, draft, chain, copies * node.size)
 
-    def add(self, found: Found, classes: Ids) -> None:
+    def add(self, draft: DimensionDraft, classes: Ids) -> None:
         """One more dimension of the given classes."""
-        number = frozenset({len(self.found)})
-        self.found.append(found)
+        number = frozenset({len(self.drafts)})
+        self.drafts.append(draft)
         self.label[classes] = self._number(number, number)
 
     def _number(self, chain: frozenset[int], inner: frozenset[int]) -> int:
@@ -128,18 +133,18 @@ class Membership:
         self.label[composites] = np.array(numbers, np.int64)[index.reshape(-1)]
 
 
-def find_dimensions(symmetry: Symmetry, freedoms: Freedoms) -> tuple[list[Found], Mask]:
+def find_dimensions(symmetry: Symmetry, counts: RescalingCounts) -> tuple[list[DimensionDraft], Mask]:
     """The dimensions, outer ones before those inside, and which classes may move (bool [classes])."""
     membership = Membership(symmetry.solution)
-    axes = Axes.of(symmetry)
+    axes = AxisTable.of(symmetry)
     _place(membership, axes)
     moving = membership.label > 0
-    _free_exponents(symmetry, freedoms, membership)
+    _free_exponents(symmetry, counts, membership)
     _name_values(symmetry, membership)
-    return _in_order(symmetry, membership.found), moving
+    return _in_order(symmetry, membership.drafts), moving
 
 
-def _place(membership: Membership, axes: Axes) -> None:
+def _place(membership: Membership, axes: AxisTable) -> None:
     """Fill in the sites of every dimension."""
     which, position, classes = axes.labels
     labels = membership.label[classes]
@@ -153,29 +158,29 @@ def _place(membership: Membership, axes: Axes) -> None:
         positions.setdefault(number, []).append((label, count))
     for name, number in axes.names:
         for label, count in positions.get(number, ()):
-            for found in (membership.inner if axes.context[number] else membership.sets)[label]:
-                sites = membership.found[found].sites
+            for dimension in (membership.inner if axes.context[number] else membership.sets)[label]:
+                sites = membership.drafts[dimension].sites
                 sites[name] = sites.get(name, 0) + count
 
 
 # -- scale and sign ---------------------------------------------------------------------------------
 
 
-def _free_exponents(symmetry: Symmetry, freedoms: Freedoms, membership: Membership) -> None:
+def _free_exponents(symmetry: Symmetry, counts: RescalingCounts, membership: Membership) -> None:
     """Mark the dimensions that scale or flip; gather the free exponents of fixed order as dimensions."""
-    scale, sign = freedoms.scaled, freedoms.flipped
+    scale, sign = counts.scaling, counts.flipping
     entries = _free_entries(symmetry, scale | sign)
     labels = membership.label[entries.classes]
     for label in distinct(labels[scale[entries.variables]]).tolist():
         for number in membership.inner[label]:
-            membership.found[number].scale = True
+            membership.drafts[number].scale = True
     for label in distinct(labels[sign[entries.variables]]).tolist():
         for number in membership.inner[label]:
-            membership.found[number].sign = True
-    held = (labels == 0) & (scale | sign)[entries.variables]
-    if held.any():
-        for found, units in _held_dimensions(symmetry, entries.only(held)):
-            membership.add(found, units)
+            membership.drafts[number].sign = True
+    ordered = (labels == 0) & (scale | sign)[entries.variables]
+    if ordered.any():
+        for draft, units in _ordered_dimensions(symmetry, entries.only(ordered)):
+            membership.add(draft, units)
 
 
 def _free_entries(symmetry: Symmetry, free: Mask) -> _Entries:
@@ -223,29 +228,29 @@ class _Entries:
         return _Entries(self.names, self.site[chosen], self.classes[chosen], self.variables[chosen])
 
 
-def _held_dimensions(symmetry: Symmetry, entries: _Entries) -> list[tuple[Found, Ids]]:
-    """Dimensions of fixed order with their classes: axes that share units, or freedoms, are one dimension."""
+def _ordered_dimensions(symmetry: Symmetry, entries: _Entries) -> list[tuple[DimensionDraft, Ids]]:
+    """Dimensions of fixed order with their classes: axes that share units, or generators, are one."""
     scale, sign = symmetry.scale.forms, symmetry.sign.forms
     count = len(entries.names)
     names, unit = np.unique(entries.classes, return_inverse=True)
     nodes = count + len(names)
     links = coo_matrix((np.ones(len(unit), np.int8), (entries.site, count + unit)), shape=(nodes, nodes))
     cluster = connected_components(links, directed=False)[1][entries.site]
-    merged: dict[tuple[bytes, bytes], tuple[Found, Ids]] = {}
+    merged: dict[tuple[bytes, bytes], tuple[DimensionDraft, Ids]] = {}
     for number in dict.fromkeys(cluster.tolist()):
         mine = cluster == number
         variables = distinct(entries.variables[mine])
         scales, signs = distinct(scale[variables].indices), distinct(sign[variables].indices)
         units = distinct(entries.classes[mine])
         mark = (scales.tobytes(), signs.tobytes())
-        fresh = Found(len(units), False, scale=scales.size > 0, sign=signs.size > 0), units[:0]
-        found, known = merged.get(mark, fresh)
-        found.size = min(found.size, len(units))
+        fresh = DimensionDraft(len(units), False, scale=scales.size > 0, sign=signs.size > 0), units[:0]
+        draft, before = merged.get(mark, fresh)
+        draft.size = min(draft.size, len(units))
         sites, positions = np.unique(entries.site[mine], return_counts=True)
         for site, n in zip(sites.tolist(), positions.tolist(), strict=True):
             name, axis = entries.names[site]
-            found.sites[name, axis] = min(n, symmetry.trace.parameters[name].shape[axis])
-        merged[mark] = found, np.concatenate([known, units])
+            draft.sites[name, axis] = min(n, symmetry.trace.parameters[name].shape[axis])
+        merged[mark] = draft, np.concatenate([before, units])
     return list(merged.values())
 
 
@@ -254,9 +259,9 @@ def _held_dimensions(symmetry: Symmetry, entries: _Entries) -> list[tuple[Found,
 
 def activations(symmetry: Symmetry) -> Iterable[tuple[str, AbstractValue]]:
     """The labelled values that nodes compute, in the order of the graph."""
-    known = symmetry.trace
-    constants = known.parameters.keys() | known.fixed_constants.keys() | known.data_constants.keys()
-    return ((name, value) for name, value in symmetry.trace.values.items() if name not in constants)
+    trace = symmetry.trace
+    constants = trace.parameters.keys() | trace.fixed_constants.keys() | trace.data_constants.keys()
+    return ((name, value) for name, value in trace.values.items() if name not in constants)
 
 
 def _name_values(symmetry: Symmetry, membership: Membership) -> None:
@@ -279,27 +284,27 @@ def _name_values(symmetry: Symmetry, membership: Membership) -> None:
     for pair in pairs.tolist():
         at, label = divmod(pair, len(membership.sets))
         for number in (membership.inner if context[at] else membership.sets)[label]:
-            values = membership.found[number].values
+            values = membership.drafts[number].values
             if not values or values[-1] != names[at]:
                 values.append(names[at])
 
 
-def _in_order(symmetry: Symmetry, found: list[Found]) -> list[Found]:
+def _in_order(symmetry: Symmetry, drafts: list[DimensionDraft]) -> list[DimensionDraft]:
     """Dimensions as the graph meets them, each followed by those inside it; ones without a site left out."""
     parameter = {name: k for k, name in enumerate(symmetry.trace.parameters)}
     value = {name: k for k, name in enumerate(symmetry.trace.values)}
 
-    def key(d: Found) -> tuple[int, int, int]:
+    def key(d: DimensionDraft) -> tuple[int, int, int]:
         first = min((parameter[name], axis) for name, axis in d.sites)
         return min((value[v] for v in d.values), default=len(value)), *first
 
-    children: dict[int, list[Found]] = {}
-    for d in found:
+    children: dict[int, list[DimensionDraft]] = {}
+    for d in drafts:
         if d.sites:
             children.setdefault(id(d.outer), []).append(d)
-    out: list[Found] = []
+    out: list[DimensionDraft] = []
 
-    def visit(outer: Found | None) -> None:
+    def visit(outer: DimensionDraft | None) -> None:
         for d in sorted(children.get(id(outer), []), key=key):
             out.append(d)
             visit(d)

@@ -1,7 +1,7 @@
 """The analysis as a text that can be held against an architecture: one line per thing, repetitions folded.
 
-Names that differ only in numbers are told once, the numbers that differ as #: `blocks.#.fc1.weight[0] ×12`.
-Neighbouring dimensions (with those nested in them) that look alike in this sense are told once as well, and
+Names that differ only in numbers are listed once, the numbers that differ as #: `blocks.#.fc1.weight[0] ×12`.
+Neighbouring dimensions (with those nested in them) that look alike in this sense are listed once as well, and
 nested ones are sorted, so that those that are alike stand alike.
 """
 
@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from onnxcanon.text import short
 
 if TYPE_CHECKING:
-    from onnxcanon.explaining.report import Analysis, Dimension
+    from onnxcanon.explaining.analysis import Analysis, Dimension
 
 WIDTH = 110
-SITES_TOLD = 32
-FIXED_TOLD = 6
+SITES_SHOWN = 32
+FIXED_SHOWN = 6
 GLUE = "\0"
 """A space at which no line is broken."""
 NUMBER = re.compile(r"\d+")
@@ -29,7 +29,7 @@ NUMBER = re.compile(r"\d+")
 
 @dataclass(frozen=True, slots=True)
 class _Branch:
-    """A dimension with those nested in it; `looks` is equal for branches that are told alike."""
+    """A dimension with those nested in it; `looks` is equal for branches that are listed as one."""
 
     dimension: Dimension
     inner: tuple[_Branch, ...]
@@ -40,7 +40,7 @@ def outline(analysis: Analysis) -> str:
     """The outline of an analysis, without anything that varies from machine to machine."""
     lines = [PurePath(analysis.model).name]
     lines.append(
-        f"{analysis.parameters:,} parameters; 10^{analysis.log10_group_order:.1f} permutations,"
+        f"{analysis.parameters:,} parameters; 10^{analysis.log10_orbit:.1f} permutations,"
         f" {analysis.scale_freedoms:,} scale factors, {analysis.sign_freedoms:,} further signs"
     )
     if analysis.trivial:
@@ -48,7 +48,7 @@ def outline(analysis: Analysis) -> str:
     elif analysis.dimensions:
         lines += ["", *_dimensions(_branches(analysis.dimensions, None), "")]
     sections = {
-        "not seen through": _by_group((f"{b.operator}: {b.reason}", b.node) for b in analysis.barriers),
+        "not seen through": _by_group((f"{b.operator}: {b.reason}", b.node) for b in analysis.unsupported),
         "fixed": _by_group((f.chain[-1], f"{f.value}[{f.axis}]") for f in analysis.fixed),
         "the caller may override": _names(analysis.overridable),
         "data constants": _by_group((d.kind, d.initializer) for d in analysis.data),
@@ -92,7 +92,7 @@ def _dimensions(branches: Sequence[_Branch], indent: str) -> list[str]:
         deeper = indent + "  " if times > 1 else indent
         for k in range(period):
             alike = branches[at + k : at + period * times : period]
-            lines += _told(alike, deeper)
+            lines += _dimension_lines(alike, deeper)
         at += period * times
     return lines
 
@@ -110,7 +110,7 @@ def _repetition(branches: Sequence[_Branch], at: int) -> tuple[int, int]:
     return best
 
 
-def _told(alike: Sequence[_Branch], indent: str) -> list[str]:
+def _dimension_lines(alike: Sequence[_Branch], indent: str) -> list[str]:
     """One dimension for all its likes, then what is nested in it."""
     first = alike[0].dimension
     names: dict[tuple[str, str, int], list[str]] = {}
@@ -119,12 +119,14 @@ def _told(alike: Sequence[_Branch], indent: str) -> list[str]:
             key = (_skeleton(site.initializer), site.place, site.positions)
             names.setdefault(key, []).append(site.initializer)
     sites = []
-    for (_, place, positions), found in names.items():
+    for (_, place, positions), initializers in names.items():
         entries = "" if positions == first.size or not place else f":{positions}"
-        sites.append(f"{short(_common(found))}{place}{entries}{_times(len(found) // len(alike))}")
-    lines = [f"{indent}{first.size} {_may(first)}", *_wrapped(sites, SITES_TOLD, indent + "    ")]
+        sites.append(
+            f"{short(_common(initializers))}{place}{entries}{_times(len(initializers) // len(alike))}"
+        )
+    lines = [f"{indent}{first.size} {_may(first)}", *_wrapped(sites, SITES_SHOWN, indent + "    ")]
     for k in range(len(alike[0].inner)):
-        lines += _told([branch.inner[k] for branch in alike], indent + "  ")
+        lines += _dimension_lines([branch.inner[k] for branch in alike], indent + "  ")
     return lines
 
 
@@ -157,8 +159,8 @@ def _names(names: Iterable[str]) -> list[str]:
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(_skeleton(name), []).append(name)
-    told = [short(_common(found)) + _times(len(found)) for found in groups.values()]
-    return _wrapped(told, FIXED_TOLD, "")
+    folded = [short(_common(group)) + _times(len(group)) for group in groups.values()]
+    return _wrapped(folded, FIXED_SHOWN, "")
 
 
 def _by_group(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -167,16 +169,16 @@ def _by_group(pairs: Iterable[tuple[str, str]]) -> list[str]:
     for heading, member in pairs:
         groups.setdefault(_skeleton(heading), []).append((heading, member))
     lines = []
-    for found in groups.values():
-        lines.append(f"{len(found)} × {_common([heading for heading, _ in found])}")
-        lines += ["    " + line for line in _names(member for _, member in found)]
+    for group in groups.values():
+        lines.append(f"{len(group)} × {_common([heading for heading, _ in group])}")
+        lines += ["    " + line for line in _names(member for _, member in group)]
     return lines
 
 
 def _wrapped(words: Sequence[str], limit: int, indent: str) -> list[str]:
-    told = [*words[:limit], *([f"+{len(words) - limit} more"] if len(words) > limit else [])]
+    shown = [*words[:limit], *([f"+{len(words) - limit} more"] if len(words) > limit else [])]
     lines = textwrap.wrap(
-        ", ".join(word.replace(" ", GLUE) for word in told),
+        ", ".join(word.replace(" ", GLUE) for word in shown),
         WIDTH,
         initial_indent=indent,
         subsequent_indent=indent,

@@ -24,7 +24,6 @@ from onnxcanon.alignment import align
 from onnxcanon.alignment.metrics import squared
 from onnxcanon.canonical import canonicalize
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.landscape.learned_weights import learned
 from onnxcanon.landscape.spheres import spheres, unit_scale
 from onnxcanon.merging.averaging import spelled_as
 from onnxcanon.model import Model
@@ -32,6 +31,7 @@ from onnxcanon.results import Result
 from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
 from onnxcanon.text import table
+from onnxcanon.weights import learned_names
 
 Matrix = tuple[tuple[float, ...], ...]
 
@@ -112,7 +112,7 @@ def distance(
     say = progress or (lambda _: None)
     first = models[0]
     group = symmetry(first, sizes)
-    names = learned(first, group)
+    names = learned_names(first, group)
     stored = [spelled_as(first, model) for model in models]
     forms = []
     for model in models:

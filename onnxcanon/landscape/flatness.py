@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 
 from onnxcanon.alignment.metrics import wide
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.landscape.learned_weights import learned
 from onnxcanon.landscape.paths import held
 from onnxcanon.landscape.spheres import unit_scale
 from onnxcanon.model import Model
@@ -30,6 +29,7 @@ from onnxcanon.runtime.evaluation import Evaluation, Evaluator
 from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
 from onnxcanon.text import table
+from onnxcanon.weights import learned_names
 
 SIGMAS = (0.05, 0.1, 0.2, 0.5)
 DRAWS = 10
@@ -133,7 +133,7 @@ def flatness(
     say = progress or (lambda _: None)
     group = symmetry(model, sizes)
     normalized = held(unit_scale(model, group).apply(model))
-    names = learned(model, group)
+    names = learned_names(model, group)
     evaluate = Evaluator(model, Settings(device=device, data=data), output=output, batch=batch)
     still = evaluate(normalized)
     rises = []

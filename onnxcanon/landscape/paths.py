@@ -31,9 +31,10 @@ from onnxcanon.landscape.spheres import (
     spheres,
     unit_scale,
 )
-from onnxcanon.merging.averaging import average, averaged_names
+from onnxcanon.merging.averaging import average
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry, symmetry
+from onnxcanon.weights import averaged_names
 
 LINEAR, GEODESIC = PATHS = ("linear", "geodesic")
 

@@ -19,7 +19,8 @@ from onnxcanon.comparison.mismatch import explain_mismatch, why_not_averaged
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model
-from onnxcanon.text import counted
+from onnxcanon.text import plural
+from onnxcanon.weights import averaged_names
 
 KEPT = 1 << 24
 """Entries up to which a model that is read again and again is computed once and kept."""
@@ -63,11 +64,6 @@ def average(models: Sequence[Model], weights: Sequence[float]) -> Model:
     return models[0].with_tensors({name: partial(_mean, models, weights, name) for name in names})
 
 
-def averaged_names(model: Model) -> list[str]:
-    """The tensors that have a mean."""
-    return [name for name in model.tensor_names() if model.tensor_info(name)[1] in AVERAGED]
-
-
 def normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     """Weights that add up to 1; equal ones by default.
 
@@ -77,7 +73,7 @@ def normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]
     given = [1.0] * count if weights is None else [float(w) for w in weights]
     if len(given) != count:
         raise OnnxcanonError(
-            f"{counted(len(given), 'weight')} for {counted(count, 'model')}; give one for each"
+            f"{plural(len(given), 'weight')} for {plural(count, 'model')}; give one for each"
         )
     total = sum(given)
     if not all(0 <= w < np.inf for w in given) or not 0 < total < np.inf:

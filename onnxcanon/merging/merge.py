@@ -41,7 +41,7 @@ from onnxcanon.merging.repair import (
 from onnxcanon.model import Model
 from onnxcanon.results import Result
 from onnxcanon.settings import Settings
-from onnxcanon.text import counted
+from onnxcanon.text import plural
 from onnxcanon.verifying import verify
 
 AVERAGE = "average"
@@ -87,8 +87,8 @@ class Merged(Result):
         """What was done, in a line."""
         unaligned = {NONE: "as they are", CANONICAL: "in canonical form"}
         how = unaligned.get(self.align, f"aligned by {self.align} to the {self.to}")
-        repaired = f"; {counted(self.layers, 'layer')} repaired by {self.repair}" if self.layers else ""
-        return f"average of {counted(len(self.models), 'model')}, {how}{repaired}"
+        repaired = f"; {plural(self.layers, 'layer')} repaired by {self.repair}" if self.layers else ""
+        return f"average of {plural(len(self.models), 'model')}, {how}{repaired}"
 
     def to_json(self) -> dict[str, Any]:
         """What was done, as JSON values."""

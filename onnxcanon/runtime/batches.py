@@ -9,7 +9,7 @@ import numpy as np
 from onnxcanon.arrays import Array, Arrays
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.runtime.inputs import InputSpec
-from onnxcanon.text import counted
+from onnxcanon.text import plural
 
 BATCH = 128
 """Examples that run at a time at most, where the model takes any number."""
@@ -76,7 +76,7 @@ def data_inputs(
     ]
     if not sets:
         raise OnnxcanonError(
-            f"{data_name(data)} holds {counted(rows, 'example')}, fewer than the {step if takes else 1} that"
+            f"{data_name(data)} holds {plural(rows, 'example')}, fewer than the {step if takes else 1} that"
             " the model takes at a time"
         )
     return sets[:most]

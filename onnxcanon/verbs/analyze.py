@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from onnxcanon.verbs.signature import verb
 
 if TYPE_CHECKING:
-    from onnxcanon.explaining.report import Analysis
+    from onnxcanon.explaining.analysis import Analysis
     from onnxcanon.settings import Progress
     from onnxcanon.verbs.arguments import ModelSource, Sizes
 
@@ -36,15 +36,17 @@ def analyze(
     Raises:
         ModelError: the model cannot be read.
     """
-    from onnxcanon.explaining.report import analyze as explain
+    from onnxcanon.explaining.description import describe
+    from onnxcanon.symmetry import symmetry
     from onnxcanon.verbs.arguments import opened, settings_for
 
     original = opened(model)
     settings = settings_for(original, sizes=sizes, progress=progress)
     settings.progress(f"analyzing {original.name}")
-    return explain(
+    group = symmetry(
         original,
-        sizes=settings.sizes,
+        settings.sizes,
         permute_constants=permute_constants,
         allow_overridable=allow_overridable,
     )
+    return describe(original, group)

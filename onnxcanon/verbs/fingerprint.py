@@ -69,12 +69,12 @@ def fingerprint(
         OnnxcanonError: there is no such level.
     """
     from onnxcanon.canonical.fingerprint import fingerprint as digest
-    from onnxcanon.explaining.report import weights
     from onnxcanon.verbs.arguments import opened, settings_for
+    from onnxcanon.weights import weight_count
 
     original = opened(model)
     settings = settings_for(original, sizes=sizes, progress=progress)
     settings.progress(f"reading {original.name}")
     name, notes = digest(original, level, settings)
     structure = name if level == "structure" else digest(original, "structure")[0]
-    return Fingerprint(original.name, name, structure, weights(original), level, tuple(notes))
+    return Fingerprint(original.name, name, structure, weight_count(original), level, tuple(notes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxcanon.results import Result
-from onnxcanon.text import counted
+from onnxcanon.text import plural
 
 if TYPE_CHECKING:
     from onnxcanon.transform import Transform
@@ -40,4 +40,4 @@ class Transformed(Result):
 
 def changes(transform: Transform) -> str:
     """What a transform does, in words."""
-    return f"{counted(transform.permuted, 'parameter')} permuted, {transform.rescaled} rescaled"
+    return f"{plural(transform.permuted, 'parameter')} permuted, {transform.rescaled} rescaled"

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from onnxcanon.results import Result
-from onnxcanon.text import counted
+from onnxcanon.text import plural
 from onnxcanon.verifying.differences import OutputDifference
 
 SMOOTH = "(without rounding)"
@@ -80,7 +80,7 @@ def verdict(
     name, worst = max(outputs.items(), key=lambda item: _excess(item[1]))
     same = all(row.same for row in outputs.values())
     if same:
-        reason = f"{counted(len(outputs), 'value')} compared in {counted(runs, 'run')}; the largest deviation"
+        reason = f"{plural(len(outputs), 'value')} compared in {plural(runs, 'run')}; the largest deviation"
         reason += f" is {worst.max_relative_difference:.1e} where {worst.tolerance:.1e} is allowed ({name!r})"
     elif math.isfinite(worst.max_relative_difference):
         reason = (
@@ -93,7 +93,7 @@ def verdict(
         apart = max(row.max_relative_difference for row in smooth.values())
         reason += f"; without rounding to integers it is at most {apart:.1e}"
     if skipped:
-        reason += f"; {counted(len(skipped), 'value')} not compared"
+        reason += f"; {plural(len(skipped), 'value')} not compared"
     return Verification(same, dict(outputs), kinds, runs, device, reason, dict(skipped))
 
 

@@ -1,4 +1,4 @@
-"""Chains: the shortest way from a unit that does not move to what holds it, told as the nodes on the way.
+"""The shortest way from a unit that does not move to the pin that holds it, as the nodes on the way.
 
 Constraints are edges between units, and each names the node that stated it. One breadth-first search
 from all pinned units at once reaches every unit that does not move, in three rounds: over equalities from the
@@ -44,23 +44,36 @@ class _Edges:
         return cls(start, target[order], np.concatenate([between, between])[order])
 
     def around(self, units: Ids) -> tuple[Ids, Ids, Ids]:
-        """Every edge that leaves the units: where from, where to, which node."""
+        """Every edge that leaves the units: where from, where to, which node.
+
+        >>> edges = _Edges.of(3, [(np.array([0, 0]), np.array([1, 2]), 7)])  # node 7 ties 0 to 1 and to 2
+        >>> [array.tolist() for array in edges.around(np.array([0, 2]))]
+        [[0, 0, 2], [1, 2, 0], [7, 7, 7]]
+        """
+        # The slices start[u]:start[u + 1] of all units at once: position k of the output is the first edge of
+        # its unit plus how far k is from where that unit's edges begin in the output.
         counts = self.start[units + 1] - self.start[units]
         first = np.repeat(self.start[units] - (np.cumsum(counts) - counts), counts)
         at = first + np.arange(int(counts.sum()))
         return np.repeat(units, counts), self.target[at], self.node[at]
 
 
-class Chains:
-    """The ways to the pins of one constraints; `moving` bool [classes] have none and are left out."""
+class NearestPins:
+    """The ways to the pins of a model's constraints.
+
+    Args:
+        constraints: what rules stated.
+        classes: the class of every unit, int64 [units].
+        moving: the classes that move, bool [classes]; they have no way to a pin and are left out.
+    """
 
     def __init__(self, constraints: Constraints, classes: Ids, moving: NDArray[np.bool_]) -> None:
         self._names: list[str] = []
         self._numbers: dict[str, int] = {}
-        self._still = still = ~moving[classes]
-        self._place = place = np.cumsum(still) - 1  # among the units that do not move
+        self._fixed = fixed = ~moving[classes]
+        self._place = place = np.cumsum(fixed) - 1  # among the units that do not move
         equal = [
-            (place[a[still[a]]], place[b[still[a]]], self._number(node))
+            (place[a[fixed[a]]], place[b[fixed[a]]], self._number(node))
             for (a, b), node in zip(constraints.equals, constraints.equal_nodes, strict=True)
         ]
         related = []
@@ -68,9 +81,9 @@ class Chains:
             number = self._number(relation.node)
             whole = relation.rows[:, 0]
             for part in relation.rows[:, 1:].T:
-                both = still[whole] & still[part]
+                both = fixed[whole] & fixed[part]
                 related.append((place[whole[both]], place[part[both]], number))
-        count = int(still.sum())
+        count = int(fixed.sum())
         self.pin = np.full(count, -1, np.int64)
         self.distance = np.full(count, np.iinfo(np.int64).max)
         self._parent = np.full(count, -1, np.int64)
@@ -86,7 +99,7 @@ class Chains:
 
     def of(self, units: Ids) -> tuple[int, list[str]] | None:
         """The pin nearest to any of the units and the nodes on the way to it; None where none is reached."""
-        units = self._place[units[self._still[units]]]
+        units = self._place[units[self._fixed[units]]]
         if not len(units):
             return None
         nearest = units[np.argmin(self.distance[units])]

@@ -15,13 +15,19 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from onnxcanon.explaining.provenance import Chains
+from onnxcanon.explaining.nearest_pins import NearestPins
 from onnxcanon.graph.nodes import node_name
 from onnxcanon.graph.traits import Trait, has
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.tracing.abstract_value import FIXED
+from onnxcanon.tracing.constraints import Reason
 
 FIXED_AXIS = "a fixed axis"
+"""What reasons call the axis that a unit met, before it is known where that axis comes from."""
+
+MEETING = frozenset({Reason.MEETS_FIXED, Reason.JOINED_WITH_FIXED, Reason.CONTRACTED_WITH_FIXED})
+"""The reasons that say so."""
+
 OWN_MEANING = "its positions have a meaning"
 IRREGULAR = "irregular structure: what its positions are tied to does not fall into equal blocks"
 DIFFERENT = "its positions differ in how the graph uses them"
@@ -29,15 +35,15 @@ UNREAD = "no node that leads to an output reads it"
 
 
 @dataclass(frozen=True, slots=True)
-class Reason:
+class Explanation:
     """Why an axis is fixed: a sentence, and the nodes from the axis to the cause, the cause in words last."""
 
     text: str
     chain: tuple[str, ...]
 
 
-class Reasons:
-    """Answers for one model."""
+class Explainer:
+    """Explains the axes of one model."""
 
     def __init__(self, symmetry: Symmetry) -> None:
         self.symmetry = symmetry
@@ -45,36 +51,34 @@ class Reasons:
         self.parameters = symmetry.trace.parameters
         self._ends: dict[tuple[int, int], str] = {}
 
-    def of(self, name: str, axis: int) -> str:
-        """The reason why no position of an axis moves."""
-        return self.told(name, axis).text
-
-    def told(self, name: str, axis: int) -> Reason:
-        """The reason why no position of an axis moves, and the nodes that lead to it."""
+    def explain(self, name: str, axis: int) -> Explanation:
+        """Why no position of an axis moves, and the nodes that lead to the cause."""
         parameter = self.parameters[name]
         ids, classes = parameter.ids[axis], self.symmetry.classes[name].get(axis)
         if ids is None or classes is None:
             return self._unread(name, axis)
         reader = self.parameters[name].readers[axis]
-        way = self._chains.of(ids.ravel())
+        nearest = self._nearest_pins.of(ids.ravel())
         pinned = bool(self._pinned[classes].any())
-        if pinned and way is not None:
-            if self.constraints.pins[way[0]][1].reason.startswith(OWN_MEANING):
+        # A pin explains an axis only if one of the axis' own units is pinned: else what holds it is the
+        # structure around it, and the nearest pin is merely where that structure ends.
+        if pinned and nearest is not None:
+            if self.constraints.pins[nearest[0]][1].reason is Reason.OWN_MEANING:
                 return self._unread(name, axis)
-            return self._along(name, axis, *way)
+            return self._along(name, axis, *nearest)
         if np.isin(classes, self.symmetry.solution.irregular).any():
-            return Reason(IRREGULAR, (reader, IRREGULAR))
-        if way is not None:
-            told = self._along(name, axis, *way)
-            return Reason(f"moves only with others that are fixed: {told.text}", told.chain)
-        return Reason(DIFFERENT, (reader, DIFFERENT))
+            return Explanation(IRREGULAR, (reader, IRREGULAR))
+        if nearest is not None:
+            others = self._along(name, axis, *nearest)
+            return Explanation(f"moves only with others that are fixed: {others.text}", others.chain)
+        return Explanation(DIFFERENT, (reader, DIFFERENT))
 
     # -- pins ---------------------------------------------------------------------------------------
 
     @cached_property
-    def _chains(self) -> Chains:
+    def _nearest_pins(self) -> NearestPins:
         moving = self.symmetry.moving & ~self.symmetry.carried
-        return Chains(self.constraints, self.symmetry.solution.classes, moving)
+        return NearestPins(self.constraints, self.symmetry.solution.classes, moving)
 
     @cached_property
     def _pinned(self) -> NDArray[np.bool_]:
@@ -84,37 +88,36 @@ class Reasons:
             mask[self.symmetry.solution.classes[ids]] = True
         return mask
 
-    def _along(self, name: str, axis: int, pin: int, nodes: list[str]) -> Reason:
-        """The reason of a pin at the end of a way over nodes."""
+    def _along(self, name: str, axis: int, pin: int, nodes: list[str]) -> Explanation:
+        """The explanation by a pin at the end of a way over nodes."""
         parameter = self.parameters[name]
-        cause = self.constraints.pins[pin][1]
+        provenance = self.constraints.pins[pin][1]
         end = self._end(pin, parameter.shape[axis])
         readers = self._readers.get(name, ())
         if not nodes or nodes[0] not in readers:
             nodes = [parameter.readers[axis], *nodes]
         text = end
-        if cause.node and cause.reason != cause.node:
-            nodes = [*nodes, cause.node]
-            text = f"{cause.node}: {end}"
-        if cause.node in self._barriers:
-            end = self._barriers[cause.node]
-        return Reason(text, (*(node for node, _ in groupby(nodes) if node), end))
+        if provenance.node not in ("", provenance.reason):  # a graph output is its own reason
+            nodes = [*nodes, provenance.node]
+            text = f"{provenance.node}: {end}"
+        if provenance.node in self._unsupported:
+            end = self._unsupported[provenance.node]
+        return Explanation(text, (*(node for node, _ in groupby(nodes) if node), end))
 
     def _end(self, number: int, size: int) -> str:
         mark = (number, size)
         if mark not in self._ends:
-            self._ends[mark] = self._told_end(number, size)
+            self._ends[mark] = self._end_text(number, size)
         return self._ends[mark]
 
-    def _told_end(self, number: int, size: int) -> str:
-        """The reason of a pin without its node."""
-        cause = self.constraints.pins[number][1]
-        reason = cause.reason.removeprefix(f"{cause.node}: ") if cause.node else cause.reason
-        if reason == "a position":
+    def _end_text(self, number: int, size: int) -> str:
+        """The reason of a pin, with the axis that it speaks of named."""
+        provenance = self.constraints.pins[number][1]
+        if provenance.reason is Reason.POSITION:
             return f"{OWN_MEANING} of their own"
-        if FIXED_AXIS in reason:
-            reason = reason.replace(FIXED_AXIS, self._origin(cause.node, size))
-        return reason
+        if provenance.reason in MEETING:
+            return provenance.reason.replace(FIXED_AXIS, self._origin(provenance.node, size))
+        return provenance.reason
 
     # -- where a fixed axis comes from --------------------------------------------------------------
 
@@ -123,8 +126,8 @@ class Reasons:
         return {node_name(node): node for node in self.symmetry.trace.nodes}
 
     @cached_property
-    def _barriers(self) -> dict[str, str]:
-        return {b.node: f"{b.operator}, {b.reason}" for b in self.symmetry.trace.unsupported}
+    def _unsupported(self) -> dict[str, str]:
+        return {node.node: f"{node.operator}, {node.reason}" for node in self.symmetry.trace.unsupported}
 
     def _origin(self, node: str, size: int) -> str:
         """The nearest place up the graph where the fixed axis of a node's inputs became fixed."""
@@ -133,13 +136,16 @@ class Reasons:
             return FIXED_AXIS
         queue = deque(self._fixed_inputs(start, size))
         seen = set(queue)
-        made = constant = ""
+        # The search is breadth first and stops at the first graph input or unsupported node. What a node
+        # makes by itself and constants are answers only if there is none of these: most inputs of a model
+        # meet some constant on their way, which explains nothing.
+        origin = constant = ""
         while queue:
             value = queue.popleft()
             producer = value.producer()
-            barrier = self._barriers.get(node_name(producer)) if producer else None
-            if barrier is not None and producer is not None:
-                return f"an axis of the output of {node_name(producer)} ({barrier})"
+            refusal = self._unsupported.get(node_name(producer)) if producer else None
+            if refusal is not None and producer is not None:
+                return f"an axis of the output of {node_name(producer)} ({refusal})"
             source = self.symmetry.trace.sources.get(value)
             if producer is None and source is None and value.is_graph_input():
                 return f"an axis of {'constant' if value.is_initializer() else 'graph input'} '{value.name}'"
@@ -148,14 +154,14 @@ class Reasons:
             else:
                 before = self._fixed_inputs(producer, size) if producer else []
             if producer is None and source is not None:
-                made = made or f"an axis of '{value.name}', which a loop carries"
+                origin = origin or f"an axis of '{value.name}', which a loop carries"
             elif producer is None or producer.op_type == "Constant":
                 constant = constant or f"an axis of constant '{value.name}'"
             elif not before:
-                made = made or f"an axis of the output of {node_name(producer)} ({producer.op_type})"
+                origin = origin or f"an axis of the output of {node_name(producer)} ({producer.op_type})"
             queue.extend(v for v in before if v not in seen)
             seen.update(before)
-        return made or constant or FIXED_AXIS
+        return origin or constant or FIXED_AXIS
 
     def _fixed_inputs(self, node: ir.Node, size: int) -> list[ir.Value]:
         """The inputs of a node with fixed axes: floats rather than masks, of the size in question if any."""
@@ -189,15 +195,15 @@ class Reasons:
         """The names of the nodes that labelled some axis of each parameter."""
         return {name: set(parameter.readers) for name, parameter in self.parameters.items()}
 
-    def _unread(self, name: str, axis: int) -> Reason:
+    def _unread(self, name: str, axis: int) -> Explanation:
         node = self._uses.get(name)
         while node is not None and has(node, Trait.CAST | Trait.QUANTIZATION):
             node = next((user for user, _ in node.outputs[0].uses()), None)
         if node is None:
-            return Reason(UNREAD, (UNREAD,))
-        told = f"{node_name(node)} ({node.op_type})"
+            return Explanation(UNREAD, (UNREAD,))
+        name, reader = node_name(node), f"{node_name(node)} ({node.op_type})"
         if has(node, Trait.CONVOLUTION) and axis >= 2:
-            return Reason(f"kernel positions of {told}", (node_name(node), "kernel positions"))
+            return Explanation(f"kernel positions of {reader}", (name, "kernel positions"))
         if has(node, Trait.RECURRENT) and axis == 0:
-            return Reason(f"directions of {told}", (node_name(node), f"directions of {node.op_type}"))
-        return Reason(f"{OWN_MEANING} in {told}", (node_name(node), f"{OWN_MEANING} in {node.op_type}"))
+            return Explanation(f"directions of {reader}", (name, f"directions of {node.op_type}"))
+        return Explanation(f"{OWN_MEANING} in {reader}", (name, f"{OWN_MEANING} in {node.op_type}"))
