@@ -16,6 +16,8 @@ from onnxcanon.settings import Settings
 from onnxcanon.verifying import Verification, verifier
 from onnxcanon.verifying.differences import difference
 
+LEVELS = ("ORT_DISABLE_ALL", "ORT_ENABLE_BASIC", "ORT_ENABLE_EXTENDED", "ORT_ENABLE_ALL")
+
 
 def run(model: Model, inputs: Mapping[str, Array], **options: Any) -> Arrays:
     """The outputs of a model, opened for one run."""
@@ -50,7 +52,7 @@ def limited(samples: int | None, threads: int | None) -> Iterator[None]:
     """Verification runs `samples` sets of inputs, sessions use `threads`."""
     options_of = sessions.session_options
 
-    def few_threads(optimize: bool | sessions.Level) -> Any:
+    def few_threads(optimize: bool) -> Any:
         options = options_of(optimize)
         if threads is not None:
             options.intra_op_num_threads = threads

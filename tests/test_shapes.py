@@ -484,7 +484,7 @@ def test_a_slice_by_a_dynamic_length_is_not_static() -> None:
     assert shapes.data(values["end"]) is None
     assert [array.tolist() for array in shapes.data_pair(values["end"]) if array is not None] == [[5], [7]]
     assert shapes.data(values["rank"]).tolist() == [2]
-    assert {node.op_type for node in shapes.folded_nodes()} == {"Shape", "Gather", "Unsqueeze"}
+    assert {node.op_type for node in shapes.folded_nodes} == {"Shape", "Gather", "Unsqueeze"}
 
 
 def test_a_given_size_is_not_probed() -> None:

@@ -1,8 +1,8 @@
 """Sessions: a model opened in onnxruntime on a chosen device, quiet, bounded and with errors of one line.
 
 By default the graph is run as it is written: fusions change the rounding, and for quantized models by
-percents, so two models are only comparable at one optimization level, and "none" is the level that does not
-depend on names.
+percents, so two models are only comparable at one optimization level, and none at all is the level that
+does not depend on names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,19 +31,21 @@ if TYPE_CHECKING:
 
     from onnxcanon.model import Model
 
-Level = Literal["none", "basic", "extended", "all"]
-
 # protobuf ends at 2 GiB, and the serialized copy, the parsed copy and onnxruntime's own copy are alive at
 # once.
 INLINE_LIMIT = 1_500_000_000
 
+OPTIMIZED = "ORT_ENABLE_ALL"
+"""The level of onnxruntime where a graph is optimized."""
 
-_LEVELS: dict[Level, str] = {
-    "none": "ORT_DISABLE_ALL",
-    "basic": "ORT_ENABLE_BASIC",
-    "extended": "ORT_ENABLE_EXTENDED",
-    "all": "ORT_ENABLE_ALL",
-}
+
+@contextmanager
+def our_errors(refusal: str) -> Iterator[None]:
+    """What onnxruntime raises, as an error of ours."""
+    try:
+        yield
+    except Exception as error:
+        raise RuntimeUnavailableError(f"{refusal}: {one_line(error)}") from error
 
 
 class Session(AbstractContextManager["Session", None]):
@@ -83,7 +85,7 @@ class Session(AbstractContextManager["Session", None]):
         options = onnxruntime().RunOptions()
         options.log_severity_level = 4  # a failing run raises; its log line would only repeat that
         values: Iterable[Any]
-        with self._our_errors():
+        with our_errors(f"{self.label}: onnxruntime cannot run it"):
             if self._raw:
                 raw = {value.name: to_ort(value, feeds[value.name]) for value in self.inputs}
                 values = map(to_numpy, self._session.run_with_ort_values(names, raw, options))
@@ -94,7 +96,7 @@ class Session(AbstractContextManager["Session", None]):
 
     def on_device(self, array: Array) -> Any:
         """A copy of an array on the device of this session, for `run_on_device`."""
-        with self._our_errors():
+        with our_errors(f"{self.label}: onnxruntime cannot run it"):
             return onnxruntime().OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array), *self._device_id())
 
     def run_on_device(
@@ -113,7 +115,7 @@ class Session(AbstractContextManager["Session", None]):
             RuntimeUnavailableError: an input is missing, or onnxruntime refuses or fails on these values.
         """
         names = self._names(inputs, outputs)
-        with self._our_errors():
+        with our_errors(f"{self.label}: onnxruntime cannot run it"):
             binding = self._session.io_binding()
             for name, value in ((value.name, inputs[value.name]) for value in self.inputs):
                 if isinstance(value, np.ndarray):
@@ -138,16 +140,6 @@ class Session(AbstractContextManager["Session", None]):
             raise RuntimeUnavailableError(f"{self.label}: no value for input {', '.join(map(repr, missing))}")
         return [value.name for value in self.outputs] if outputs is None else list(outputs)
 
-    @contextmanager
-    def _our_errors(self) -> Iterator[None]:
-        """What onnxruntime raises, as an error of ours."""
-        try:
-            yield
-        except Exception as error:
-            raise RuntimeUnavailableError(
-                f"{self.label}: onnxruntime cannot run it: {one_line(error)}"
-            ) from error
-
     def __exit__(self, *error: object) -> None:
         self.close()
 
@@ -164,7 +156,7 @@ def open_session(
     model: Model,
     *,
     device: str = "auto",
-    optimize: bool | Level = False,
+    optimize: bool = False,
     extra_outputs: Iterable[str] = (),
 ) -> Session:
     """Opens `model` in onnxruntime.
@@ -172,7 +164,7 @@ def open_session(
     Args:
         model: the model; nothing of it is changed.
         device: `auto`, `cpu`, `cuda` or `cuda:N`; a device that was named is never replaced by another.
-        optimize: False runs the graph as written, True with every optimization, or a level in between.
+        optimize: whether to run the graph with every optimization, or as written.
         extra_outputs: names of intermediate values of the main graph to compute as well.
 
     Raises:
@@ -207,7 +199,8 @@ def start(
     """
     try:
         resolved, providers = providers_for(device)
-        session = _inference(label, source, options, providers)
+        with our_errors(f"{label}: onnxruntime cannot load the model"):
+            session = onnxruntime().InferenceSession(source, options, providers=providers, enable_fallback=0)
         active = session.get_providers()
         wanted = CPU_PROVIDER if resolved == "cpu" else CUDA_PROVIDER
         if wanted not in active:
@@ -221,23 +214,12 @@ def start(
     return Session(label, resolved, session, folder, arrays)
 
 
-def _inference(label: str, source: bytes | str, options: Any, providers: list[Any]) -> Any:
-    try:
-        return onnxruntime().InferenceSession(source, options, providers=providers, enable_fallback=0)
-    except Exception as error:
-        raise RuntimeUnavailableError(
-            f"{label}: onnxruntime cannot load the model: {one_line(error)}"
-        ) from error
-
-
-def session_options(optimize: bool | Level) -> Any:
+def session_options(optimize: bool) -> Any:
     """onnxruntime's options for a quiet session; `optimize` as for `open_session`."""
     ort = onnxruntime()
-    level: Level = ("all" if optimize else "none") if isinstance(optimize, bool) else optimize
-    if level not in _LEVELS:
-        raise RuntimeUnavailableError(f"unknown optimization level {level!r}: use {', '.join(_LEVELS)}")
     options = ort.SessionOptions()
-    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
+    level = OPTIMIZED if optimize else "ORT_DISABLE_ALL"
+    options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
     options.log_severity_level = 4  # every failure is an exception as well
     options.use_deterministic_compute = True
     return options

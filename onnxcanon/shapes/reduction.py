@@ -63,14 +63,8 @@ def one_hot(op: Op) -> OutputShapes:
     return [(*shape[:axis], int(op.values(1)[0]), *shape[axis:])]
 
 
-@rule("SoftmaxCrossEntropyLoss")
+@rule("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss")
 def cross_entropy(op: Op) -> OutputShapes:
-    """scores[N, C, *S], labels[N, *S], weights[C] -> loss[N, *S] or [], log probabilities[N, C, *S]."""
+    """X[N, C, *S], labels[N, *S], weights[C] -> loss[N, *S] or [], log probabilities[N, C, *S]."""
     none = op.attr("reduction", "mean") == "none"
     return [op.shape(1) if none else (), op.shape(0)]
-
-
-@rule("NegativeLogLikelihoodLoss")
-def likelihood(op: Op) -> OutputShapes:
-    """X[N, C, *S], labels[N, *S], weights[C] -> loss[N, *S] or []."""
-    return [op.shape(1) if op.attr("reduction", "mean") == "none" else ()]

@@ -9,7 +9,8 @@ through.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import onnx_ir as ir
@@ -38,67 +39,64 @@ LARGER = 64
 """How many times larger the sizes of the large sample are; it keeps what strided networks divide by."""
 
 
+@dataclass(eq=False)
 class Shapes:
     """Shapes and small values of a graph, nested ones included, in both samples.
 
-    Args:
+    Attributes:
         graph: the main graph.
         first: the first sample.
-        second: the second sample, other sizes.
+        second: the second sample, with other sizes.
         unvaried: dynamic dimensions that have one size in both, because the model accepts no other that was
             tried.
         third: the sample that tells what depends on these; its sizes differ, and so it may contradict itself.
         large: the sample of much larger sizes, which may contradict itself too.
         accepted: the sample with as many sizes large as contradict nothing.
-
-    Attributes:
-        sizes: what each dynamic dimension was set to in either sample, by name.
-        unvaried: as above.
-        contradictions: how many nodes refuse these sizes in either sample; what they compute has the shape
-            that the file declares, or none.
     """
 
-    def __init__(
-        self,
-        graph: ir.Graph,
-        first: Propagation,
-        second: Propagation,
-        unvaried: Sequence[str] = (),
-        third: Propagation | None = None,
-        large: Propagation | None = None,
-        accepted: Propagation | None = None,
-    ) -> None:
-        self.sizes: tuple[Sizes, Sizes] = (first.sizes, second.sizes)
-        self.unvaried = tuple(unvaried)
-        self.contradictions = (first.contradictions, second.contradictions)
-        self._graph = graph
-        self._first = first
-        self._second = second
-        self._third = third
-        self._large = large
-        self._accepted = accepted
-        others = dict.fromkeys(sample for sample in (third, large, accepted) if sample is not None)
-        self._samples = (first, second, *others)
-        self._folded: frozenset[ir.Node] | None = None
+    graph: ir.Graph
+    first: Propagation
+    second: Propagation
+    unvaried: Sequence[str] = ()
+    third: Propagation | None = None
+    large: Propagation | None = None
+    accepted: Propagation | None = None
+
+    @property
+    def sizes(self) -> tuple[Sizes, Sizes]:
+        """What each dynamic dimension was set to in either sample, by name."""
+        return self.first.sizes, self.second.sizes
+
+    @property
+    def contradictions(self) -> tuple[int, int]:
+        """How many nodes refuse these sizes in either sample; what they compute has the shape that the file
+        declares, or none."""
+        return self.first.contradictions, self.second.contradictions
+
+    @cached_property
+    def samples(self) -> tuple[Propagation, ...]:
+        """All samples, the first two at first."""
+        others = (self.third, self.large, self.accepted)
+        return (self.first, self.second, *dict.fromkeys(s for s in others if s is not None))
 
     def shapes(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
         """The shape in either sample; None where not even the rank is known."""
-        return self._first.get(value).shape, self._second.get(value).shape
+        return self.first.get(value).shape, self.second.get(value).shape
 
     def contrast(self, value: ir.Value) -> tuple[Shape | None, Shape | None]:
         """Two shapes that differ wherever the shape is dynamic: those of the samples; where these agree, the
         second is that of the large sample, for half of a batch may be one row in either sample."""
         first, second = self.shapes(value)
-        if self._large is not None and first == second and first is not None:
-            large = self._large.get(value).shape
+        if self.large is not None and first == second and first is not None:
+            large = self.large.get(value).shape
             second = large if large is not None and len(large) == len(first) else second
         return first, second
 
     def data_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
         """The value in either sample, where it is known; where both agree, the second is that of the third
         or the large sample."""
-        first, second = self._first.get(value), self._second.get(value)
-        for sample in (self._third, self._large):
+        first, second = self.first.get(value), self.second.get(value)
+        for sample in (self.third, self.large):
             if sample is not None and same(first, second):
                 other = sample.get(value)
                 second = second if other.data is None else other
@@ -107,46 +105,42 @@ class Shapes:
     def float_pair(self, value: ir.Value) -> tuple[Array | None, Array | None]:
         """The value in either sample, small float constants too, which a parameter's symmetry must then not
         change."""
-        return self._first.get(value).data, self._second.get(value).data
+        return self.first.get(value).data, self.second.get(value).data
 
     def data(self, value: ir.Value) -> Array | None:
         """The value where it is known and the same in both samples, the third and the large one."""
-        first, second = self._first.get(value), self._second.get(value)
-        static = same(first, second) and (self._third is None or same(first, self._third.get(value)))
-        if static and self._large is not None:
-            large = self._large.get(value)
+        first, second = self.first.get(value), self.second.get(value)
+        static = same(first, second) and (self.third is None or same(first, self.third.get(value)))
+        if static and self.large is not None:
+            large = self.large.get(value)
             static = large.data is None or same(first, large)
         return first.data if static and not first.private else None
 
     def in_all_samples(self, value: ir.Value) -> tuple[SampleValue, ...]:
         """What is known of a value in every sample, the first two at first."""
-        return tuple(sample.get(value) for sample in self._samples)
+        return tuple(sample.get(value) for sample in self.samples)
 
     def visit(self, node: ir.Node) -> None:
         """Take note of a node that was added to the graph."""
-        for sample in self._samples:
+        for sample in self.samples:
             sample.visit(node)
 
     def condition(self, node: ir.Node) -> bool | None:
         """Which branch an `If` takes under all sizes that the model accepts; None where it may be either."""
         value = node.inputs[0]
-        if node in self._first.branches:
-            return self._first.branches[node]
-        first = None if value is None else self._first.get(value)
+        if node in self.first.branches:
+            return self.first.branches[node]
+        first = None if value is None else self.first.get(value)
         if value is None or first is None or first.data is None or first.data.size != 1 or first.private:
             return None
-        others = [s.get(value) for s in (self._second, self._third, self._accepted) if s is not None]
+        others = [s.get(value) for s in (self.second, self.third, self.accepted) if s is not None]
         return bool(first.data.item()) if all(same(first, other) for other in others) else None
 
+    @cached_property
     def folded_nodes(self) -> frozenset[ir.Node]:
         """The nodes that only compute with shapes and constants: every output is known in both samples."""
-        if self._folded is None:
-            self._folded = frozenset(
-                node
-                for node in self._graph.all_nodes()
-                if node.outputs and all(map(self.has_data, node.outputs))
-            )
-        return self._folded
+        nodes = self.graph.all_nodes()
+        return frozenset(node for node in nodes if node.outputs and all(map(self.has_data, node.outputs)))
 
     def has_data(self, value: ir.Value) -> bool:
         """Whether the value, not its shape alone, is known in both samples."""
@@ -181,7 +175,7 @@ def infer_shapes(
         grown = {name: size * (1 if name in fixed else LARGER) for name, size in first.sizes.items()}
         large = propagate(grown, first) if grown != first.sizes else None
         accepted = _accepted(propagate, first, large)
-    return Shapes(graph, first, second, unvaried, third, large, accepted)
+    return Shapes(graph, first, second, tuple(unvaried), third, large, accepted)
 
 
 def _accepted(propagate: Propagate, first: Propagation, large: Propagation | None) -> Propagation | None:

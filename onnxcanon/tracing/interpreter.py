@@ -98,7 +98,7 @@ class Interpreter:
         constraints = self.context.constraints
         if is_standard(node, "Constant"):
             self.values[node.outputs[0]] = self.constants.abstract(node.outputs[0], self.shapes)
-        elif node in self.shapes.folded_nodes():
+        elif node in self.shapes.folded_nodes:
             with constraints.stated_by(Provenance(node_name(node)), constraints.slot):
                 self._fold(node)
         else:

@@ -110,7 +110,13 @@ def compare(value: ComparedValue, runs: Sequence[PairedRun], limits: NoiseLimits
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
-    """max |a - b|; infinite where the shapes differ, or NaNs and infinities are not at the same places."""
+    """max |a - b|; infinite where the shapes differ, or NaNs and infinities are not at the same places.
+
+    >>> difference(np.array([1.0, np.inf]), np.array([1.5, np.inf]))
+    0.5
+    >>> difference(np.array([1.0, np.inf]), np.array([1.5, 2.0]))
+    inf
+    """
     if a.shape != b.shape:
         return float("inf")
     if a.dtype.kind in "OSUT":
@@ -129,12 +135,15 @@ def _verdict(
 ) -> OutputDifference | str:
     """The verdict from (absolute difference, relative difference, relative floor) of each run."""
     floors = [floor for _, _, floor in rows]
+    # A run is evidence where noise hides little: below the strictest cap that leaves any run. Outputs that
+    # nearly vanish are noisier than the first cap in every run, and are judged by the next.
     for cap in limits.caps:
         telling = [limits.rtol is not None or limits.factor * floor <= cap for floor in floors]
         if any(telling):
             break
     floor = max((floor for floor, tells in zip(floors, telling, strict=True) if tells), default=0.0)
     tolerance = max(base, limits.factor * floor) if limits.rtol is None else limits.rtol
+    # A run that is no evidence of equality still is of a difference beyond its own noise.
     allowed = [
         tolerance if tells else limits.factor * own for own, tells in zip(floors, telling, strict=True)
     ]

@@ -13,7 +13,6 @@ and the floor is then the level that such noise saturates at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -36,26 +35,26 @@ def unit(dtype: np.dtype) -> float:
 
 def coarsest_unit(model: Model) -> float:
     """The `unit` of the least precise floating type in `model`, weights and values; at least single's."""
-    found = {model.tensor_info(name)[1] for name in model.tensor_names()}
-    found |= {value.dtype for value in (*model.ir.graph.inputs, *model.ir.graph.outputs) if value.dtype}
-    found |= {value.dtype for node in model.ir.graph for value in node.outputs if value.dtype}
-    units = [unit(dtype.numpy()) for dtype in found if dtype.is_floating_point()]
+    types = {model.tensor_info(name)[1] for name in model.tensor_names()}
+    types |= {value.dtype for value in (*model.ir.graph.inputs, *model.ir.graph.outputs) if value.dtype}
+    types |= {value.dtype for node in model.ir.graph for value in node.outputs if value.dtype}
+    units = [unit(dtype.numpy()) for dtype in types if dtype.is_floating_point()]
     return max([2.0**-23, *units])
 
 
 def rounds_to_integers(model: ir.Model) -> bool:
     """Whether activations are rounded to integers on their way (weights alone may be, without a jump)."""
-    return any(has(node, Trait.ROUNDING) for node in _nodes(model))
-
-
-def _nodes(model: ir.Model) -> Iterator[ir.Node]:
     graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    for graph in graphs:
-        yield from graph.all_nodes()
+    return any(has(node, Trait.ROUNDING) for graph in graphs for node in graph.all_nodes())
 
 
 def perturbed(model: Model, seed: int, rounds: bool) -> Model:
-    """A twin with every floating weight moved: by one unit in the last place, by 1e-4 if the model `rounds`.
+    """The model with every floating weight moved: by one unit in the last place, or by 1e-4.
+
+    Args:
+        model: the model.
+        seed: the random seed.
+        rounds: whether the model rounds to integers, so that less would move nothing.
 
     Short vectors keep their values: they are as often sizes, scales of a Resize or limits, which are exact.
     """
@@ -69,7 +68,7 @@ def perturbed(model: Model, seed: int, rounds: bool) -> Model:
 
 
 def perturbed_inputs(inputs: Arrays, seed: int, rounds: bool) -> Arrays:
-    """The same inputs, floating ones moved away from zero: a number that is cut to an id stays that id."""
+    """Inputs with floating ones moved away from zero: a number that is cut to an id stays that id."""
     rng = np.random.default_rng(seed)
     return {
         name: _move(array, rng, rounds, outward=True) if array.dtype.name in _STORED_BITS else array

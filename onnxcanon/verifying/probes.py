@@ -19,7 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.graph.traits import Trait, has
-from onnxcanon.graph.traversal import subgraphs
+from onnxcanon.graph.traversal import ordered, reads, subgraphs
 
 SOFTMAX, ARGMAX, PLAIN = "softmax", "argmax", "plain"
 
@@ -74,20 +74,20 @@ def saturating_probes(model: ir.Model, name: str) -> list[Probe]:
 
     Operators that keep every entry are passed; so is a saturating one behind another (ArgMax of Softmax).
     """
-    made = {value.name: node for node in model.graph for value in node.outputs}
+    producers = {value.name: node for node in model.graph for value in node.outputs}
     opset = model.opset_imports.get("", model.opset_imports.get("ai.onnx", 1))
     probes = []
     waiting: list[tuple[str | None, tuple[str, ...]]] = [(name, ())]
     while waiting:
         value, path = waiting.pop(0)
-        node = made.get(value)
+        node = producers.get(value)
         if node is None or node.domain not in ("", "ai.onnx"):
             continue
         sources = [value.name for value in node.inputs if value is not None]
         if has(node, Trait.SHOWING):
-            kept = sources if node.op_type == "Concat" else sources[:1]
-            waiting += [(source, (*path, node.op_type)) for source in kept]
-        elif has(node, Trait.SATURATING) and sources[0] in made:
+            shown = sources if node.op_type == "Concat" else sources[:1]
+            waiting += [(source, (*path, node.op_type)) for source in shown]
+        elif has(node, Trait.SATURATING) and sources[0] in producers:
             probes.append(replace(_probe(node, sources[0] or "", opset), path=path))
             waiting.append((sources[0], (*path, node.op_type)))
     return probes
@@ -117,42 +117,23 @@ class Randomness:
 
 def randomness(model: ir.Model) -> Randomness:
     """Finds the outputs that differ from run to run, and the last values before them that do not."""
-    cause: dict[ir.Value, str] = {}  # values that depend on chance -> the sampling operator
-    reached = []
-    for node in _in_order(model.graph):
-        source = _samples(node, model) or next((cause[v] for v in _sources(node) if v in cause), None)
+    origin: dict[ir.Value, str] = {}  # values that depend on chance -> the sampling operator
+    random: set[ir.Node] = set()
+    for node in ordered(model.graph):
+        source = _samples(node, model) or next((origin[v] for v in reads(node) if v in origin), None)
         if source is not None:
-            reached.append(node)
-            cause.update(dict.fromkeys(node.outputs, source))
+            random.add(node)
+            origin.update(dict.fromkeys(node.outputs, source))
     frontier: dict[str, str] = {}
-    for node in reached:
-        for value in _sources(node):
-            maker = value.producer()
-            made_here = maker is not None and maker.graph is model.graph and maker.op_type != "Constant"
-            if made_here and value not in cause:
+    for node in (node for node in model.graph if node in random):
+        for value in reads(node):
+            producer = value.producer()
+            if producer is None or producer.graph is not model.graph or value in origin:
+                continue
+            if producer.op_type != "Constant":
                 frontier.setdefault(value.name or "", node.op_type)
-    outputs = {value.name or "": cause[value] for value in model.graph.outputs if value in cause}
+    outputs = {value.name or "": origin[value] for value in model.graph.outputs if value in origin}
     return Randomness(outputs, frontier if outputs else {})
-
-
-def _in_order(graph: ir.Graph) -> list[ir.Node]:
-    """The nodes, each after those it reads from: files with unsorted nodes are about, and they run."""
-    known: set[ir.Value] = set()
-    order: list[ir.Node] = []
-    waiting = list(graph)
-    while waiting:
-        late = []
-        for node in waiting:
-            makers = [(value, value.producer()) for value in _sources(node)]
-            if any(maker is not None and maker.graph is graph and v not in known for v, maker in makers):
-                late.append(node)
-            else:
-                order.append(node)
-                known.update(node.outputs)
-        if len(late) == len(waiting):  # a cycle: no runtime takes it
-            return order + late
-        waiting = late
-    return order
 
 
 def same_graph(a: ir.Model, b: ir.Model) -> bool:
@@ -164,14 +145,6 @@ def same_graph(a: ir.Model, b: ir.Model) -> bool:
             yield node.op_identifier(), len(node.inputs), tuple(names)
 
     return len(a.graph) == len(b.graph) and all(x == y for x, y in zip(rows(a), rows(b), strict=True))
-
-
-def _sources(node: ir.Node) -> Iterator[ir.Value]:
-    """What a node reads: its inputs, and what its bodies capture."""
-    yield from (value for value in node.inputs if value is not None)
-    for body in subgraphs(node):
-        for inner in body:
-            yield from _sources(inner)
 
 
 def _samples(node: ir.Node, model: ir.Model, depth: int = 0) -> str | None:

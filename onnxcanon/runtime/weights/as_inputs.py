@@ -14,7 +14,7 @@ from onnx_ir import DataType
 from onnxcanon.files import wire
 from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
-from onnxcanon.runtime.sessions import Level, Session, session_options, start
+from onnxcanon.runtime.sessions import Session, session_options, start
 
 if TYPE_CHECKING:
     import onnx
@@ -40,7 +40,7 @@ def open_with_inputs(
     names: Collection[str],
     *,
     device: str = "auto",
-    optimize: bool | Level = False,
+    optimize: bool = False,
     change: Callable[[onnx.ModelProto], None] | None = None,
 ) -> Session:
     """A session on the graph of `model` that is given the named tensors (`input_tensors`) as inputs.

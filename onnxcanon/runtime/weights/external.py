@@ -15,15 +15,12 @@ graphs and of nodes.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
 from onnxcanon.runtime.devices import onnxruntime
-from onnxcanon.runtime.sessions import INLINE_LIMIT, Level, Session, open_session, session_options, start
+from onnxcanon.runtime.sessions import INLINE_LIMIT, Session, open_session, our_errors, session_options, start
 from onnxcanon.runtime.weights.as_inputs import main_initializers
 
 SMALLEST = 1024
@@ -39,10 +36,10 @@ class WeightSessions:
         optimize: as for `open_session`.
     """
 
-    def __init__(self, model: Model, *, device: str = "auto", optimize: bool | Level = False) -> None:
+    def __init__(self, model: Model, *, device: str = "auto", optimize: bool = False) -> None:
         self.model = model
         self.device = device
-        self.optimize: bool | Level = optimize
+        self.optimize = optimize
         self.names = tuple(external_initializers(model))
 
     def open(self, model: Model) -> Session:
@@ -58,13 +55,9 @@ class WeightSessions:
         # onnxruntime takes memory as it is, in the order of C, and keeps it.
         arrays = [np.ascontiguousarray(model.tensor(name)) for name in self.names]
         ort = onnxruntime()
-        try:
-            values: list[Any] = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+        with our_errors(f"{model.name}: onnxruntime does not take its weights"):
+            values = [ort.OrtValue.ortvalue_from_numpy(array) for array in arrays]
             options.add_external_initializers(list(self.names), values)
-        except Exception as error:
-            raise RuntimeUnavailableError(
-                f"{model.name}: onnxruntime does not take its weights: {error}"
-            ) from error
         return start(model.name, model.without(self.names), options, self.device, arrays=arrays)
 
     def _rest(self, model: Model) -> int:

@@ -25,7 +25,7 @@ from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
 from onnxcanon.runtime.devices import providers_for
 from onnxcanon.runtime.session_values import SessionValue
-from onnxcanon.runtime.sessions import INLINE_LIMIT, Level, Session, session_options, start
+from onnxcanon.runtime.sessions import INLINE_LIMIT, Session, session_options, start
 from onnxcanon.runtime.weights.as_inputs import input_tensors, open_with_inputs
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class DeviceLine(AbstractContextManager["DeviceLine", None]):
         RuntimeUnavailableError: the device is not there, or onnxruntime rejects the graph.
     """
 
-    def __init__(self, a: Model, b: Model, *, device: str = "auto", optimize: bool | Level = False) -> None:
+    def __init__(self, a: Model, b: Model, *, device: str = "auto", optimize: bool = False) -> None:
         self._names = differing(a, b)
         self._model = open_with_inputs(a, self._names, device=device, optimize=optimize)
         self.device = self._model.device
