@@ -325,7 +325,13 @@ _row("Xor", T.COMMUTATIVE)
 # Operators of onnxruntime alone.
 _row("BiasDropout", T.DROPOUT, domain=CONTRIB)
 _row("BitmaskDropout", T.DROPOUT, domain=CONTRIB)
-_row("DynamicQuantizeLSTM", T.ROUNDING, domain=CONTRIB)
+_row(
+    "DynamicQuantizeLSTM",
+    T.RECURRENT | T.ROUNDING,
+    activations=("Sigmoid", "Tanh", "Tanh"),
+    weights=(QuantizedWeight(1, 9, None), QuantizedWeight(2, 11, None)),
+    domain=CONTRIB,
+)
 _row("DynamicQuantizeMatMul", T.ROUNDING, weights=(QuantizedWeight(1, 3, None),), domain=CONTRIB)
 _row("FusedConv", T.CONVOLUTION, domain=CONTRIB)
 _row("GroupQueryAttention", tables=(7, 8), domain=CONTRIB)

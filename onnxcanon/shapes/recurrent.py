@@ -11,13 +11,13 @@ from onnxcanon.shapes.values import Op, OutputShapes, rule
 def recurrent(op: Op) -> OutputShapes:
     """X[T, B, in], W[D, g*H, in], R[D, g*H, H] -> Y[T, D, B, H], Y_h[D, B, H], Y_c[D, B, H].
 
-    With layout 1 the batch comes first everywhere.
+    With layout 1 the batch comes first everywhere. The quantized weights are W[D, in, g*H], R[D, H, g*H].
     """
     first, second, _ = op.shape(0)
     directions = 2 if op.attr("direction", "forward") == "bidirectional" else 1
     hidden = op.attr("hidden_size")
     if hidden is None:
-        hidden = op.shape(2)[2]
+        hidden = op.shape(2)[1 if op.node.op_type == "DynamicQuantizeLSTM" else 2]
     if op.attr("layout", 0):
         state = (first, directions, hidden)
         return [(first, second, directions, hidden), state, state]

@@ -17,7 +17,7 @@ from onnxcanon.verifying.smooth.model import unrounded
 from tests.fuzz.builder import TOLERANCE, Array, nodes_in
 from tests.fuzz.graphs import Case, outputs_of, tensors
 
-JUMPING = ("QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeMatMul")
+JUMPING = ("QuantizeLinear", "DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul")
 
 
 @dataclass

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxcanon.arrays import Ids
+from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.graph.traits import row
 from onnxcanon.tracing.abstract_value import FIXED, AbstractValue, State, constant
 from onnxcanon.tracing.constraints import Reason, System
@@ -26,7 +27,33 @@ def recurrent(ctx: Context, op: Op) -> Outputs:
     -> Y[T, D, B, H], Y_h[D, B, H], Y_c (layout 0)."""  # fmt: skip
     if op.attr("layout", 0):
         raise Unsupported("a recurrent layer with layout 1")
+    return _layer(ctx, op, op.kind, op.x(0), op.x(1), op.x(2))[0]
+
+
+@register("DynamicQuantizeLSTM", domain=CONTRIB)
+def quantized_lstm(ctx: Context, op: Op) -> Outputs:
+    """As LSTM, with int8 W[D, I, 4·H], R[D, H, 4·H], and the scale and zero point of each: [D] or [D, 4·H].
+
+    X and the state are rounded with one scale from their extrema: nothing scales, and no sign changes.
+    """
     x, w, r = op.x(0), op.x(1), op.x(2)
+    outputs, layer = _layer(
+        ctx, op, "LSTM", ctx.stop(x), ctx.transpose(w, (0, 2, 1)), ctx.transpose(r, (0, 2, 1))
+    )
+    ctx.constraints.exponent_zero(layer.sign)
+    for k in range(8, 12):
+        v = op.x(k)
+        if v.rank == 2:
+            layer.rows(v, 1)
+        else:
+            ctx.fix(v, 0, DIRECTIONS)
+    return outputs
+
+
+def _layer(
+    ctx: Context, op: Op, kind: str, x: AbstractValue, w: AbstractValue, r: AbstractValue
+) -> tuple[list[AbstractValue | None], _Layer]:
+    """The outputs of a layer with W[D, G·H, I] and R[D, G·H, H]; its other inputs are those of the node."""
     directions, hidden = r.shape[0], r.shape[2]
     unit = ctx.constraints.new_units((directions, hidden))
     sign = ctx.constraints.new_exponents((directions, hidden))
@@ -35,7 +62,7 @@ def recurrent(ctx: Context, op: Op) -> Outputs:
     if given and tuple(given) != row(op.node).activations * directions:
         ctx.constraints.exponent_zero(sign)
     _input(ctx, x, w)
-    layer = _Layer(ctx, op.kind, unit, sign)
+    layer = _Layer(ctx, kind, unit, sign)
     layer.rows(w, 1)
     layer.rows(r, 1)
     layer.recurrence(r)
@@ -51,10 +78,11 @@ def recurrent(ctx: Context, op: Op) -> Outputs:
             layer.state(op.x(k))
     if op.has(7):
         layer.peepholes(op.x(7))
-    return [
+    outputs = [
         layer.output(op.out_shapes(k)[0]) if op.node.outputs[k].name else None
         for k in range(len(op.node.outputs))
     ]
+    return outputs, layer
 
 
 def _input(ctx: Context, x: AbstractValue, w: AbstractValue) -> None:

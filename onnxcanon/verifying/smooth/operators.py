@@ -288,3 +288,23 @@ def packed_matmul(rw: Rewriter, node: onnx.NodeProto) -> None:
     node.attribute.extend(others)
     node.attribute.append(onnx.helper.make_attribute("accuracy_level", 1))
     rw.keep(node)
+
+
+@unrounds("DynamicQuantizeLSTM")
+def quantized_lstm(rw: Rewriter, node: onnx.NodeProto) -> None:
+    """X, int8 W[D, I, 4·H], R[D, H, 4·H], B, lengths, states, peepholes, scales and zero points -> LSTM."""
+    x, w, r, b, lengths, hidden, cell, peepholes, *steps = arguments(node, 12)
+    weights = []
+    for weight, *step in ((w, *steps[:2]), (r, *steps[2:])):
+        scale, zero = (_by_gate(rw, name) for name in step)
+        weights.append(rw.emit("Transpose", [rw.dequantized(weight, scale, zero, 0)], perm=[0, 2, 1]))
+    inputs = [rw.number(x), *weights, b, lengths, hidden, cell, peepholes]
+    while not inputs[-1]:
+        inputs.pop()
+    rw.keep(onnx.helper.make_node("LSTM", inputs, node.output, node.name, **attributes(node)))
+
+
+def _by_gate(rw: Rewriter, name: str) -> str:
+    """A scale or zero point [D, 4·H] as [D, 1, 4·H]; [D] as it is."""
+    array = rw.constant(name)
+    return name if array is None or array.ndim == 1 else rw.make(array[:, None])

@@ -8,7 +8,8 @@ import numpy as np
 
 from tests.fuzz.blocks.contraction import affine
 from tests.fuzz.blocks.elementwise import unary
-from tests.fuzz.blocks.registry import block
+from tests.fuzz.blocks.layers import sequence
+from tests.fuzz.blocks.registry import block, reshaped
 from tests.fuzz.builder import CONTRIB, Builder, Rejected
 
 
@@ -166,6 +167,27 @@ def packed_product(b: Builder, x: str) -> str:
     scale = b.constant(b.rng.uniform(0.01, 0.03, m * 2).astype(np.float32), "w")
     zero = b.constant(b.rng.integers(0, 256, m * bits // 4).astype(np.uint8), "z") if b.flip() else ""
     return b.op("MatMulNBits", x, w, scale, zero, domain=CONTRIB, K=32, N=m, bits=bits, block_size=16)
+
+
+@block(0.7)
+def quantized_lstm(b: Builder, x: str) -> str:
+    """A recurrent layer with weights of bytes: a scale for each direction, or for each row of a gate."""
+    single(b)
+    x = b.op("Transpose", sequence(b, x), perm=[1, 0, 2])
+    t, n, c = b.shape(x)
+    d, h = int(b.pick([1, 2])), int(b.pick([2, 3, 4, 6]))
+    bias = "" if b.flip(0.3) else b.weight(d, 8 * h, spread=0.5)
+    inputs, steps = [x, weights(b, d, c, 4 * h), weights(b, d, h, 4 * h), bias], []
+    shape = (d, 4 * h) if b.flip() else (d,)
+    for _ in range(2):
+        steps.append(b.constant(b.rng.uniform(0.005, 0.01, shape).astype(np.float32), "w"))
+        zero = b.rng.integers(-6, 7, shape) if len(shape) == 1 else np.zeros(shape)  # onnxruntime wants it so
+        steps.append(b.constant(zero.astype(np.int8), "z"))
+    states = [b.weight(d, n, h) if b.flip(0.3) else ""] * 2
+    inputs += ["", *states, b.weight(d, 3 * h) if b.flip(0.3) else "", *steps]
+    more: dict[str, Any] = {"direction": "bidirectional"} if d == 2 else {}
+    y = b.ops("DynamicQuantizeLSTM", *inputs, outputs=1, domain=CONTRIB, hidden_size=h, **more)[0]
+    return reshaped(b, b.op("Transpose", y, perm=[2, 0, 1, 3]), (n, t, d * h))
 
 
 @block(0.7)
