@@ -18,10 +18,10 @@ class Range:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """Texts that match a pattern; `words` says which these are."""
+class Pattern:
+    """Texts that match a regular expression; `words` says which these are."""
 
-    pattern: str
+    expression: str
     words: str
 
 
@@ -30,7 +30,7 @@ Positive = Annotated[int, Range(1)]
 TwoOrMore = Annotated[int, Range(2)]
 NonNegative = Annotated[float, Range(0)]
 AboveOne = Annotated[float, Range(1, open=True)]
-Device = Annotated[str, Form(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda, cuda:N")]
+Device = Annotated[str, Pattern(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda, cuda:N")]
 """Where models run."""
 
 Method = Literal["weights", "activations", "cosine", "functional", "annealing"]

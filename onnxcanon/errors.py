@@ -34,11 +34,11 @@ def describe(value: object) -> str:
     return repr(value) if isinstance(value, int | float | None) else f"a value of type {type(value).__name__}"
 
 
-def check_choice(what: str, given: str, known: Iterable[str]) -> None:
-    """Raise unless what was given is one of the known choices.
+def check_choice(what: str, choice: str, choices: Iterable[str]) -> None:
+    """Raise unless a choice is one of those there are.
 
     Raises:
         OnnxcanonError: it is not.
     """
-    if given not in (known := tuple(known)):
-        raise OnnxcanonError(f"there is no {what} '{given}'; choose from {', '.join(known)}")
+    if choice not in (choices := tuple(choices)):
+        raise OnnxcanonError(f"there is no {what} '{choice}'; choose from {', '.join(choices)}")

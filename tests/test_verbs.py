@@ -131,6 +131,7 @@ def test_numbers_of_numpy_are_numbers() -> None:
         (lambda: oc.compare(*MLP, *MLP), "it is called as compare(a, b, rtol="),
         (lambda: oc.evaluate(*MLP, DATA), "it is called as evaluate(models, data, "),
         (lambda: oc.evaluate(MLP, 3), "3 is no data"),
+        (lambda: oc.evaluate([], DATA), "nothing to evaluate"),
         (lambda: oc.evaluate(MLP, np.zeros((2, 64))), "ndarray is no data"),
         (lambda: oc.merge(MLP, [MLP[0]]), "list is no model"),
         (lambda: oc.merge(MLP, weights=0.5), "weights has to be a list of numbers, not 0.5"),

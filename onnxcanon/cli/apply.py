@@ -23,10 +23,10 @@ def apply(call: Call[Model], output: Output) -> int:
     model, transform, inverse = (call.arguments[name] for name in ("model", "transform", "inverse"))
     element = onnxcanon.load_transform(transform)
     moved = onnxcanon.apply(**call.arguments | {"transform": element})
-    done = {"permuted": element.permuted, "rescaled": element.rescaled}
+    counts = {"permuted": element.permuted, "rescaled": element.rescaled}
     return output.finish(
         moved,
         f"{model}, {transform} {'undone' if inverse else 'applied'}: {changes(element)}",
-        {"model": str(model), "transform": str(transform), "inverse": inverse, **done},
+        {"model": str(model), "transform": str(transform), "inverse": inverse, **counts},
         changed=bool(element.permuted or element.rescaled),
     )

@@ -67,10 +67,11 @@ class Call(Generic[R]):
         """The files that are read, by what messages call them."""
         names: dict[str, Path] = {}
         for parameter, words in options.FILES.items():
-            given = self.arguments.get(parameter)
-            for path in given if isinstance(given, tuple) else (given,):
-                if path is not None:
-                    names[f"{words} {path}" if isinstance(given, tuple) else words] = path
+            value = self.arguments.get(parameter)
+            if isinstance(value, tuple):
+                names |= {f"{words} {path}": path for path in value}
+            elif value is not None:
+                names[words] = value
         return names
 
 
@@ -113,17 +114,17 @@ def command(
     if several:
         own[0] = replace(own[0], name="models", kind=options.SEVERAL)
     names = [parameter.name for parameter in own]
-    made = [options.argument(parameter) or options.option(parameter) for parameter in own]
+    clicks = [options.argument(parameter) or options.option(parameter) for parameter in own]
 
     def decorate(body: Body) -> Verb:
-        def run(*, as_json: bool, quiet: bool = False, **given: Any) -> int:
-            arguments = {name: given.pop(name) for name in names}
-            return body(Call(function.__name__, arguments, as_json, quiet), **given)
+        def run(*, as_json: bool, quiet: bool = False, **values: Any) -> int:
+            arguments = {name: values.pop(name) for name in names}
+            return body(Call(function.__name__, arguments, as_json, quiet), **values)
 
         text = description(function)
         return Verb(
             function.__name__,
-            params=[*made, *more, options.json_option, *([options.quiet_option] if quiet else [])],
+            params=[*clicks, *more, options.json_option, *([options.quiet_option] if quiet else [])],
             callback=run,
             short_help=text.partition("\n")[0],
             help=_paragraphs(text, inspect.getdoc(body)),

@@ -34,8 +34,8 @@ def fingerprint(call: Call[Fingerprint], sketched: bool) -> int:
     failed = False
     for model in models:
         try:
-            found = call(model=model)
-            document = found.to_json()
+            name = call(model=model)
+            document = name.to_json()
             if sketched:
                 with call.progress() as say:
                     drawn = onnxcanon.sketch(model, sizes=call.arguments["sizes"], progress=say)
@@ -48,8 +48,8 @@ def fingerprint(call: Call[Fingerprint], sketched: bool) -> int:
             continue
         documents.append(document)
         if not call.as_json:
-            click.echo(f"{found}  {model}")
-        for note in found.notes:
+            click.echo(f"{name}  {model}")
+        for note in name.notes:
             complain(f"{model}: {note}")
     if call.as_json:
         emit(documents[0] if len(models) == 1 else {"models": documents})

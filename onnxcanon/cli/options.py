@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import click
 
 from onnxcanon import choices
-from onnxcanon.choices import Form, Range
+from onnxcanon.choices import Pattern, Range
 from onnxcanon.errors import OnnxcanonError, check_choice
-from onnxcanon.verbs.signature import REQUIRED, Parameter
+from onnxcanon.verbs.signature import REQUIRED, VerbParameter
 
 FILE = click.Path(path_type=Path)
 """A path; whether there is such a file is for `load` to say, which says it better."""
@@ -62,10 +62,10 @@ def _choice(name: str, words: tuple[str, ...], value: str) -> str:
     return value
 
 
-def _text(form: Form, value: str) -> str:
-    """A text of some form; whether there is such a device, say, is for others to find out."""
-    if not re.fullmatch(form.pattern, value):
-        raise OnnxcanonError(f"'{value}' is none of {form.words}")
+def _text(pattern: Pattern, value: str) -> str:
+    """A text that matches; whether there is such a device, say, is for others to find out."""
+    if not re.fullmatch(pattern.expression, value):
+        raise OnnxcanonError(f"'{value}' is none of {pattern.words}")
     return value
 
 
@@ -120,7 +120,7 @@ _KINDS: dict[str, dict[str, Any]] = {
 """What click is told of the kinds that are not defined in `choices`."""
 
 
-def argument(parameter: Parameter) -> click.Argument | None:
+def argument(parameter: VerbParameter) -> click.Argument | None:
     """The argument that gives a parameter; None if an option does."""
     if parameter.kind in ("ModelSource", "TransformSource"):
         return click.Argument([parameter.name], type=FILE)
@@ -129,7 +129,7 @@ def argument(parameter: Parameter) -> click.Argument | None:
     return None
 
 
-def option(parameter: Parameter) -> click.Option:
+def option(parameter: VerbParameter) -> click.Option:
     """The option that gives a parameter."""
     flag = f"--{SINGULAR.get(parameter.name, parameter.name).replace('_', '-')}"
     if parameter.default is True:
@@ -146,7 +146,7 @@ def option(parameter: Parameter) -> click.Option:
     )
 
 
-def _attributes(parameter: Parameter) -> dict[str, Any]:
+def _attributes(parameter: VerbParameter) -> dict[str, Any]:
     alias = getattr(choices, parameter.kind, None)
     if get_origin(alias) is Literal:
         words = get_args(alias)
@@ -157,7 +157,7 @@ def _attributes(parameter: Parameter) -> dict[str, Any]:
     if get_origin(alias) is not Annotated:
         return _KINDS[parameter.kind]
     plain, rule = get_args(alias)
-    if isinstance(rule, Form):
+    if isinstance(rule, Pattern):
         metavar = f"[{rule.words.replace(', ', '|')}]"
         return {"metavar": metavar, "callback": _refusing(partial(_text, rule))}
     assert isinstance(rule, Range)

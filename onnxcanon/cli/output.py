@@ -110,10 +110,10 @@ def writing_command(
     more += [options.option(parameter) for parameter in running if parameter.name not in own]
 
     def decorate(body: Body) -> Verb:
-        def run(call: Call[R], *, output: Path | None, in_place: bool, **given: Any) -> int:
-            everything = call.arguments | given
+        def run(call: Call[R], *, output: Path | None, in_place: bool, **values: Any) -> int:
+            everything = call.arguments | values
             settings = {p.name: everything[p.name] for p in running}
-            side = given.get("transform") if saves else None
+            side = values.get("transform") if saves else None
             target = _target(call, output, in_place=in_place, data=settings["data"])
             if side is not None:
                 may_be_written(side, {**call.files, "the data": settings["data"], "the output": target})

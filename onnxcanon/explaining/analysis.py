@@ -108,7 +108,7 @@ class Analysis(Result):
         quantized: parameters stored as integers, which move but are not rescaled.
         dead: constants that no node reads which leads to an output.
         dead_positions: how many positions of an axis reach no output.
-        defects: parts of the group that failed a check of ours and are held; each is a bug to report.
+        defects: parts of the group that failed a check of ours and stay fixed; each is a bug to report.
     """
 
     model: str

@@ -185,7 +185,7 @@ def _free_exponents(symmetry: Symmetry, counts: RescalingCounts, membership: Mem
 
 def _free_entries(symmetry: Symmetry, free: Mask) -> _Entries:
     """Where free exponents stand. An axis along which the multiplier does not vary, in a parameter that has
-    other free axes, is left out: the same factor is told there."""
+    other free axes, is left out: the same factor is listed there."""
     words = _words(symmetry)
     names: list[tuple[str, int]] = []
     classes: list[Ids] = []

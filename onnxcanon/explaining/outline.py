@@ -28,11 +28,11 @@ NUMBER = re.compile(r"\d+")
 
 
 @dataclass(frozen=True, slots=True)
-class _Branch:
+class _Subtree:
     """A dimension with those nested in it; `looks` is equal for branches that are listed as one."""
 
     dimension: Dimension
-    inner: tuple[_Branch, ...]
+    inner: tuple[_Subtree, ...]
     looks: tuple[Any, ...]
 
 
@@ -70,18 +70,18 @@ def outline(analysis: Analysis) -> str:
 # -- dimensions -------------------------------------------------------------------------------------
 
 
-def _branches(dimensions: Sequence[Dimension], within: str | None) -> list[_Branch]:
+def _branches(dimensions: Sequence[Dimension], within: str | None) -> list[_Subtree]:
     out = []
     for d in dimensions:
         if d.within == within:
             inner = tuple(sorted(_branches(dimensions, d.id), key=lambda b: b.looks))
             sites = tuple(sorted((_skeleton(s.initializer), s.place, s.positions) for s in d.sites))
             looks = (d.size, _may(d), sites, tuple(b.looks for b in inner))
-            out.append(_Branch(d, inner, looks))
+            out.append(_Subtree(d, inner, looks))
     return out
 
 
-def _dimensions(branches: Sequence[_Branch], indent: str) -> list[str]:
+def _dimensions(branches: Sequence[_Subtree], indent: str) -> list[str]:
     """The lines of neighbouring branches, repetitions folded."""
     lines: list[str] = []
     at = 0
@@ -97,7 +97,7 @@ def _dimensions(branches: Sequence[_Branch], indent: str) -> list[str]:
     return lines
 
 
-def _repetition(branches: Sequence[_Branch], at: int) -> tuple[int, int]:
+def _repetition(branches: Sequence[_Subtree], at: int) -> tuple[int, int]:
     """The run of equal blocks that covers most from here on: how long the block, how often."""
     looks = [b.looks for b in branches[at:]]
     best = (1, 1)
@@ -110,7 +110,7 @@ def _repetition(branches: Sequence[_Branch], at: int) -> tuple[int, int]:
     return best
 
 
-def _dimension_lines(alike: Sequence[_Branch], indent: str) -> list[str]:
+def _dimension_lines(alike: Sequence[_Subtree], indent: str) -> list[str]:
     """One dimension for all its likes, then what is nested in it."""
     first = alike[0].dimension
     names: dict[tuple[str, str, int], list[str]] = {}

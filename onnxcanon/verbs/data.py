@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from onnxcanon.model import Model
     from onnxcanon.verbs.arguments import Data, Labels
 
-LABELS = "y"
-"""What labels are called among the inputs."""
-
 
 def load_data(model: Model, data: Data, labels: Labels | None = None) -> Mapping[str, Array]:
     """Inputs by name, from a file of them or of the only one, with the labels beside them.
@@ -48,6 +45,8 @@ def load_data(model: Model, data: Data, labels: Labels | None = None) -> Mapping
     else:
         arrays = _archived(data)
     if labels is not None:
+        from onnxcanon.runtime.evaluation import LABELS
+
         arrays[LABELS] = _mapped(labels) if isinstance(labels, str | os.PathLike) else np.asarray(labels)
     return arrays if isinstance(data, Mapping) else FileArrays(arrays, os.fspath(data))
 

@@ -46,9 +46,12 @@ def evaluate(
         OnnxcanonError: the data cannot be read, has no labels or does not fit.
         RuntimeUnavailableError: onnxruntime cannot run a model.
     """
+    from onnxcanon.errors import OnnxcanonError
     from onnxcanon.runtime.evaluation import evaluate as run
     from onnxcanon.verbs.arguments import all_opened, settings_for
 
     originals = all_opened(models)
+    if not originals:
+        raise OnnxcanonError("there is nothing to evaluate; name a model or more")
     settings = settings_for(originals[0], device=device, data=data, labels=labels, progress=progress)
     return run(originals, settings, ensemble=ensemble, output=output, batch=batch)

@@ -38,8 +38,8 @@ class Scrambled(Transformed):
         }
 
     def __str__(self) -> str:
-        done = " ".join(self.only)
-        return f"random twin of {self.model.name} (seed {self.seed}, {done})\n  {self.summary}"
+        changes = " ".join(self.only)
+        return f"random twin of {self.model.name} (seed {self.seed}, {changes})\n  {self.summary}"
 
 
 @verb
@@ -86,5 +86,5 @@ def scramble(
         allow_overridable=allow_overridable,
     )
     transform = random_element(original, group, seed, words)
-    done = tuple(word for word in CHANGES if word in words)
-    return Scrambled(transform.apply(original), transform, seed, done)
+    changes = tuple(word for word in CHANGES if word in words)
+    return Scrambled(transform.apply(original), transform, seed, changes)

@@ -34,7 +34,7 @@ REQUIRED = inspect.Parameter.empty
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
+class VerbParameter:
     """One parameter of a verb.
 
     Attributes:
@@ -50,11 +50,11 @@ class Parameter:
     help: str
 
 
-def parameters(verb: Callable[..., Any]) -> list[Parameter]:
+def parameters(verb: Callable[..., Any]) -> list[VerbParameter]:
     """The parameters of a verb in the order of its signature."""
     helps = _arguments_section(verb)
     return [
-        Parameter(p.name, str(p.annotation).removesuffix(" | None"), p.default, helps[p.name])
+        VerbParameter(p.name, str(p.annotation).removesuffix(" | None"), p.default, helps[p.name])
         for p in inspect.signature(verb).parameters.values()
         if p.kind is not p.VAR_POSITIONAL
     ]
