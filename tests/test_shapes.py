@@ -468,7 +468,7 @@ def test_earlier_opsets(
     assert inferred(one_node(op_type, inputs, len(expected), attributes, opset=opset)) == expected
 
 
-# --- the two probes --------------------------------------------------------------------------------
+# --- the two samples -------------------------------------------------------------------------------
 
 
 def test_a_slice_by_a_dynamic_length_is_not_static() -> None:
@@ -615,7 +615,7 @@ def test_a_malformed_node_is_unknown(attributes: dict[str, Any]) -> None:
 
 
 def test_sizes_that_agree_by_chance_are_not_static() -> None:
-    """batch // 64 is 0 under both probes, and not always."""
+    """batch // 64 is 0 in both samples, and not always."""
     shapes, values = probe_text(
         """<ir_version: 8, opset_import: ["": 17]>
         f (float[batch, 4] x) => (int64[1] y) {

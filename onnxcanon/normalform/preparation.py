@@ -16,6 +16,7 @@ from onnxcanon.graph.traversal import inlined, ordered
 from onnxcanon.model import Model
 from onnxcanon.normalform.names import Names
 from onnxcanon.normalform.type_inference import constant_tensor
+from onnxcanon.shapes.sizes import dimensions
 
 Sources = dict[ir.Value, tuple[str, ...]]
 """Constants with the tensors of the original model that they were computed from."""
@@ -56,11 +57,11 @@ def editable_copy(model: Model) -> ir.Model:
 
 
 def fix_sizes(graph: ir.Graph, sizes: Mapping[str, int]) -> None:
-    """Declare inputs and outputs with fixed sizes in place of named dimensions."""
+    """Declare inputs and outputs with fixed sizes in place of dynamic dimensions."""
     for value in (*graph.inputs, *graph.outputs):
         if value.shape is not None and not value.shape.is_static():
-            dims = [sizes.get(d.value or "", d) if isinstance(d, ir.SymbolicDim) else d for d in value.shape]
-            value.shape = ir.Shape(dims)
+            names = dimensions(value) or ()
+            value.shape = ir.Shape([sizes.get(str(n), d) for n, d in zip(names, value.shape, strict=True)])
 
 
 def constants_as_initializers(model: Model, clone: ir.Model) -> Sources:

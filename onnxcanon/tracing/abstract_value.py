@@ -117,7 +117,7 @@ class DeferredSplit:
 
 @dataclass(eq=False)
 class AbstractValue:
-    """The abstract value of one tensor. `shape` holds the sizes under the first probe."""
+    """The abstract value of one tensor. `shape` holds the sizes in the first sample."""
 
     shape: tuple[int, ...]
     ids: list[AxisState]

@@ -12,7 +12,7 @@ Sizes = list[tuple[int, int]]
 
 
 def blocks(source: Sizes, target: Sequence[tuple[int, int]]) -> list[tuple[Sizes, Sizes]] | None:
-    """Cut two shapes, given as (first probe, second probe) pairs, into the finest blocks of equal product."""
+    """Cut two shapes, given as pairs (first sample, second), into the finest blocks of equal product."""
     out: list[tuple[Sizes, Sizes]] = []
     i = j = 0
     while i < len(source) and j < len(target):
@@ -35,8 +35,8 @@ def blocks(source: Sizes, target: Sequence[tuple[int, int]]) -> list[tuple[Sizes
 
 
 def common_factors(ins: Sizes, outs: Sizes) -> tuple[list[list[int]], list[list[int]]] | None:
-    """The factors (first probe) both lists of sizes are products of, grouped for each list; None where they
-    do not line up under both probes."""
+    """The factors (first sample) both lists of sizes are products of, grouped for each list; None where they
+    do not line up in both samples."""
     cuts = sorted({*_products(ins), *_products(outs)})
     factors, last = [], (1, 1)
     for cut in cuts:

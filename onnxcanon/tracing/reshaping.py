@@ -247,7 +247,7 @@ def _composite(ctx: Context, v: AbstractValue, start: int, stop: int) -> AxisSta
 def reshape(
     ctx: Context, v: AbstractValue, shape: Shape, before: Shape | None, after: Shape | None
 ) -> AbstractValue:
-    """X[s…] -> Y[t…]; `before` and `after` are the shapes under the second probe."""
+    """X[s…] -> Y[t…]; `before` and `after` are the shapes in the second sample."""
     out = ctx.reshape_openly(v, shape, before, after)
     ctx.materialize(out)
     return out

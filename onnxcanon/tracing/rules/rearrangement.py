@@ -206,7 +206,7 @@ def pad(ctx: Context, op: Op) -> Outputs:
     x = op.x(0)
     after = op.out_shapes()[0]
     mode = op.attr("mode", "constant")
-    amounts, others = (_pad_amounts(op, x.rank, probe) for probe in (0, 1))
+    amounts, others = (_pad_amounts(op, x.rank, sample) for sample in (0, 1))
     fill = op.attr("value", 0.0) if not op.has(2) else _item(op.data(2))
     for k in range(x.rank):
         pads = None if amounts is None else amounts.get(k, (0, 0))
@@ -223,12 +223,12 @@ def pad(ctx: Context, op: Op) -> Outputs:
     return x
 
 
-def _pad_amounts(op: Op, rank: int, probe: int) -> dict[int, tuple[int, int]] | None:
-    """Amounts before and after, per axis, under one probe, where they are known."""
+def _pad_amounts(op: Op, rank: int, sample: int) -> dict[int, tuple[int, int]] | None:
+    """Amounts before and after, per axis, in one sample, where they are known."""
     pads = op.attr("pads", op.attr("paddings"))
     axes = list(range(rank))
     if pads is None:
-        known = op.data_pair(1)[probe]
+        known = op.data_pair(1)[sample]
         if known is None:
             return None
         pads = known.ravel().tolist()

@@ -55,7 +55,7 @@ class Unsupported(Exception):
 
 
 class Op:
-    """What a rule sees of one node: labelled inputs, static data, shapes under both probes, attributes, and
+    """What a rule sees of one node: labelled inputs, static data, shapes in both samples, attributes, and
     what its subgraphs make of inputs that it labels."""
 
     def __init__(
@@ -119,12 +119,12 @@ class Op:
         return [self.x(i) for i in range(len(self.node.inputs)) if self.has(i)]
 
     def data(self, i: int) -> np.ndarray[Any, Any] | None:
-        """The value of input i where it is known and the same under both probes."""
+        """The value of input i where it is known and the same in both samples."""
         value = self.node.inputs[i] if self.has(i) else None
         return None if value is None else self._shapes.data(value)
 
     def data_pair(self, i: int) -> tuple[np.ndarray[Any, Any] | None, np.ndarray[Any, Any] | None]:
-        """The value of input i under each probe, where known."""
+        """The value of input i in each sample, where known."""
         value = self.node.inputs[i] if self.has(i) else None
         return (None, None) if value is None else self._shapes.data_pair(value)
 
@@ -134,7 +134,7 @@ class Op:
         return (None, None) if value is None else self._shapes.float_pair(value)
 
     def in_shapes(self, i: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shape of input i under both probes; they differ where it is dynamic."""
+        """Shape of input i in both samples; they differ where it is dynamic."""
         value = self.node.inputs[i] if self.has(i) else None
         a, b = (None, None) if value is None else self._shapes.contrast(value)
         if a is None or b is None:
@@ -142,14 +142,14 @@ class Op:
         return a, b
 
     def out_shapes(self, i: int = 0) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shape of output i under both probes; they differ where it is dynamic."""
+        """Shape of output i in both samples; they differ where it is dynamic."""
         a, b = self._shapes.contrast(self.node.outputs[i])
         if a is None or b is None:
             raise Unsupported("the output has no known shape")
         return a, b
 
     def shape_of(self, value: ir.Value) -> tuple[int, ...] | None:
-        """Shape of any value under the first probe, where it is known under both."""
+        """Shape of any value in the first sample, where it is known under both."""
         a, b = self._shapes.shapes(value)
         return None if b is None else a
 

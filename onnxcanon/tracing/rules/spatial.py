@@ -50,7 +50,7 @@ def global_pool(ctx: Context, op: Op) -> Outputs:
 
 @register("Resize", "Upsample")
 def resize(ctx: Context, op: Op) -> Outputs:
-    """X -> Y: axes that keep their size under both probes pass, the others are image positions."""
+    """X -> Y: axes that keep their size in both samples pass, the others are image positions."""
     before, after = op.in_shapes(0), op.out_shapes()
     kept = _unscaled(op, len(before[0]))
     changed = [
