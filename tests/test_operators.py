@@ -1,6 +1,10 @@
-"""The tables of what is known of operators: one entry for each key, the newest that is not too new."""
+"""The tables of what is known of operators: one entry for each key, the newest not too new; their page."""
 
 from __future__ import annotations
+
+import os
+import runpy
+from pathlib import Path
 
 import onnx_ir as ir
 import pytest
@@ -61,3 +65,13 @@ def test_slices_are_spelled_out_before_packed_products_are_taken_apart() -> None
     names = [rule.__name__ for rule in RULES.of(node, 21)]
     order = ["explicit", "before_movement", "part_of_product", "part_of_parameters", "rearranged_fill"]
     assert names[-5:] == order
+
+
+def test_the_page_of_operators_says_what_the_tables_say() -> None:
+    """`ONNXCANON_UPDATE_OPERATORS=1 pytest tests/test_operators.py` writes it anew."""
+    root = Path(__file__).parents[1]
+    written, page = root / "docs" / "operators.md", runpy.run_path(str(root / "tools" / "operators_page.py"))
+    text = page["page"]()
+    if "ONNXCANON_UPDATE_OPERATORS" in os.environ:
+        written.write_text(text, encoding="utf-8")
+    assert written.read_text(encoding="utf-8") == text
