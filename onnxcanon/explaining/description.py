@@ -65,7 +65,7 @@ def _fixed(model: Model, symmetry: Symmetry, moving: NDArray[np.bool_]) -> tuple
     fixed: list[FixedAxis] = []
     for name, parameter in symmetry.trace.parameters.items():
         members = symmetry.stacks.get(name, ())
-        free = moving & ~symmetry.carried if members else moving
+        free = moving & ~symmetry.branch_bound if members else moving
         for axis, size in enumerate(parameter.shape):
             classes = symmetry.classes[name].get(axis)
             if size > 1 and (classes is None or not free[classes].any()) and not (members and axis == 0):

@@ -77,7 +77,7 @@ class Explainer:
 
     @cached_property
     def _nearest_pins(self) -> NearestPins:
-        moving = self.symmetry.moving & ~self.symmetry.carried
+        moving = self.symmetry.moving & ~self.symmetry.branch_bound
         return NearestPins(self.constraints, self.symmetry.solution.classes, moving)
 
     @cached_property

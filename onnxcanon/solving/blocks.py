@@ -1,8 +1,17 @@
-"""Whole blocks first: ids that were handed out together and that facts pair in order are one block.
+"""Whole blocks first: ids that were handed out together and that constraints pair in order are one block.
 
-Nearly every fact pairs one whole axis with another, position by position: it says of two blocks what it says
-of all their ids. Blocks are united at once, by a union-find over blocks instead of ids; only the facts that
-are left, about parts of blocks or in another order, need to be solved id by id, and over far fewer ids.
+Nearly every constraint pairs one whole axis with another, position by position: it says of two blocks what it
+says of all their ids. Blocks are united at once, by a union-find over blocks instead of ids; only what is
+left, about parts of blocks or in another order, needs to be solved id by id, and over far fewer ids.
+
+Blocks 1 2 3 and 4 5 6, of which the second is minus the first; that 1 equals 2 is left for later:
+
+>>> whole = (np.array([1, 2, 3]), np.array([4, 5, 6]), -1)
+>>> united = unite_blocks([0, 1, 4], 7, [whole, (np.array([1]), np.array([2]), 1)])
+>>> united.index, united.signs
+(array([0, 1, 2, 3, 1, 2, 3]), array([ 1, 1, 1, 1, -1, -1, -1]))
+>>> united.pairs
+[(array([1]), array([2]), array([1]))]
 """
 
 from __future__ import annotations
@@ -18,7 +27,7 @@ Pair = tuple[Ids, Ids, int]
 """Two arrays of ids that are equal entry by entry, up to a sign: a = s·b."""
 
 Entries = tuple[Ids, Ids, Ids]
-"""The same with a sign for each entry."""
+"""Two arrays of ids and the sign of each entry: a = s·b."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +94,12 @@ class _Union:
         left, right = (0 if zero and not ids.any() else self._whole(ids) for ids in (a, b))
         if left is None or right is None:
             return False
-        (one, p), (other, q) = self._find(left), self._find(right)
+        (first, p), (second, q) = self._find(left), self._find(right)
         sign = p * s * q
-        if one == other:
-            return sign > 0 or (zero and one == 0)
-        if one < other:
-            one, other = other, one
-        self.parent[one], self.sign[one] = other, sign
+        if first == second:  # a block that is minus itself is zero: left for the solve, id by id
+            return sign > 0 or (zero and first == 0)
+        later, earlier = max(first, second), min(first, second)
+        self.parent[later], self.sign[later] = earlier, sign
         return True
 
     def _whole(self, ids: Ids) -> int | None:
@@ -121,14 +129,14 @@ class _Union:
         """The result, with the pairs that were not taken in."""
         starts = np.array(self.starts, np.int64)
         sizes = np.diff(np.r_[starts, len(self.ids)])
-        found = [self._find(k) for k in range(len(starts))]
-        root = np.array([r for r, _ in found], np.int64)
+        roots = [self._find(k) for k in range(len(starts))]
+        root = np.array([r for r, _ in roots], np.int64)
         leads = root == np.arange(len(root))
         left = np.cumsum(np.where(leads, sizes, 0)) - np.where(leads, sizes, 0)
         index = self.ids + np.repeat(left[root] - starts, sizes)
         if zero:
             index[np.repeat(root == 0, sizes)] = 0
-        sign = np.array([s for _, s in found], np.int64)
+        sign = np.array([s for _, s in roots], np.int64)
         signs = None if (sign > 0).all() else np.repeat(sign, sizes)
         out = Blocks(index, signs, int(sizes[leads].sum()), [])
         out.pairs.extend(out.mapped(rest))

@@ -1,9 +1,22 @@
-"""Scale and sign freedoms: the solutions of the constraints's equations about exponents.
+"""The rescaling groups: all solutions of the equations between exponents, over the integers for scales and
+over GF(2) for signs.
 
-Scale exponents solve the equations over the integers, signs over GF(2). Nearly all equations say that two
-exponents agree or are opposite: a signed union-find (here: connected components of the doubled graph v, -v).
-What remains are the sums of products; an exponent that stands in a single sum is expressed by the other two,
-again and again, and the small rest is eliminated row by row.
+Nearly all equations say that two exponents agree or are opposite: a signed union-find (here: connected
+components of the doubled graph v, -v). What remains are the sums of products; an exponent that stands in a
+single sum is expressed by the other two, again and again, and the small rest is eliminated row by row.
+
+Three hidden units between two weights, the first two of them tied: two generators. What the rows of the first
+weight gain (exponents in units of a generator), the columns of the second lose.
+
+>>> constraints = Constraints()
+>>> rows, columns = constraints.new_exponents((3,)), constraints.new_exponents((3,))
+>>> constraints.exponent_opposite(rows, columns)
+>>> constraints.exponent_equal(columns[:1], columns[1:2])
+>>> blocks = unite_exponents(constraints)
+>>> rows, columns = blocks.variables(rows), blocks.variables(columns)
+>>> scales = solve_exponents(constraints, blocks, System.SCALE, [[rows], [columns]])
+>>> scales.forms[rows].toarray(), scales.forms[columns].toarray()
+(array([[1, 0], [1, 0], [0, 1]]), array([[-1, 0], [-1, 0], [ 0, -1]]))
 """
 
 from __future__ import annotations
@@ -41,7 +54,7 @@ class RescalingGroup:
 
 @dataclass(slots=True)
 class _Equations:
-    """Pairs a = s·b and sums t = a + b of n variables: rows of variables and of their signs."""
+    """Pairs a = s·b and sums t = a + b of n variables: rows of variables and of their signs, [sums, 3]."""
 
     n: int
     pairs: list[tuple[Ids, Ids, Ids]]
@@ -74,9 +87,9 @@ def solve_exponents(
 def _equations(constraints: Constraints, blocks: Blocks, system: System) -> _Equations:
     alone = [(a, b, s) for a, b, s, where in constraints.exponent_pairs if where == system]
     sums = [(t, a, b) for t, a, b, where in constraints.exponent_sums if where & system]
-    zero = np.zeros(0, np.int64)
-    joined = [blocks.signed(np.concatenate([zero, *(s[k] for s in sums)])) for k in range(3)]
-    terms, signs = (np.stack(columns, 1) for columns in zip(*joined, strict=True))
+    nothing = np.zeros(0, np.int64)
+    columns = [blocks.signed(np.concatenate([nothing, *(s[k] for s in sums)])) for k in range(3)]
+    terms, signs = (np.stack(arrays, 1) for arrays in zip(*columns, strict=True))
     pairs = [*blocks.pairs, *blocks.mapped(alone)]
     return _Equations(blocks.count, pairs, terms, signs, system == System.SIGN)
 
@@ -122,18 +135,24 @@ def _idle(united: _United, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
     zeros = np.zeros(count, bool)
     zeros[: united.count] = united.zeros
     zeros[united.count] = True
-    grown = _United(
-        united.classes, united.signs, count, zeros,
-        np.concatenate([united.terms, terms]), np.concatenate([united.coefficients, signs]),
-    )  # fmt: skip
+    grown = replace(
+        united,
+        count=count,
+        zeros=zeros,
+        terms=np.concatenate([united.terms, terms]),
+        coefficients=np.concatenate([united.coefficients, signs]),
+    )
     return grown.contracted(pairs, modulo2=modulo2)
 
 
 def _quotient(
     whole: RescalingGroup, idle: RescalingGroup, parameters: Sequence[Sequence[Ids]], *, modulo2: bool
 ) -> RescalingGroup:
-    """Set one free exponent to zero for each idle solution: the one that acts on the most positions, so that
-    alike units are treated alike."""
+    """Set one free exponent to zero for each idle solution: the one that acts on the most positions.
+
+    A factor common to all units would else be divided out of one of them, chosen by its number; the heaviest
+    exponent mostly belongs to all units at once, so that alike units are treated alike.
+    """
     if not idle.count:
         return whole
     single = np.flatnonzero(np.diff(whole.forms.indptr) == 1)
@@ -204,34 +223,38 @@ class _United:
     def contracted(self, pairs: Sequence[tuple[Ids, Ids, Ids]], *, modulo2: bool) -> _United:
         """With pairs a = s·b of classes taken in, and the sums that thereby become pairs, until none does."""
         out = self
-        found = list(pairs)
-        while found:
-            out = out._merged(found, modulo2=modulo2)
-            found, keep = _pairs_in_sums(out, modulo2=modulo2)
+        more = list(pairs)
+        while more:
+            out = out._merged(more, modulo2=modulo2)
+            more, keep = _pairs_in_sums(out, modulo2=modulo2)
             out = replace(out, terms=out.terms[keep], coefficients=out.coefficients[keep])
         return out
 
     def _merged(self, pairs: Sequence[tuple[Ids, Ids, Ids]], *, modulo2: bool) -> _United:
         a, b, s = (np.concatenate([p[k] for p in pairs]) for k in range(3))
-        nothing = self.zeros[a] | self.zeros[b]
-        known = self.zeros.copy()
-        known[a[nothing]] = known[b[nothing]] = True
-        a, b, s = a[~nothing], b[~nothing], s[~nothing]
+        # What equals zero is marked, not united: zero would else join classes of opposite signs.
+        vanish = self.zeros[a] | self.zeros[b]
+        vanished = self.zeros.copy()
+        vanished[a[vanish]] = vanished[b[vanish]] = True
+        a, b, s = a[~vanish], b[~vanish], s[~vanish]
         names, signs, zeros = _components(self.count, a, b, s, modulo2=modulo2)
-        zeros[names[known]] = True
+        zeros[names[vanished]] = True
         return _United(
-            names[self.classes], self.signs * signs[self.classes], len(zeros), zeros,
-            names[self.terms], self.coefficients * signs[self.terms],
-        )  # fmt: skip
+            classes=names[self.classes],
+            signs=self.signs * signs[self.classes],
+            count=len(zeros),
+            zeros=zeros,
+            terms=names[self.terms],
+            coefficients=self.coefficients * signs[self.terms],
+        )
 
 
 def _unite(eq: _Equations) -> _United:
     """Classes of equal or opposite variables, with variable 0 zero."""
     n = np.arange(eq.n)
-    zeros = n == ZERO
-    one = _United(n, np.ones(eq.n, np.int64), eq.n, zeros, eq.terms, eq.signs)
-    none = np.zeros(0, np.int64)
-    return one.contracted([(none, none, none), *eq.pairs], modulo2=eq.modulo2)
+    apart = _United(n, np.ones(eq.n, np.int64), eq.n, n == ZERO, eq.terms, eq.signs)
+    nothing = np.zeros(0, np.int64)  # one round at least, which looks for pairs among the sums
+    return apart.contracted([(nothing, nothing, nothing), *eq.pairs], modulo2=eq.modulo2)
 
 
 def _pairs_in_sums(u: _United, *, modulo2: bool) -> tuple[list[tuple[Ids, Ids, Ids]], NDArray[np.bool_]]:
@@ -240,7 +263,7 @@ def _pairs_in_sums(u: _United, *, modulo2: bool) -> tuple[list[tuple[Ids, Ids, I
     origin = np.full(len(ct), np.flatnonzero(u.zeros)[0])
     za, zb, zt = u.zeros[ca], u.zeros[cb], u.zeros[ct]
     open_, same = ~(za | zb | zt), ca == cb
-    cases = [
+    cases = [  # (where t = a + b is but a pair, x, y, s): x = s·y there
         (za, ct, cb, st * sb),
         (zb & ~za, ct, ca, st * sa),
         (zt & ~za & ~zb, ca, cb, -sa * sb),
@@ -248,9 +271,8 @@ def _pairs_in_sums(u: _United, *, modulo2: bool) -> tuple[list[tuple[Ids, Ids, I
         (open_ & ~same & (ct == ca) & ((st * sa > 0) | modulo2), cb, origin, sb),
         (open_ & ~same & (ct == cb) & ((st * sb > 0) | modulo2), ca, origin, sa),
     ]
-    found = [(x[mask], y[mask], s[mask]) for mask, x, y, s in cases if mask.any()]
-    gone = np.logical_or.reduce([mask for mask, *_ in cases])
-    return found, ~gone
+    pairs = [(x[mask], y[mask], s[mask]) for mask, x, y, s in cases if mask.any()]
+    return pairs, ~np.logical_or.reduce([mask for mask, *_ in cases])
 
 
 def _components(n: int, a: Ids, b: Ids, s: Ids, *, modulo2: bool) -> tuple[Ids, Ids, NDArray[np.bool_]]:
@@ -282,23 +304,27 @@ def _normal_sums(u: _United, *, modulo2: bool) -> tuple[Ids, Ids]:
 def _eliminate(
     rest: tuple[Ids, Ids], count: int, zeros: NDArray[np.bool_], *, modulo2: bool
 ) -> tuple[csr_matrix, int]:
-    """Forms of all classes over the free ones, int64 [classes, free]."""
+    """Forms of all classes over the free ones, int64 [classes, free].
+
+    A class that stands in one sum alone is defined by that sum and constrains nothing else: all such sums
+    leave at once, which makes more classes stand alone, until only sums are left that all share their classes
+    (the core). Then the definitions are evaluated backwards, the last first.
+    """
     terms, coefficients = rest
     steps: list[tuple[Ids, Ids, Ids]] = []  # (variable, terms, coefficients) defined by a row
     while len(terms):
         uses = np.bincount(terms.ravel(), minlength=count)
         once = uses[terms] == 1
-        able = once.any(1)
-        if not able.any():
+        defining = once.any(1)
+        if not defining.any():
             break
-        pick = once.argmax(1)
-        rows = np.flatnonzero(able)
-        chosen = pick[rows]
+        rows = np.flatnonzero(defining)
+        chosen = once.argmax(1)[rows]
         lead = coefficients[rows, chosen]
         scaled = -coefficients[rows] * lead[:, None]
         scaled[np.arange(len(rows)), chosen] = 0
         steps.append((terms[rows, chosen], terms[rows], scaled))
-        terms, coefficients = terms[~able], coefficients[~able]
+        terms, coefficients = terms[~defining], coefficients[~defining]
     defined = np.zeros(count, bool)
     for variable, _, _ in steps:
         defined[variable] = True
@@ -327,9 +353,14 @@ def _as_rows(core: dict[int, dict[int, int]]) -> tuple[Ids, Ids, Ids]:
 
 
 def _core(terms: Ids, coefficients: Ids, *, modulo2: bool) -> tuple[dict[int, dict[int, int]], list[int]]:
-    """Gauss elimination of the rows that hold each other: definitions over free classes, and dead classes.
+    """Gauss elimination of the rows that share all their classes: definitions over free classes, and classes
+    set to zero.
 
-    Pivots have coefficient ±1, so the solutions stay integral; a row without one sets its classes to zero.
+    Pivots have coefficient ±1, so the solutions stay integral; a row without one (x = -x + …) sets its
+    classes to zero, which loses solutions and is sound.
+
+    >>> _core(np.array([[1, 2, 3], [2, 4, 3]]), np.array([[1, -1, -1], [1, -1, -1]]), modulo2=False)
+    ({3: {1: 1, 2: -1}, 4: {2: 2, 1: -1}}, [])
     """
     defined: dict[int, dict[int, int]] = {}
     dead: set[int] = set()
@@ -361,9 +392,9 @@ def _core(terms: Ids, coefficients: Ids, *, modulo2: bool) -> tuple[dict[int, di
     return defined, sorted(dead)
 
 
-def used(freedom: RescalingGroup, variables: Sequence[Ids]) -> NDArray[np.bool_]:
-    """Which free exponents act on any of the given variables, bool [count]."""
-    mask = np.zeros(freedom.count, bool)
+def used(group: RescalingGroup, variables: Sequence[Ids]) -> NDArray[np.bool_]:
+    """Which generators act on any of some variables, bool [count]."""
+    mask = np.zeros(group.count, bool)
     if variables:
-        mask[freedom.forms[np.concatenate([v.ravel() for v in variables])].indices] = True
+        mask[group.forms[np.concatenate([v.ravel() for v in variables])].indices] = True
     return mask

@@ -62,12 +62,11 @@ def insert(ctx: Context, v: AbstractValue, axis: int) -> AbstractValue:
 def squeeze(ctx: Context, v: AbstractValue, axis: int) -> AbstractValue:
     """Remove an axis of size 1; an exponent it carried moves to another axis."""
     view = v.view
-    if view is not None and view.axes[axis] is not None:
-        source, positions = view.axes[axis]  # type: ignore[misc]
-        taken = {**view.taken, source: 0 if positions is None else int(positions[0])}
+    if view is not None:
+        taken = dict(view.taken)
+        if (shown := view.axes[axis]) is not None:
+            taken[shown[0]] = 0 if shown[1] is None else int(shown[1][0])
         view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), taken)
-    elif view is not None:
-        view = ParameterView(view.parameter, (*view.axes[:axis], *view.axes[axis + 1 :]), view.taken)
     exponents = list(v.exponents)
     carried = exponents[axis]
     if carried is not None:
@@ -80,7 +79,7 @@ def squeeze(ctx: Context, v: AbstractValue, axis: int) -> AbstractValue:
     out = constant([n for k, n in enumerate(v.shape) if k != axis])
     keep = [k for k in range(v.rank) if k != axis]
     out.ids = [_squeezed(v.ids[k], axis) for k in keep]
-    out.exponents = [None if exponents[k] is None else exponents[k].squeeze(axis) for k in keep]  # type: ignore[union-attr]
+    out.exponents = [None if (e := exponents[k]) is None else e.squeeze(axis) for k in keep]
     out.view, out.zero = view, v.zero
     out.cuts = tuple(cut.at(a - (a > axis) for a in cut.axes) for cut in v.cuts)
     return out
