@@ -71,7 +71,8 @@ def agree(one: str, other: str) -> bool:
     return bool(np.allclose(first, second, rtol=0.01, atol=0.002))
 
 
-BLOCKS = [b for d in (README, ROOT / "docs" / "transform-format.md") for b in blocks(d) if not b.installs]
+RUN = [README, *(ROOT / "docs" / name for name in ("worked-example.md", "transform-format.md"))]
+BLOCKS = [b for d in RUN for b in blocks(d) if not b.installs]
 
 
 def settings(folder: Path) -> dict[str, str]:
