@@ -56,7 +56,7 @@ class Flow:
     def _levels_of(self, value: AbstractValue) -> Levels:
         """The orbits of which every component labels an axis."""
         rows = [self.symmetry.solution.classes[i].ravel() for i in value.ids if not isinstance(i, State)]
-        if not rows or value.cuts or isinstance(value, ValueSequence):
+        if not rows or value.splits or isinstance(value, ValueSequence):
             return frozenset()
         level = self._level[np.unique(np.concatenate(rows))]
         count = np.bincount(level[level >= 0], minlength=len(self._levels))

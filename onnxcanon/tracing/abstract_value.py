@@ -94,9 +94,9 @@ class ParameterView:
 
 @dataclass(frozen=True, eq=False)
 class DeferredSplit:
-    """What an axis was cut into, as long as nothing reads the parts: the labels of that axis, `whole` int64
-    [sizes of the parts], belong to the parts together; `axes[k]` is where part k lies. A reshape that follows
-    then cuts the axis itself, not its parts, and need not line up with the one before."""
+    """A split of one axis into several, as long as nothing reads the parts: the labels of that axis, `whole`
+    int64 [sizes of the parts], belong to the parts together; `axes[k]` is where part k lies. A reshape that
+    follows then splits the axis itself, not its parts, and need not line up with the one before."""
 
     whole: Ids
     axes: tuple[int, ...]
@@ -111,7 +111,7 @@ class DeferredSplit:
         return array.transpose(np.argsort(self.axes)).reshape(sizes)
 
     def at(self, axes: Iterable[int]) -> DeferredSplit:
-        """The same cut with its parts on other axes."""
+        """This split with its parts on other axes."""
         return replace(self, axes=tuple(axes))
 
 
@@ -124,7 +124,7 @@ class AbstractValue:
     exponents: list[Ids | None]
     view: ParameterView | None = None
     zero: bool = False  # every entry is 0: any exponent fits
-    cuts: tuple[DeferredSplit, ...] = ()  # `ids` shows the whole on each of their axes
+    splits: tuple[DeferredSplit, ...] = ()  # `ids` shows the whole on each of their axes
 
     @property
     def rank(self) -> int:

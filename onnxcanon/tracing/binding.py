@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 
 def without_circles(context: Mapping[int, Sequence[int]]) -> dict[int, list[int]]:
-    """Contexts by axis in which no two axes depend on each other, as no motion of a tensor could: of such
-    dependencies the one on the outer axis is kept, and labels along the other are united."""
-    kept: dict[int, list[int]] = {}
+    """Contexts by axis in which no two axes depend on each other, as no permutation of a tensor could: of
+    such dependencies the one on the outer axis is kept, and labels along the other are united."""
+    out: dict[int, list[int]] = {}
 
     def reaches(axis: int, goal: int) -> bool:
-        return axis == goal or any(reaches(k, goal) for k in kept.get(axis, ()))
+        return axis == goal or any(reaches(k, goal) for k in out.get(axis, ()))
 
     edges = ((outer, axis) for axis, around in context.items() for outer in around)
     for outer, axis in sorted(edges, key=lambda e: (e[0] > e[1], e)):
         if not reaches(outer, axis):
-            kept.setdefault(axis, []).append(outer)
-    return kept
+            out.setdefault(axis, []).append(outer)
+    return out
 
 
 def bind(
@@ -101,19 +101,19 @@ def bind(
 
 
 def materialize(ctx: Context, value: AbstractValue) -> None:
-    """Label the parts of axes that were cut, each by units of its own: they are going to be read."""
+    """Label the parts of axes that were split, each by units of its own: they are going to be read."""
     constraints = ctx.constraints
-    for cut in value.cuts:
-        sizes = cut.whole.shape
+    for split in value.splits:
+        sizes = split.whole.shape
         count = len(sizes)
         parts = [constraints.new_units([*sizes[: k + 1], *[1] * (count - k - 1)]) for k in range(count)]
         lines = [tuple(range(count)), *((k,) for k in range(count))]
-        with constraints.stated_by(cut.provenance, cut.slot):
-            constraints.relate([cut.whole, *parts], lines, sizes)
-            for axis, part in zip(cut.axes, parts, strict=True):
-                value.ids[axis] = cut.shown(part, value.rank)
+        with constraints.stated_by(split.provenance, split.slot):
+            constraints.relate([split.whole, *parts], lines, sizes)
+            for axis, part in zip(split.axes, parts, strict=True):
+                value.ids[axis] = split.shown(part, value.rank)
                 constraints.column(part)
-    value.cuts = ()
+    value.splits = ()
 
 
 def _bind_axis(
@@ -134,7 +134,7 @@ def _bind_axis(
     view.parameter.readers[source] = view.parameter.readers[source] or ctx.constraints.provenance.node
     new = ctx.constraints.new_units if units else ctx.constraints.new_exponents
     if bound is None:
-        # Other taken positions are no context for one that is taken, which is held whatever they are.
+        # Other taken positions are no context for one that is taken, which stays whatever they are.
         context = {*around, *(() if source in view.taken else view.taken)}
         wide = [n if k == source or k in context else 1 for k, n in enumerate(shape)]
         if groups == 1 and view.whole:

@@ -79,7 +79,7 @@ def contract(
 ) -> AbstractValue:
     """Einstein summation: sum over the letters absent from `out` of the product of the operands.
 
-    A contracted letter makes its labels equal and its exponents cancel; a kept letter makes its labels
+    A contracted letter makes its labels equal and its exponents cancel; one of `out` makes its labels
     equal and its exponents add up.
     """
     order = list(dict.fromkeys([*out, *(x for word in letters for x in word)]))
@@ -104,8 +104,8 @@ def contract(
         if k in gone:
             ctx.cancel(exponents)
             continue
-        kept = ctx.forget(state, gone)
-        result.ids[k] = kept if isinstance(kept, State) else kept.reshape(kept.shape[: len(out)])
+        state = ctx.forget(state, gone)
+        result.ids[k] = state if isinstance(state, State) else state.reshape(state.shape[: len(out)])
         total: Ids | None = None
         for d in exponents:
             total = ctx.constraints.exponent_sum(total, d)

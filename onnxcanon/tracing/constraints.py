@@ -35,7 +35,7 @@ ZERO = 0
 
 
 class System(IntFlag):
-    """The system of equations an exponent fact belongs to."""
+    """The system of equations that a constraint on exponents belongs to."""
 
     SCALE = 1
     SIGN = 2
@@ -65,10 +65,10 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class Relation:
-    """Rows of units; any motion maps rows to rows. `rows` int64 [n, arity], the flattened grid of `shape`;
-    `lines[k]` are the grid's axes along which part k lies as labels of an axis: where a label repeats there,
-    its k-th occurrence maps to the k-th. `key` None or a tag that makes two relations with equal keys and
-    equal first columns the same function (congruence)."""
+    """Rows of units; any permutation maps rows to rows. `rows` int64 [n, arity], the flattened grid of
+    `shape`; `lines[k]` are the grid's axes along which part k lies as labels of an axis: where a label
+    repeats there, its k-th occurrence maps to the k-th. `key` None or a tag that makes two relations with
+    equal keys and equal first columns the same function (congruence)."""
 
     rows: Ids
     shape: tuple[int, ...]
@@ -86,7 +86,7 @@ def _paired(a: Ids, b: Ids) -> tuple[Ids, Ids]:
 
 
 def _narrow(array: Ids, other: Sequence[int]) -> Ids:
-    """Without an axis along which neither the array nor the other one, of the given shape, varies."""
+    """Without an axis along which neither the array nor the other one, of shape `other`, varies."""
     for axis in range(-1, -1 - array.ndim, -1):
         single = -axis > len(other) or other[axis] == 1
         if single and array.shape[axis] > 1:

@@ -1,4 +1,4 @@
-"""Constants that are data, not weights: told by their use in the graph, never by their values.
+"""Constants that are data, not weights: recognized by their use in the graph, never by their values.
 
 A constant is data if every use of it, behind operators that only rearrange or convert, is one of these:
 
@@ -21,7 +21,7 @@ A constant is data if every use of it, behind operators that only rearrange or c
 Where this is in doubt the constant is a weight. Both are sound: data stays as it is, which loses what
 freedom it may have had. Thresholds of comparisons and tables chosen by Where elsewhere are weights for
 that reason (trees and mask tokens learn theirs). A filter bank that is applied by MatMul or Conv cannot
-be told from a weight.
+be distinguished from a weight.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def _rotates(node: ir.Node, other: ir.Value) -> bool:
 
 
 def _uses(value: ir.Value, depth: int, *, picked: bool) -> Iterator[Use]:
-    """The uses of a value behind movement and products with single numbers."""
+    """The uses of a value behind rearrangements and products with single numbers."""
     for node, slot in value.uses():
         through = _rearranges(node) and slot == 0
         if node.op_type in ("Div", "Mul") and (slot == 0 or node.op_type == "Mul"):
@@ -184,7 +184,8 @@ def _source(value: ir.Value) -> ir.Value:
 
 
 def _root(value: ir.Value, depth: int) -> ir.Value | None:
-    """As `_source`, through concatenations of rearrangements of one value as well; None where they differ."""
+    """What a value is a rearrangement of, or a concatenation of rearrangements; None where its parts
+    differ."""
     value = _source(value)
     producer = value.producer()
     if producer is None or producer.op_type != "Concat" or depth == 0:
@@ -241,7 +242,8 @@ def _made_of(
     known: Callable[[ir.Value], bool],
     inputs: Callable[[ir.Node], Sequence[ir.Value | None] | None],
 ) -> bool:
-    """Whether a value comes from stored and known ones alone, through nodes whose inputs are given."""
+    """Whether a value comes from stored and known ones alone, through nodes for which `inputs` lists what
+    counts."""
     queue, seen = [value], {value}
     while queue:
         value = queue.pop()
@@ -264,14 +266,14 @@ def _is_stored(value: ir.Value) -> bool:
 
 def _is_single(value: ir.Value) -> bool:
     """Whether a stored constant is one number."""
-    known = value.const_value
-    if known is None:
+    tensor = value.const_value
+    if tensor is None:
         producer = value.producer()
-        held = producer.attributes.get("value") if producer is not None else None
-        if held is None:
+        attribute = producer.attributes.get("value") if producer is not None else None
+        if attribute is None:
             return producer is not None and bool({"value_float", "value_int"} & producer.attributes.keys())
-        known = held.as_tensor()
-    return known.size == 1
+        tensor = attribute.as_tensor()
+    return tensor.size == 1
 
 
 def _rearranges(node: ir.Node) -> bool:

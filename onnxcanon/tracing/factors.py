@@ -12,7 +12,7 @@ Sizes = list[tuple[int, int]]
 
 
 def blocks(source: Sizes, target: Sequence[tuple[int, int]]) -> list[tuple[Sizes, Sizes]] | None:
-    """Cut two shapes, given as pairs (first sample, second), into the finest blocks of equal product."""
+    """Two shapes, as pairs (first sample, second), in the finest blocks of equal product."""
     out: list[tuple[Sizes, Sizes]] = []
     i = j = 0
     while i < len(source) and j < len(target):
@@ -37,13 +37,13 @@ def blocks(source: Sizes, target: Sequence[tuple[int, int]]) -> list[tuple[Sizes
 def common_factors(ins: Sizes, outs: Sizes) -> tuple[list[list[int]], list[list[int]]] | None:
     """The factors (first sample) both lists of sizes are products of, grouped for each list; None where they
     do not line up in both samples."""
-    cuts = sorted({*_products(ins), *_products(outs)})
+    ends = sorted({*_products(ins), *_products(outs)})
     factors, last = [], (1, 1)
-    for cut in cuts:
-        if cut[0] % last[0] or cut[1] % last[1]:
+    for end in ends:
+        if end[0] % last[0] or end[1] % last[1]:
             return None
-        factors.append((cut[0] // last[0], cut[1] // last[1]))
-        last = cut
+        factors.append((end[0] // last[0], end[1] // last[1]))
+        last = end
 
     def grouped(sizes: Sizes) -> list[list[int]]:
         groups, rest = [], iter(factors)

@@ -18,7 +18,7 @@ from onnxcanon.graph.traversal import captured, ordered, reads, subgraphs
 from onnxcanon.model import Model
 from onnxcanon.shapes import Shapes
 from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, State, ValueSequence, constant
-from onnxcanon.tracing.branches import Step, step
+from onnxcanon.tracing.branches import TracedNode, traced_node
 from onnxcanon.tracing.constants import Constants
 from onnxcanon.tracing.constraints import NOWHERE, Provenance, Reason
 from onnxcanon.tracing.context import Context
@@ -42,13 +42,13 @@ class Record:
         nodes: as they were met, nested ones included.
         unsupported: those that were not seen through.
         sources: for inputs of nested graphs, what the outer node passes.
-        steps: the nodes of the main graph, for the search for branches; its numbers are those of slots.
+        traced: the nodes of the main graph, for the search for branches; its numbers are those of slots.
     """
 
     nodes: list[ir.Node] = field(default_factory=list)
     unsupported: list[UnsupportedNode] = field(default_factory=list)
     sources: dict[ir.Value, ir.Value] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
+    traced: list[TracedNode] = field(default_factory=list)
 
 
 class Interpreter:
@@ -103,7 +103,7 @@ class Interpreter:
                 self._fold(node)
         else:
             slot = (
-                constraints.slot if self.depth else (len(self.record.steps), -1)
+                constraints.slot if self.depth else (len(self.record.traced), -1)
             )  # a body is part of its node
             with constraints.stated_by(Provenance(node_name(node)), slot):
                 self._interpret(node)
@@ -151,7 +151,7 @@ class Interpreter:
             if len(output.uses()) > 1 or output.is_graph_output():  # several readers share one split
                 self._materialize([result])
         if not self.depth:
-            self.record.steps.append(self._step(node, inputs, outputs, op))
+            self.record.traced.append(self._traced(node, inputs, outputs, op))
 
     def _by_rule(self, node: ir.Node, op: Op, version: int) -> list[AbstractValue | None]:
         """What the rule for a node makes of its inputs; `Unsupported` where there is none that fits."""
@@ -195,20 +195,20 @@ class Interpreter:
             if value is not None:
                 self.context.materialize(value)
 
-    def _step(
+    def _traced(
         self,
         node: ir.Node,
         inputs: Sequence[AbstractValue | None],
         outputs: Sequence[AbstractValue | None],
         op: Op,
-    ) -> Step:
+    ) -> TracedNode:
         """What the search for branches needs of a node."""
-        made = step(len(self.record.steps), node, inputs, outputs)
-        if any(op.data(k) is None for k in made.free):
-            made.free = frozenset()
-        made.inputs += [v for v in captured(node) if v in self.values]
-        made.inputs = [None if v is None else self.constants.first(v) for v in made.inputs]
-        return made
+        out = traced_node(len(self.record.traced), node, inputs, outputs)
+        if any(op.data(k) is None for k in out.position_inputs):
+            out.position_inputs = frozenset()
+        out.inputs += [v for v in captured(node) if v in self.values]
+        out.inputs = [None if v is None else self.constants.first(v) for v in out.inputs]
+        return out
 
 
 def _carries(value: AbstractValue) -> bool:

@@ -130,5 +130,5 @@ def _relate_context(ctx: Context, ids: Ids, axis: int, outer: Ids, k: int) -> No
 def copy(ctx: Context, value: AbstractValue) -> AbstractValue:
     """The same labels for another tensor of the same shape (a view stays a view)."""
     return AbstractValue(
-        value.shape, list(value.ids), list(value.exponents), value.view, value.zero, value.cuts
+        value.shape, list(value.ids), list(value.exponents), value.view, value.zero, value.splits
     )

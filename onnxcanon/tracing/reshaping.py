@@ -1,8 +1,8 @@
 """Reshaping: how labels and exponents travel through operators that only give axes another shape and order.
 
-Merging two labelled axes makes composites: fresh units, one per pair, tied to their parts by a relation;
+Merging two labelled axes makes products: fresh units, one per pair, tied to their parts by a relation;
 splitting is the same relation read backwards. An axis that was split stays open (`DeferredSplit`)
-until something reads its parts: what merges them again, in any order, has the labels they were cut from.
+until something reads its parts: what merges them again, in any order, has the labels they were split from.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def transpose(ctx: Context, v: AbstractValue, perm: Sequence[int]) -> AbstractVa
     out.ids = [_moved(v.ids[p], perm) for p in perm]
     out.exponents = [_moved_exponent(v.exponents[p], perm) for p in perm]
     out.zero = v.zero
-    out.cuts = tuple(cut.at(list(perm).index(a) for a in cut.axes) for cut in v.cuts)
+    out.splits = tuple(split.at(list(perm).index(a) for a in split.axes) for split in v.splits)
     return out
 
 
@@ -55,7 +55,7 @@ def insert(ctx: Context, v: AbstractValue, axis: int) -> AbstractValue:
     out.ids = [*ids[:axis], UNIFORM, *ids[axis:]]
     out.exponents = [*exponents[:axis], None, *exponents[axis:]]
     out.zero = v.zero
-    out.cuts = tuple(cut.at(a + (a >= axis) for a in cut.axes) for cut in v.cuts)
+    out.splits = tuple(split.at(a + (a >= axis) for a in split.axes) for split in v.splits)
     return out
 
 
@@ -81,7 +81,7 @@ def squeeze(ctx: Context, v: AbstractValue, axis: int) -> AbstractValue:
     out.ids = [_squeezed(v.ids[k], axis) for k in keep]
     out.exponents = [None if (e := exponents[k]) is None else e.squeeze(axis) for k in keep]
     out.view, out.zero = view, v.zero
-    out.cuts = tuple(cut.at(a - (a > axis) for a in cut.axes) for cut in v.cuts)
+    out.splits = tuple(split.at(a - (a > axis) for a in split.axes) for split in v.splits)
     return out
 
 
@@ -93,7 +93,8 @@ def split_axis(ctx: Context, v: AbstractValue, axis: int, sizes: Sequence[int]) 
 
 
 def _split(ctx: Context, v: AbstractValue, axis: int, sizes: Sequence[int]) -> AbstractValue:
-    """The same, with the cut left open where it can be."""
+    """X[…, p·q·…, …] -> X[…, p, q, …, …], the parts without labels of their own until something reads
+    them."""
     ctx.bind(v)
     m = len(sizes)
     out = constant([*v.shape[:axis], *sizes, *v.shape[axis + 1 :]])
@@ -110,21 +111,21 @@ def _split(ctx: Context, v: AbstractValue, axis: int, sizes: Sequence[int]) -> A
     exponents = [None if d is None else widened(d) for d in v.exponents]
     out.exponents = [*exponents[:axis], *[None] * (m - 1), *exponents[axis:]]
     again = False
-    for cut in v.cuts:
-        parts = [range(a, a + m) if a == axis else [a + (m - 1) * (a > axis)] for a in cut.axes]
+    for split in v.splits:
+        parts = [range(a, a + m) if a == axis else [a + (m - 1) * (a > axis)] for a in split.axes]
         axes = [a for part in parts for a in part]
-        if axis in cut.axes:
-            _open(ctx, out, axes, cut.whole.reshape([out.shape[a] for a in axes]))
+        if axis in split.axes:
+            _open(ctx, out, axes, split.whole.reshape([out.shape[a] for a in axes]))
             again = True
         else:
-            out.cuts += (cut.at(axes),)
+            out.splits += (split.at(axes),)
     if not isinstance(own, State) and not again:
         _label_parts(ctx, out, range(axis, axis + m), widened(own))
     return out
 
 
 def _label_parts(ctx: Context, out: AbstractValue, axes: range, whole: Ids) -> None:
-    """Label the axes that one of the labels `whole`, over all axes, was cut into. Where these depend on
+    """Label the axes that one of the labels `whole`, over all axes, was split into. Where these depend on
     other axes the parts get fresh units at once."""
     sizes = [whole.shape[k] for k in axes]
     if whole.size == prod(sizes):
@@ -146,18 +147,18 @@ def _label_parts(ctx: Context, out: AbstractValue, axes: range, whole: Ids) -> N
 
 
 def _open(ctx: Context, out: AbstractValue, axes: Sequence[int], whole: Ids) -> None:
-    """Label axes together by `whole`, the labels of the one they were cut from over them. Axes along
+    """Label axes together by `whole`, the labels of the one they were split from over them. Axes along
     which these repeat are positions; a single one along which they vary takes them over."""
     whole, varying = _varying(whole, range(len(axes)))
     whole = whole.reshape([whole.shape[k] for k in varying])
     stated = ctx.constraints
-    cut = DeferredSplit(whole, tuple(axes[k] for k in varying), stated.slot, stated.provenance)
+    split = DeferredSplit(whole, tuple(axes[k] for k in varying), stated.slot, stated.provenance)
     for axis in axes:
         out.ids[axis] = UNIFORM if out.shape[axis] == 1 else FIXED
-    for axis in cut.axes:
-        out.ids[axis] = cut.shown(whole, out.rank)
+    for axis in split.axes:
+        out.ids[axis] = split.shown(whole, out.rank)
     if len(varying) > 1:
-        out.cuts += (cut,)
+        out.splits += (split,)
 
 
 def merge_axes(ctx: Context, v: AbstractValue, start: int, count: int) -> AbstractValue:
@@ -175,7 +176,7 @@ def merge_axes(ctx: Context, v: AbstractValue, start: int, count: int) -> Abstra
             return a.reshape([*a.shape[:start], prod(sizes), *a.shape[stop:]])
         return a.reshape([*a.shape[:start], 1, *a.shape[stop:]])
 
-    own = FIXED if inside else _composite(ctx, v, start, stop)
+    own = FIXED if inside else _product(ctx, v, start, stop)
     several = sum(not isinstance(state, State) for state in v.ids[start:stop]) > 1
     ids = [s if isinstance(s, State) else joined(s) for s in (*v.ids[:start], *v.ids[stop:])]
     out.ids = [*ids[:start], own if isinstance(own, State) else joined(own), *ids[start:]]
@@ -184,41 +185,41 @@ def merge_axes(ctx: Context, v: AbstractValue, start: int, count: int) -> Abstra
         total = ctx.constraints.exponent_sum(total, d)
     exponents = [None if d is None else joined(d) for d in (*v.exponents[:start], *v.exponents[stop:])]
     out.exponents = [*exponents[:start], None if total is None else joined(total), *exponents[start:]]
-    for cut in v.cuts:
-        axes = list(dict.fromkeys(a - max(0, min(a - start, count - 1)) for a in cut.axes))
-        if cut is inside:
-            index = np.arange(cut.whole.size).reshape(cut.whole.shape)
-            _reopen(ctx, out, axes, cut, joined(cut.shown(index, v.rank)))
+    for split in v.splits:
+        axes = list(dict.fromkeys(a - max(0, min(a - start, count - 1)) for a in split.axes))
+        if split is inside:
+            index = np.arange(split.whole.size).reshape(split.whole.shape)
+            _reopen(ctx, out, axes, split, joined(split.shown(index, v.rank)))
         else:
-            out.cuts += (cut.at(axes),)
+            out.splits += (split.at(axes),)
     if several and not inside:
         ctx.in_context(out, start)
     return out
 
 
 def _inside(ctx: Context, v: AbstractValue, start: int, stop: int) -> DeferredSplit | None:
-    """The cut that all labels of the axes from start to stop are of; other cuts of these are settled."""
+    """The split that all labels of the axes from start to stop are of; others are materialized."""
     axes = {k for k in range(start, stop) if not isinstance(v.ids[k], State)}
     positions = any(v.ids[k] is FIXED for k in range(start, stop))
-    for cut in v.cuts:
-        if axes and axes <= set(cut.axes) and not (positions and axes < set(cut.axes)):
-            return cut
-    if any(axes & set(cut.axes) for cut in v.cuts):
+    for split in v.splits:
+        if axes and axes <= set(split.axes) and not (positions and axes < set(split.axes)):
+            return split
+    if any(axes & set(split.axes) for split in v.splits):
         ctx.materialize(v)
     return None
 
 
-def _reopen(ctx: Context, out: AbstractValue, axes: Sequence[int], cut: DeferredSplit, index: Ids) -> None:
-    """Label axes by the labels of a cut, of which `index` says the positions, over all axes."""
+def _reopen(ctx: Context, out: AbstractValue, axes: Sequence[int], split: DeferredSplit, index: Ids) -> None:
+    """Label axes by the labels of a split, of which `index` says the positions, over all axes."""
     order = [*axes, *(k for k in range(out.rank) if k not in axes)]
     index = index.transpose(order).reshape([out.shape[a] for a in axes])
-    _open(ctx, out, axes, cut.whole.reshape(-1)[index])
-    if not np.array_equal(index.reshape(-1), np.arange(cut.whole.size)):
-        before = cut.whole.reshape(1, -1)
+    _open(ctx, out, axes, split.whole.reshape(-1)[index])
+    if not np.array_equal(index.reshape(-1), np.arange(split.whole.size)):
+        before = split.whole.reshape(1, -1)
         ctx.constraints.selection(before, before[:, index.reshape(-1)], index.reshape(-1))
 
 
-def _composite(ctx: Context, v: AbstractValue, start: int, stop: int) -> AxisState:
+def _product(ctx: Context, v: AbstractValue, start: int, stop: int) -> AxisState:
     """The labels of a merged block: those of its one labelled axis, repeated along the others; or fresh
     units for the combinations of several, related to these."""
     states = v.ids[start:stop]
@@ -255,10 +256,10 @@ def reshape(
 def reshape_openly(
     ctx: Context, v: AbstractValue, shape: Shape, before: Shape | None, after: Shape | None
 ) -> AbstractValue:
-    """The same, with cuts left open: whoever reads the result has to settle it.
+    """X[s…] -> Y[t…], with splits left open: what reads the parts has to materialize them.
 
-    Both shapes are cut into the finest common blocks; within a block axes split into the common factors
-    and merge again. Where factors do not line up the block is flattened and cut anew.
+    Both shapes are split into the finest common blocks; within a block axes split into the common factors
+    and merge again. Where factors do not line up the block is flattened and split anew.
     """
     if v.shape == shape and before == after:
         return ctx.copy(v)
@@ -331,7 +332,7 @@ def gather_unknown(ctx: Context, v: AbstractValue, axis: int, reason: str) -> Ab
 
 
 def _varying(whole: Ids, axes: Iterable[int]) -> tuple[Ids, list[int]]:
-    """Labels without the axes, of those given, along which they do not vary, and the others."""
+    """Labels reduced to size 1 on those of the axes along which they do not vary, and the other axes."""
     varying = []
     for k in axes:
         first = whole.take([0], k)

@@ -86,7 +86,7 @@ def trace(
         values = {v: known for v, value in results.items() if (known := values.get(v, value))} | values
     nodes = list(dict.fromkeys(record.nodes))
     parameters = constants.in_order_of_use(nodes)
-    first_slot = len(record.steps)
+    first_slot = len(record.traced)
     branches = _branches(scenarios[0], constants, record, list(parameters)) if len(scenarios) == 1 else []
     _finish_parameters(context, parameters, first_slot)
     names = _names(model, graph, values)
@@ -138,12 +138,12 @@ def _branches(shapes: Shapes, constants: Constants, record: Record, parameters: 
             return digest("parameter", shape, str(dtype))
         return digest("value", value.name or id(value))
 
-    groups = find_branches(record.steps, leaf, constants.is_parameter)
+    groups = find_branches(record.traced, leaf, constants.is_parameter)
     for group in groups:
         start = max((number for number, _ in group.slots.values()), default=0) + 1
         for number, members in enumerate(group.parameters, start):
             for k, value in enumerate(members):
-                place = len(record.steps) + parameters.index(model.key(value) or "")
+                place = len(record.traced) + parameters.index(model.key(value) or "")
                 group.slots[place, -1] = (number, k)
     return groups
 

@@ -26,7 +26,7 @@ from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 POINTWISE = Trait.POINTWISE
 
 
-@register(*operators(POINTWISE | Trait.LINEAR), leaves_cuts=True)
+@register(*operators(POINTWISE | Trait.LINEAR), leaves_splits=True)
 def linear(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f linear."""
     if op.kind == "Dropout" and op.has(2) and (op.data(2) is None or bool(np.any(op.data(2)))):
@@ -36,7 +36,7 @@ def linear(ctx: Context, op: Op) -> Outputs:
     return [ctx.copy(op.x(0)), *[None] * (len(op.node.outputs) - 1)]
 
 
-@register("Cast", "CastLike", leaves_cuts=True)
+@register("Cast", "CastLike", leaves_splits=True)
 def cast(ctx: Context, op: Op) -> Outputs:
     """X -> Y in another type; rounding to integers, booleans or half precision ends scale and sign."""
     x = op.x(0)
@@ -51,25 +51,25 @@ def cast(ctx: Context, op: Op) -> Outputs:
     return ctx.copy(x) if floating or whole else ctx.stop(x)
 
 
-@register(*operators(POINTWISE | Trait.HOMOGENEOUS, without=Trait.ODD | Trait.EVEN), leaves_cuts=True)
+@register(*operators(POINTWISE | Trait.HOMOGENEOUS, without=Trait.ODD | Trait.EVEN), leaves_splits=True)
 def positive(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f positively homogeneous."""
     return ctx.stop(op.x(0), System.SIGN)
 
 
-@register(*operators(POINTWISE | Trait.ODD, without=Trait.HOMOGENEOUS), leaves_cuts=True)
+@register(*operators(POINTWISE | Trait.ODD, without=Trait.HOMOGENEOUS), leaves_splits=True)
 def odd(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f odd."""
     return ctx.stop(op.x(0), System.SCALE)
 
 
-@register(*operators(POINTWISE | Trait.HOMOGENEOUS | Trait.EVEN), leaves_cuts=True)
+@register(*operators(POINTWISE | Trait.HOMOGENEOUS | Trait.EVEN), leaves_splits=True)
 def absolute(ctx: Context, op: Op) -> Outputs:
     """X -> |X|."""
     return ctx.without(op.x(0), System.SIGN)
 
 
-@register(*operators(POINTWISE | Trait.EVEN, without=Trait.HOMOGENEOUS), leaves_cuts=True)
+@register(*operators(POINTWISE | Trait.EVEN, without=Trait.HOMOGENEOUS), leaves_splits=True)
 def even(ctx: Context, op: Op) -> Outputs:
     """X -> Y, f even."""
     y = ctx.without(ctx.stop(op.x(0), System.SCALE), System.SIGN)
@@ -77,7 +77,7 @@ def even(ctx: Context, op: Op) -> Outputs:
     return y
 
 
-@register(*operators(POINTWISE, without=Trait.LINEAR | Trait.EVEN), leaves_cuts=True)
+@register(*operators(POINTWISE, without=Trait.LINEAR | Trait.EVEN), leaves_splits=True)
 def other(ctx: Context, op: Op) -> Outputs:
     """X -> Y, neither homogeneous nor of a parity."""
     return ctx.stop(op.x(0))
@@ -89,7 +89,7 @@ def biased_gelu(ctx: Context, op: Op) -> Outputs:
     return ctx.stop(ctx.elementwise(op.xs()))
 
 
-@register("Clip", leaves_cuts=True)
+@register("Clip", leaves_splits=True)
 def clip(ctx: Context, op: Op) -> Outputs:
     """X -> min(max(X, low), high): homogeneous when it is a ReLU, odd when the bounds are opposite."""
     low, high = _bound(op, 1, "min"), _bound(op, 2, "max")

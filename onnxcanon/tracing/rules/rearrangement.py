@@ -11,15 +11,15 @@ from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
 
 
-@register("Transpose", leaves_cuts=True)
+@register("Transpose", leaves_splits=True)
 def transpose(ctx: Context, op: Op) -> Outputs:
     """X[…] -> Y with axes permuted by `perm` (reversed by default)."""
     x = op.x(0)
     return ctx.transpose(x, op.attr("perm") or list(reversed(range(x.rank))))
 
 
-@register("ExpandDims", domain="com.microsoft", leaves_cuts=True)
-@register("Flatten", "Reshape", "Squeeze", "Unsqueeze", leaves_cuts=True)
+@register("ExpandDims", domain="com.microsoft", leaves_splits=True)
+@register("Flatten", "Reshape", "Squeeze", "Unsqueeze", leaves_splits=True)
 def reshape(ctx: Context, op: Op) -> Outputs:
     """X[s…] -> Y[t…], entries in row-major order."""
     a, b = op.out_shapes()

@@ -29,17 +29,18 @@ Body = Callable[["ir.Graph", Sequence[AbstractValue | None]], list[AbstractValue
 
 RULES: Table[Rule] = Table("symmetries")
 OPEN: Table[Rule] = Table("rules that read no labels")
-"""Operators whose rules read no labels: axes that were cut (`abstract_value.Cut`) pass them as they are."""
+"""Operators whose rules read no labels: splits of axes that nothing read yet (`DeferredSplit`) pass them as
+they are."""
 
 
 def register(
-    *names: str, domain: str | Sequence[str] = STANDARD, since: int = 1, leaves_cuts: bool = False
+    *names: str, domain: str | Sequence[str] = STANDARD, since: int = 1, leaves_splits: bool = False
 ) -> Callable[[Rule], Rule]:
-    """Enter a rule for operators of one or several domains, `OPEN` ones if it leaves cuts as they are."""
+    """Enter a rule for operators of one or several domains, `OPEN` ones if it leaves splits as they are."""
 
     def enter(rule: Rule) -> Rule:
         RULES.enter(rule, *names, domain=domain, since=since)
-        if leaves_cuts:
+        if leaves_splits:
             OPEN.enter(rule, *names, domain=domain, since=since)
         return rule
 
