@@ -62,13 +62,13 @@ def fingerprint(
 def hash_form(model: Model, symmetry: Symmetry) -> tuple[Transform, list[str]]:
     """The transform to the canonical form in hash order, and what to know about it."""
     from onnxcanon.canonical.choose_scales import scaling
-    from onnxcanon.canonical.colours import Colours
+    from onnxcanon.canonical.hash_order import hash_order
 
     scaled, notes = scaling(model, symmetry, "pow2")
     if not symmetry.solution.tree:
         return scaled, notes
-    colours = Colours(model, symmetry, scaled)
-    return scaled.then(symmetry.action(colours.run())), [*notes, *colours.notes]
+    permutation, more = hash_order(model, symmetry, scaled)
+    return scaled.then(symmetry.action(permutation)), [*notes, *more]
 
 
 def _stored(model: Model) -> Digest:

@@ -1,10 +1,10 @@
-"""The choice of order: the hash order decides equality, a readable key decides presentation."""
+"""The choice of order: the hash order makes it canonical, then siblings are sorted by a readable key."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from onnxcanon.canonical.colours import Colours
+from onnxcanon.canonical.hash_order import hash_order
 from onnxcanon.canonical.sort_keys import by_digits, by_entries, by_norm, sort_by
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
@@ -20,12 +20,11 @@ def ordering(
     """
     if order == "none" or not symmetry.solution.tree:
         return Transform({}, model.name), []
-    colours = Colours(model, symmetry)
-    motion = colours.run()
+    permutation, notes = hash_order(model, symmetry)
     if order == "norm":
-        motion = by_norm(model, symmetry, motion, outgoing=incoming_alike)
+        permutation = by_norm(model, symmetry, permutation, outgoing=incoming_alike)
     elif order == "lexicographic":
-        motion = sort_by(model, symmetry, motion, by_entries, outgoing=False)
+        permutation = sort_by(model, symmetry, permutation, by_entries, outgoing=False)
     elif order == "nodesort":
-        motion = sort_by(model, symmetry, motion, partial(by_digits, base=base), outgoing=True)
-    return symmetry.action(motion), colours.notes
+        permutation = sort_by(model, symmetry, permutation, partial(by_digits, base=base), outgoing=True)
+    return symmetry.action(permutation), notes

@@ -1,4 +1,4 @@
-"""Presentation: siblings sorted by a key a person understands.
+"""Sort keys: siblings sorted by a key a person understands.
 
 What the hash order leads to is already canonical, so any function of it is: siblings are sorted by ``norm``
 of their incoming slice (largest first), ``lexicographic`` order of it, or ``nodesort`` (Sorensen 2020,
@@ -8,14 +8,13 @@ Algorithm 1: the next layer's weights read as digits in base p, last layer first
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids
-from onnxcanon.canonical.colours import Keys, sort_siblings
+from onnxcanon.canonical.hash_order import Keys, sort_siblings
 from onnxcanon.model import Model
 from onnxcanon.solving.group import WreathNode
 from onnxcanon.symmetry import Symmetry
@@ -25,89 +24,72 @@ from onnxcanon.transform import move
 def sort_by(
     model: Model,
     symmetry: Symmetry,
-    motion: Ids,
+    permutation: Ids,
     key: Callable[[NDArray[Any]], NDArray[Any]],
     *,
     outgoing: bool,
 ) -> Ids:
     """Sort every orbit by a key of its slices of one parameter, one orbit after the other."""
     orbits = list(enumerate(symmetry.solution.tree))
-    homes = _key_axes(symmetry, outgoing=outgoing)
-    place = [-1 if home is None else home[0] for home in homes]
+    key_axes = _key_axes(symmetry, outgoing=outgoing)
+    place = [-1 if axes is None else axes[0] for axes in key_axes]
     orbits.sort(key=lambda item: place[item[0]], reverse=outgoing)
     names = list(symmetry.classes)
     for number, orbit in orbits:
-        home = homes[number]
-        if home is None:
+        key_axis = key_axes[number]
+        if key_axis is None:
             continue
-        name, axis = names[home[0]], home[1]
-        array = move(symmetry.read(model, name), symmetry.indices(name, motion))
+        name, axis = names[key_axis[0]], key_axis[1]
+        array = move(symmetry.read(model, name), symmetry.indices(name, permutation))
         rows, slices = _rows(symmetry.classes[name][axis], array.astype(np.float64))
 
         def keys(
-            _: WreathNode, members: Ids, rows: _Lookup = rows, slices: NDArray[Any] = slices
+            _: WreathNode, members: Ids, rows: dict[int, Ids] = rows, slices: NDArray[Any] = slices
         ) -> NDArray[Any]:
-            picked = [rows[u] for u in members.ravel().tolist()]
-            width = max((len(p) for p in picked), default=0)
-            if width == 0:
+            picked = [rows.get(u, np.zeros(0, np.int64)) for u in members.ravel().tolist()]
+            if not any(map(len, picked)):
                 return np.arange(len(members))
-            table = [
-                np.concatenate([slices[p].ravel() for p in line])
-                for line in _chunks(picked, members.shape[1])
-            ]
-            length = max(len(t) for t in table)
+            width = members.shape[1]
+            components = [picked[k : k + width] for k in range(0, len(picked), width)]
+            table = [np.concatenate([slices[r].ravel() for r in component]) for component in components]
+            length = max(map(len, table))
             return _ranks(key(np.stack([np.pad(t, (0, length - len(t))) for t in table])))
 
         source, target = sort_siblings(orbit, orbit.members, keys)
         step = np.arange(symmetry.solution.count)
         step[source] = target
-        motion = symmetry.solution.extend(step)[motion]
-    return motion
+        permutation = symmetry.solution.extend(step)[permutation]
+    return permutation
 
 
-def _chunks(items: Sequence[Ids], width: int) -> list[Sequence[Ids]]:
-    return [items[k : k + width] for k in range(0, len(items), width)]
-
-
-def _rows(classes: Ids, array: NDArray[Any]) -> tuple[_Lookup, NDArray[Any]]:
-    """Slices of an array per position of an axis (and its context): each class's rows, and the slices."""
+def _rows(classes: Ids, array: NDArray[Any]) -> tuple[dict[int, Ids], NDArray[Any]]:
+    """The rows of each class along an axis (with its context), and the slices of the array in these rows."""
     led = [k for k, n in enumerate(classes.shape) if n > 1]
     rest = [k for k in range(classes.ndim) if k not in led]
     table = array.transpose(led + rest).reshape(classes.size, -1)
     flat = classes.transpose(led + rest).ravel()
     order = np.argsort(flat, kind="stable")
-    ends = np.searchsorted(flat[order], np.arange(int(flat.max()) + 2))
-    rows = [order[a:b] for a, b in pairwise(ends)]
-    return _Lookup(rows), table
-
-
-class _Lookup:
-    """Rows per class; classes beyond the table have none."""
-
-    def __init__(self, rows: list[Ids]) -> None:
-        self.rows = rows
-
-    def __getitem__(self, u: int) -> Ids:
-        return self.rows[u] if u < len(self.rows) else np.zeros(0, np.int64)
+    units, starts = np.unique(flat[order], return_index=True)
+    return dict(zip(units.tolist(), np.split(order, starts[1:]), strict=True)), table
 
 
 def _key_axes(symmetry: Symmetry, *, outgoing: bool) -> list[tuple[int, int] | None]:
-    """Per orbit the parameter (by number) and axis that present it: the first matrix that holds its units, or
+    """Per orbit the parameter (by number) and axis that it is sorted by: the first matrix with its units, or
     the second for keys that read outgoing weights; vectors only where there is nothing else."""
     owner = np.full(symmetry.solution.count, -1, np.int64)
     for number, orbit in enumerate(symmetry.solution.tree):
         owner[orbit.members] = number
-    found: list[list[tuple[int, int]]] = [[] for _ in symmetry.solution.tree]
+    matrices: list[list[tuple[int, int]]] = [[] for _ in symmetry.solution.tree]
     vectors: list[list[tuple[int, int]]] = [[] for _ in symmetry.solution.tree]
     for place, (name, classes) in enumerate(symmetry.classes.items()):
         wide = len(symmetry.trace.parameters[name].shape) > 1
         for axis, rows in classes.items():
             for number in np.unique(owner[rows]):
                 if number >= 0:
-                    (found if wide else vectors)[number].append((place, axis))
+                    (matrices if wide else vectors)[number].append((place, axis))
     out: list[tuple[int, int] | None] = []
-    for matrices, rest in zip(found, vectors, strict=True):
-        options = matrices or rest
+    for wide_axes, narrow_axes in zip(matrices, vectors, strict=True):
+        options = wide_axes or narrow_axes
         later = [o for o in options if o[0] != options[0][0]] if options else []
         out.append((later[0] if outgoing and later else options[0]) if options else None)
     return out
@@ -121,32 +103,32 @@ def _ranks(key: NDArray[Any]) -> NDArray[Any]:
     return inverse.reshape(-1)
 
 
-def by_norm(model: Model, symmetry: Symmetry, motion: Ids, *, outgoing: bool) -> Ids:
-    """Sort siblings by norms, largest first: of the slice that presents them, then of every other slice.
+def by_norm(model: Model, symmetry: Symmetry, permutation: Ids, *, outgoing: bool) -> Ids:
+    """Sort siblings by norms, largest first: of the slice they are sorted by, then of every other slice.
 
     After a real-valued choice of scale the norms carry rounding noise, so a near tie goes to the next norm.
     """
     sums = _power_sums(model, symmetry)
     names = list(symmetry.classes)
     slots = np.arange(symmetry.solution.count)
-    for orbit, home in zip(symmetry.solution.tree, _key_axes(symmetry, outgoing=outgoing), strict=True):
-        first = [] if home is None else [(names[home[0]], home[1])]
+    for orbit, key_axis in zip(symmetry.solution.tree, _key_axes(symmetry, outgoing=outgoing), strict=True):
+        first = [] if key_axis is None else [(names[key_axis[0]], key_axis[1])]
         rows = [sums[site] for site in [*first, *(s for s in sums if s not in first)]]
-        touched = [r for r in rows if r[:, orbit.members].any()]
+        used = [row for row in rows if row[:, orbit.members].any()]
 
-        def keys(_: WreathNode, members: Ids, touched: list[NDArray[Any]] = touched) -> NDArray[Any]:
-            table = [row[power, members].sum(-1) for power in (0, 1) for row in touched]
+        def keys(_: WreathNode, members: Ids, used: list[NDArray[Any]] = used) -> NDArray[Any]:
+            table = [row[power, members].sum(-1) for power in (0, 1) for row in used]
             return _near_ranks(table) if table else np.arange(len(members))
 
-        source, target = sort_siblings(orbit, orbit.members, _placed(keys, motion, len(slots)))
+        source, target = sort_siblings(orbit, orbit.members, _placed(keys, permutation, len(slots)))
         slots[source] = target
-    return symmetry.solution.extend(slots)[motion]
+    return symmetry.solution.extend(slots)[permutation]
 
 
-def _placed(keys: Keys, motion: Ids, count: int) -> Keys:
-    """Keys of the units that `motion` has brought to the given slots."""
+def _placed(keys: Keys, permutation: Ids, count: int) -> Keys:
+    """Keys of the units that `permutation` has brought to the given slots."""
     origin = np.empty(count, np.int64)
-    origin[motion] = np.arange(count)
+    origin[permutation] = np.arange(count)
     return lambda orbit, members: keys(orbit, origin[members])
 
 
@@ -210,8 +192,16 @@ def by_entries(slices: NDArray[Any]) -> NDArray[Any]:
 
 
 def by_digits(slices: NDArray[Any], base: float) -> NDArray[Any]:
-    """The projection Σ w_j p^j of Sorensen (2020), scaled so that it cannot overflow: only the leading digits
-    count in floating point anyway."""
+    """The projection Σ w_j p^j of Sorensen (2020, Algorithm 1), scaled so that it cannot overflow: only the
+    leading digits count in floating point anyway.
+
+    Nodesort of a layer with three units: the weights of the two units that read them are the digits, the last
+    one leads, and units are sorted by the number they spell.
+
+    >>> outgoing = np.array([[0, 1], [1, 0], [1, 1]], np.float64)  # [unit, next unit]
+    >>> by_digits(outgoing, base=2.0).tolist(), np.argsort(by_digits(outgoing, base=2.0)).tolist()
+    ([1.0, 0.5, 1.5], [1, 0, 2])
+    """
     j = np.arange(slices.shape[1], dtype=np.float64)
     digits: NDArray[Any] = slices @ np.power(float(base), np.maximum(j - j[-1], -1000.0))
     return digits
