@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import CONTRIB
-from onnxcanon.shapes.values import Op, OutputShapes, rule
+from onnxcanon.shapes.values import OutputShapes, ShapeNode, rule
 
 
 @rule("Attention")
-def attention(op: Op) -> OutputShapes:
+def attention(op: ShapeNode) -> OutputShapes:
     """Q[B, H, S, d] or [B, S, H*d], K, V, mask, past K[B, G, P, d], past V -> Y like Q, present K, V, QK."""
     query, key, value = op.shape(0), op.shape(1), op.shape(2)
     if len(query) == 3:
@@ -30,12 +30,12 @@ def attention(op: Op) -> OutputShapes:
 
 
 @rule("Attention", "QAttention", domain=CONTRIB)
-def contrib_attention(op: Op) -> OutputShapes:
+def contrib_attention(op: ShapeNode) -> OutputShapes:
     """X[B, S, in], W[in, q + k + v], bias, mask, past[2, B, H, P, d] -> Y[B, S, v], present."""
     batch, length, _ = op.shape(0)
     sizes = op.attr("qkv_hidden_sizes")
     width = sizes[2] if sizes else op.shape(1)[1] // 3
-    past_index = 8 if op.node.op_type == "QAttention" else 4
+    past_index = 8 if op.kind == "QAttention" else 4
     past = op.shape(past_index)[3] if op.has(past_index) else 0
     heads = op.attr("num_heads")
     present: Shape = (2, batch, heads, past + length, width // heads)
@@ -45,7 +45,7 @@ def contrib_attention(op: Op) -> OutputShapes:
 
 
 @rule("MultiHeadAttention", "DecoderMaskedMultiHeadAttention", domain=CONTRIB)
-def multi_head_attention(op: Op) -> OutputShapes:
+def multi_head_attention(op: ShapeNode) -> OutputShapes:
     """Q[B, S, H*d], K[B, L, H*d] or [B, H, L, d], V alike -> Y[B, S, H*dv], present K, V, QK[B, H, S, P+L].
 
     Packed: Q is QKV[B, S, H, 3, d], or K is KV[B, L, H, 2, d].
@@ -64,7 +64,7 @@ def multi_head_attention(op: Op) -> OutputShapes:
             keys, value_size = key[2], op.shape(2)[3]
         else:
             keys, value_size = key[1], op.shape(2)[2] // heads
-    past = 5 if op.node.op_type.startswith("Decoder") else 6
+    past = 5 if op.kind.startswith("Decoder") else 6
     total = keys + (op.shape(past)[2] if op.has(past) else 0)
     if op.attr("past_present_share_buffer", 0) and op.has(past):
         total = op.shape(past)[2]
@@ -74,7 +74,7 @@ def multi_head_attention(op: Op) -> OutputShapes:
 
 
 @rule("GroupQueryAttention", domain=CONTRIB)
-def group_query_attention(op: Op) -> OutputShapes:
+def group_query_attention(op: ShapeNode) -> OutputShapes:
     """Q[B, S, H*d], K[B, S, G*d], V alike, past K[B, G, P, d], past V -> Y[B, S, H*d], present K, V.
 
     Packed: Q is QKV[B, S, (H+2G)*d]. The present is as long as the past buffer or as the sequence so far
@@ -100,13 +100,13 @@ def group_query_attention(op: Op) -> OutputShapes:
 
 
 @rule("GemmaRotaryEmbedding", domain=CONTRIB)
-def gemma_rotary(op: Op) -> OutputShapes:
+def gemma_rotary(op: ShapeNode) -> OutputShapes:
     """emb[B, S, d], Q[B, H, S, d], Q turned, K, K turned -> Q, K."""
     return [op.shape(1), op.shape(3)]
 
 
 @rule("EmbedLayerNormalization", "QEmbedLayerNormalization", domain=CONTRIB)
-def embed_layer_norm(op: Op) -> OutputShapes:
+def embed_layer_norm(op: ShapeNode) -> OutputShapes:
     """ids[B, S], segments, words[V, C], ... -> Y[B, S, C], mask index[B], sum[B, S, C]."""
     batch, length = op.shape(0)
     result = (batch, length, op.shape(2)[1])
@@ -114,20 +114,20 @@ def embed_layer_norm(op: Op) -> OutputShapes:
 
 
 @rule("RelativePositionBias", domain=CONTRIB)
-def relative_bias(op: Op) -> OutputShapes:
+def relative_bias(op: ShapeNode) -> OutputShapes:
     """table[buckets, H], query length[], key length[] -> Y[1, H, S, L]."""
     return [(1, op.shape(0)[1], int(op.values(1)[0]), int(op.values(2)[0]))]
 
 
 @rule("PackedAttention", domain=CONTRIB)
-def packed_attention(op: Op) -> OutputShapes:
+def packed_attention(op: ShapeNode) -> OutputShapes:
     """X[tokens, in], W[in, q + k + v], ... -> Y[tokens, v]."""
     sizes = op.attr("qkv_hidden_sizes")
     return [(op.shape(0)[0], sizes[2] if sizes else op.shape(1)[1] // 3)]
 
 
 @rule("LinearAttention")
-def linear_attention(op: Op) -> OutputShapes:
+def linear_attention(op: ShapeNode) -> OutputShapes:
     """Q[B, S, H*d], K[B, S, G*d], V[B, S, G*dv], ... -> Y[B, S, H*dv], state[B, G, d, dv]."""
     batch, length, width = op.shape(0)
     heads, groups = op.attr("q_num_heads"), op.attr("kv_num_heads")

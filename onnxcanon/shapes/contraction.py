@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import CONTRIB
-from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, broadcast, norm_axis, rule
+from onnxcanon.shapes.values import Contradiction, OutputShapes, ShapeNode, broadcast, norm_axis, rule
 
 
 def product(left: Shape, right: Shape) -> Shape:
@@ -19,19 +19,19 @@ def product(left: Shape, right: Shape) -> Shape:
 
 @rule("MatMul", "MatMulInteger")
 @rule("MatMulInteger16", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", domain=CONTRIB)
-def matmul(op: Op) -> OutputShapes:
+def matmul(op: ShapeNode) -> OutputShapes:
     """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]."""
     return [product(op.shape(0), op.shape(1))]
 
 
 @rule("QLinearMatMul")
-def quantized_matmul(op: Op) -> OutputShapes:
+def quantized_matmul(op: ShapeNode) -> OutputShapes:
     """A[*B, n, k], a_scale, a_zero, B[*B, k, m], ... -> Y[*B, n, m]."""
     return [product(op.shape(0), op.shape(3))]
 
 
 @rule("FusedMatMul", "TransposeMatMul", "FusedMatMulActivation", domain=CONTRIB)
-def fused_matmul(op: Op) -> OutputShapes:
+def fused_matmul(op: ShapeNode) -> OutputShapes:
     """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]; transBatchA: A[n, *B, k], before transA: A[*B, k, n]; so B."""
     sides = []
     for index, side in enumerate("AB"):
@@ -44,7 +44,7 @@ def fused_matmul(op: Op) -> OutputShapes:
     return [product(*sides)]
 
 
-def gemm_shape(op: Op, left: Shape, right: Shape) -> Shape:
+def gemm_shape(op: ShapeNode, left: Shape, right: Shape) -> Shape:
     """Y[n, m] of A[n, k] and B[k, m], either turned by transA, transB."""
     if len(left) != 2 or len(right) != 2:
         raise Contradiction(f"Gemm of {left} and {right}")
@@ -57,33 +57,33 @@ def gemm_shape(op: Op, left: Shape, right: Shape) -> Shape:
 
 @rule("Gemm")
 @rule("FusedGemm", "GemmFastGelu", domain=CONTRIB)
-def gemm(op: Op) -> OutputShapes:
+def gemm(op: ShapeNode) -> OutputShapes:
     """A[n, k], B[k, m], C[...] -> Y[n, m]."""
-    if op.node.op_type == "GemmFastGelu":
+    if op.kind == "GemmFastGelu":
         return [product(op.shape(0), op.shape(1))]
     return [gemm_shape(op, op.shape(0), op.shape(1))]
 
 
 @rule("QGemm", domain=CONTRIB)
-def quantized_gemm(op: Op) -> OutputShapes:
+def quantized_gemm(op: ShapeNode) -> OutputShapes:
     """A[n, k], a_scale, a_zero, B[k, m], ... -> Y[n, m]."""
     return [gemm_shape(op, op.shape(0), op.shape(3))]
 
 
 @rule("MatMulNBits", "MatMulBnb4", domain=CONTRIB)
-def packed_matmul(op: Op) -> OutputShapes:
+def packed_matmul(op: ShapeNode) -> OutputShapes:
     """A[*S, K], B packed -> Y[*S, N]."""
     return [(*op.shape(0)[:-1], op.attr("N"))]
 
 
 @rule("Det")
-def det(op: Op) -> OutputShapes:
+def det(op: ShapeNode) -> OutputShapes:
     """X[*S, m, m] -> Y[*S]."""
     return [op.shape(0)[:-2]]
 
 
 @rule("Einsum")
-def einsum(op: Op) -> OutputShapes:
+def einsum(op: ShapeNode) -> OutputShapes:
     """A term per input, e.g. "...ij,...jk->...ik"; without an arrow the labels that occur once, in order."""
     left, arrow, right = op.attr("equation").replace(" ", "").partition("->")
     sizes: dict[str, int] = {}
@@ -109,19 +109,19 @@ def einsum(op: Op) -> OutputShapes:
 
 
 @rule("CDist", domain=CONTRIB)
-def cdist(op: Op) -> OutputShapes:
+def cdist(op: ShapeNode) -> OutputShapes:
     """A[n, d], B[m, d] -> Y[n, m]."""
     return [(op.shape(0)[0], op.shape(1)[0])]
 
 
 @rule("NGramRepeatBlock", domain=CONTRIB)
-def scores(op: Op) -> OutputShapes:
+def scores(op: ShapeNode) -> OutputShapes:
     """ids[B, S], scores[B, V] -> scores[B, V]."""
     return [op.shape(1)]
 
 
 @rule("UnfoldTensor", domain=CONTRIB)
-def unfold(op: Op) -> OutputShapes:
+def unfold(op: ShapeNode) -> OutputShapes:
     """X[*S, n, *T] -> Y[*S, count, *T, size]: windows of `size` every `step` elements."""
     shape = op.shape(0)
     axis = norm_axis(op.attr("dim", -1), len(shape))

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import Table
-from onnxcanon.shapes.values import UNKNOWN, Op, SampleSequence, SampleValue, norm_axis, same
+from onnxcanon.shapes.values import UNKNOWN, SampleSequence, SampleValue, ShapeNode, norm_axis, same
 
 
 class SubgraphPropagation(Protocol):
@@ -31,12 +31,12 @@ class SubgraphPropagation(Protocol):
         """What is known of a value, or what the file declares where that is nothing."""
 
 
-ControlRule = Callable[[Op, SubgraphPropagation], list[SampleValue]]
+ControlRule = Callable[[ShapeNode, SubgraphPropagation], list[SampleValue]]
 CONTROL: Table[ControlRule] = Table("shapes through bodies")
 
 
 @CONTROL.register("If")
-def if_(op: Op, sample: SubgraphPropagation) -> list[SampleValue]:
+def if_(op: ShapeNode, sample: SubgraphPropagation) -> list[SampleValue]:
     """condition[] -> the outputs of the branch taken, or what both agree on."""
     data = op.value(0).data
     known = bool(data.item()) if data is not None and data.size == 1 else None
@@ -52,7 +52,7 @@ def if_(op: Op, sample: SubgraphPropagation) -> list[SampleValue]:
 
 
 @CONTROL.register("Loop")
-def loop(op: Op, sample: SubgraphPropagation) -> list[SampleValue]:
+def loop(op: ShapeNode, sample: SubgraphPropagation) -> list[SampleValue]:
     """trip count[], condition[], state[*S]... -> state[*S]..., stacked outputs[trips, *T]..."""
     body: ir.Graph = op.attr("body")
     number, _, *formals = body.inputs
@@ -72,7 +72,7 @@ def loop(op: Op, sample: SubgraphPropagation) -> list[SampleValue]:
 
 
 @CONTROL.register("Scan")
-def scan(op: Op, sample: SubgraphPropagation) -> list[SampleValue]:
+def scan(op: ShapeNode, sample: SubgraphPropagation) -> list[SampleValue]:
     """state[*S]..., sequence[T, *I]... -> state[*S]..., stacked[T, *O]... (axes as the attributes say)."""
     count = op.attr("num_scan_inputs")
     states = len(op.inputs) - count

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from onnxcanon.graph.operators import BOTH, CLASSICAL, CONTRIB
 from onnxcanon.graph.traits import Trait, operators
-from onnxcanon.shapes.values import (
-    Op,
-    OutputShapes,
-    broadcast,
-    norm_axis,
-    rule,
-)
+from onnxcanon.shapes.values import OutputShapes, ShapeNode, broadcast, norm_axis, rule
 
 
 @rule(*operators(Trait.POINTWISE, without=Trait.DROPOUT))
@@ -28,13 +22,13 @@ from onnxcanon.shapes.values import (
 @rule("SwiGLU")
 @rule("GroupNorm", domain=CONTRIB)
 @rule("Binarizer", "CategoryMapper", "Imputer", "LabelEncoder", "Normalizer", "Scaler", domain=CLASSICAL)
-def alike(op: Op) -> OutputShapes:
+def alike(op: ShapeNode) -> OutputShapes:
     """X[*S], ... -> Y[*S] (slopes, biases, limits, tables and masks change nothing)."""
     return [op.shape(0)]
 
 
 @rule("Add", "Sub", "Mul", "Div", "Pow", "And", "Or", "Xor", "Equal", "Less", "Greater")
-def arithmetic(op: Op) -> OutputShapes:
+def arithmetic(op: ShapeNode) -> OutputShapes:
     """A[*S], B[*T] -> C[broadcast]; before opset 7, B spans axes of A from `axis` on and C[*S]."""
     if op.version < 7 and op.attr("broadcast", 0):
         return [op.shape(0)]
@@ -43,38 +37,38 @@ def arithmetic(op: Op) -> OutputShapes:
 
 @rule("Mod", "LessOrEqual", "GreaterOrEqual", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor")
 @rule("Max", "Min", "Sum", "Mean", "Where")
-def meeting(op: Op) -> OutputShapes:
+def meeting(op: ShapeNode) -> OutputShapes:
     """A[*S], B[*T], ... -> C[broadcast]."""
     return [broadcast(op.shapes())]
 
 
 @rule("QLinearAdd", "QLinearMul", domain=CONTRIB)
-def quantized_meeting(op: Op) -> OutputShapes:
+def quantized_meeting(op: ShapeNode) -> OutputShapes:
     """A[*S], a_scale, a_zero, B[*T], b_scale, b_zero, c_scale, c_zero -> C[broadcast]."""
     return [broadcast((op.shape(0), op.shape(3)))]
 
 
 @rule("QLinearWhere", domain=CONTRIB)
-def quantized_where(op: Op) -> OutputShapes:
+def quantized_where(op: ShapeNode) -> OutputShapes:
     """condition[*S], X[*T], x_scale, x_zero, Y[*U], ... -> Z[broadcast]."""
     return [broadcast((op.shape(0), op.shape(1), op.shape(4)))]
 
 
 @rule("Dropout", domain=BOTH)
 @rule("BitmaskDropout", domain=CONTRIB)
-def dropout(op: Op) -> OutputShapes:
+def dropout(op: ShapeNode) -> OutputShapes:
     """X[*S] -> Y[*S], mask[*S]."""
     return [op.shape(0), op.shape(0)]
 
 
 @rule("BatchNormalization")
-def batch_norm(op: Op) -> OutputShapes:
+def batch_norm(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S], scale[C], ... -> Y[N, C, *S], up to four statistics [C]."""
     return [op.shape(0), *[op.shape(1)] * (len(op.node.outputs) - 1)]
 
 
 @rule("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", domain=BOTH)
-def layer_norm(op: Op) -> OutputShapes:
+def layer_norm(op: ShapeNode) -> OutputShapes:
     """X[*S, *N] -> Y[*S, *N], mean[*S, 1...], inverse deviation[*S, 1...]."""
     shape = op.shape(0)
     axis = norm_axis(op.attr("axis", -1), len(shape))
@@ -83,23 +77,23 @@ def layer_norm(op: Op) -> OutputShapes:
 
 
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm", domain=CONTRIB)
-def skip_layer_norm(op: Op) -> OutputShapes:
+def skip_layer_norm(op: ShapeNode) -> OutputShapes:
     """X[*S, C], skip, ... -> Y[*S, C], mean[*S, 1], inverse deviation[*S, 1], X + skip [*S, C]."""
     shape = op.shape(0)
-    if op.node.op_type == "SkipGroupNorm":
+    if op.kind == "SkipGroupNorm":
         return [shape, shape]
     statistics = (*shape[:-1], 1)
     return [shape, statistics, statistics, shape]
 
 
 @rule("DynamicQuantizeLinear")
-def dynamic_quantize(op: Op) -> OutputShapes:
+def dynamic_quantize(op: ShapeNode) -> OutputShapes:
     """X[*S] -> Y[*S], scale[], zero[]."""
     return [op.shape(0), (), ()]
 
 
 @rule("BiasSplitGelu", domain=CONTRIB)
-def split_gelu(op: Op) -> OutputShapes:
+def split_gelu(op: ShapeNode) -> OutputShapes:
     """X[N, S, D], bias[D] -> Y[N, S, D/2]."""
     shape = op.shape(0)
     return [(*shape[:-1], shape[-1] // 2)]

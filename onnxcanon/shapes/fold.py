@@ -20,17 +20,17 @@ from onnxcanon.graph.operators import STANDARD, Table
 from onnxcanon.graph.traits import Trait, has
 from onnxcanon.shapes.rearrangement import slices, split_bounds, split_sizes
 from onnxcanon.shapes.reduction import reduced_axes
-from onnxcanon.shapes.values import Contradiction, Op, Unresolved, find_rule, size_of
+from onnxcanon.shapes.values import Contradiction, ShapeNode, Unresolved, find_rule, size_of
 
 LIMIT = 65_536  # elements of a value that is computed; a larger one has a shape only
 
-Fold = Callable[[Op, list[Any]], Any]  # returns one array or a list of arrays
+Fold = Callable[[ShapeNode, list[Any]], Any]  # returns one array or a list of arrays
 
 FOLDS: Table[Fold] = Table("values")
 folds = FOLDS.register
 
 
-def fold(op: Op, limit: int = LIMIT) -> list[Array] | None:
+def fold(op: ShapeNode, limit: int = LIMIT) -> list[Array] | None:
     """The outputs of a node whose inputs are all known; None where that is not done here, or too large.
 
     Args:
@@ -41,14 +41,14 @@ def fold(op: Op, limit: int = LIMIT) -> list[Array] | None:
     >>> def folded(op_type, *arrays, **attributes):
     ...     inputs = [ir.Value(name=f"x{k}") for k in range(len(arrays))]
     ...     node = ir.node(op_type, inputs, attributes)
-    ...     outputs = fold(Op(node, [SampleValue(a.shape, a) for a in arrays], version=17))
+    ...     outputs = fold(ShapeNode(node, [SampleValue(a.shape, a) for a in arrays], version=17))
     ...     return None if outputs is None else [array.tolist() for array in outputs]
     >>> folded("Concat", np.array([2, 3]), np.array([-1]), axis=0), folded("Div", np.array(-7), np.array(2))
     ([[2, 3, -1]], [-3])
     >>> folded("ConstantOfShape", np.array([1000, 1000])) is None
     True
     """
-    op_type, grows = op.node.op_type, has(op.node, Trait.GROWTH)
+    op_type, grows = op.kind, has(op.node, Trait.GROWTH)
     function = FOLDS.of(op.node, op.version)
     if function is None:
         return None
@@ -139,7 +139,7 @@ for _name, _function in {"Max": np.maximum, "Min": np.minimum, "Sum": np.add}.it
 
 
 @folds("Mod")
-def mod(op: Op, arrays: list[Any]) -> Any:
+def mod(op: ShapeNode, arrays: list[Any]) -> Any:
     """The remainder with the sign of the divisor, or of the dividend with fmod."""
     if arrays[0].dtype.kind in "iu" and not np.all(arrays[1]):
         return None
@@ -147,14 +147,14 @@ def mod(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("IsInf")
-def is_inf(op: Op, arrays: list[Any]) -> Any:
+def is_inf(op: ShapeNode, arrays: list[Any]) -> Any:
     """Infinite, of the signs asked for."""
     plus, minus = op.attr("detect_positive", 1), op.attr("detect_negative", 1)
     return (np.isposinf(arrays[0]) & bool(plus)) | (np.isneginf(arrays[0]) & bool(minus))
 
 
 @folds("Clip")
-def clip(op: Op, arrays: list[Any]) -> Any:
+def clip(op: ShapeNode, arrays: list[Any]) -> Any:
     """Limits from inputs or (before opset 11) attributes."""
     data = arrays[0]
     low, high = (*arrays[1:], None, None)[:2]
@@ -171,7 +171,7 @@ _CASTS = frozenset(
 
 
 @folds("Cast")
-def cast(op: Op, arrays: list[Any]) -> Any:
+def cast(op: ShapeNode, arrays: list[Any]) -> Any:
     """Between the types that shape arithmetic uses."""
     to = op.attr("to")
     kind = ir.DataType[to] if isinstance(to, str) else ir.DataType(to)
@@ -179,52 +179,52 @@ def cast(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("Reshape", "Flatten", "Squeeze", "Unsqueeze")
-def reshape(op: Op, arrays: list[Any]) -> Any:
+def reshape(op: ShapeNode, arrays: list[Any]) -> Any:
     """The same elements in the shape that the shape rule finds."""
-    rule = find_rule(STANDARD, op.node.op_type, op.version)
+    rule = find_rule(STANDARD, op.kind, op.version)
     shape = rule(op)[0] if rule is not None else None
     return None if shape is None else arrays[0].reshape(shape)
 
 
 @folds("Transpose")
-def transpose(op: Op, arrays: list[Any]) -> Any:
+def transpose(op: ShapeNode, arrays: list[Any]) -> Any:
     """By perm, or turned around."""
     return arrays[0].transpose(op.attr("perm"))
 
 
 @folds("Concat")
-def concat(op: Op, arrays: list[Any]) -> Any:
+def concat(op: ShapeNode, arrays: list[Any]) -> Any:
     """Along the axis."""
     return np.concatenate(arrays, op.attr("axis", 1))
 
 
 @folds("Split")
-def split(op: Op, arrays: list[Any]) -> Any:
+def split(op: ShapeNode, arrays: list[Any]) -> Any:
     """At the bounds that the shape rule finds."""
     axis, sizes = split_sizes(op)
     return np.split(arrays[0], split_bounds(sizes), axis)
 
 
 @folds("Slice")
-def slice_(op: Op, arrays: list[Any]) -> Any:
+def slice_(op: ShapeNode, arrays: list[Any]) -> Any:
     """One Python slice per axis."""
     return arrays[0][tuple(slices(op))]
 
 
 @folds("Gather")
-def gather(op: Op, arrays: list[Any]) -> Any:
+def gather(op: ShapeNode, arrays: list[Any]) -> Any:
     """Elements along an axis."""
     return np.take(arrays[0], arrays[1], op.attr("axis", 0))
 
 
 @folds("GatherElements")
-def gather_elements(op: Op, arrays: list[Any]) -> Any:
+def gather_elements(op: ShapeNode, arrays: list[Any]) -> Any:
     """One element per element of the index."""
     return np.take_along_axis(arrays[0], arrays[1], op.attr("axis", 0))
 
 
 @folds("GatherND")
-def gather_nd(op: Op, arrays: list[Any]) -> Any:
+def gather_nd(op: ShapeNode, arrays: list[Any]) -> Any:
     """Slices by index tuples."""
     if op.attr("batch_dims", 0):
         return None
@@ -232,7 +232,7 @@ def gather_nd(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("ScatterND")
-def scatter_nd(op: Op, arrays: list[Any]) -> Any:
+def scatter_nd(op: ShapeNode, arrays: list[Any]) -> Any:
     """A copy with slices replaced."""
     if op.attr("reduction", "none") != "none":
         return None
@@ -242,7 +242,7 @@ def scatter_nd(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("ScatterElements", "Scatter")
-def scatter_elements(op: Op, arrays: list[Any]) -> Any:
+def scatter_elements(op: ShapeNode, arrays: list[Any]) -> Any:
     """A copy with elements replaced."""
     if op.attr("reduction", "none") != "none":
         return None
@@ -252,11 +252,11 @@ def scatter_elements(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("Expand", "Tile", "ConstantOfShape")
-def grow(op: Op, arrays: list[Any]) -> Any:
+def grow(op: ShapeNode, arrays: list[Any]) -> Any:
     """Repeated elements, or one constant."""
-    if op.node.op_type == "Tile":
+    if op.kind == "Tile":
         return np.tile(arrays[0], arrays[1]) if op.version >= 6 else None
-    if op.node.op_type == "Expand":
+    if op.kind == "Expand":
         return arrays[0] * np.ones(tuple(op.values(1)), arrays[0].dtype)
     value = op.attr("value")
     element = np.float32(0) if value is None else value.numpy().ravel()[0]
@@ -264,7 +264,7 @@ def grow(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("Pad")
-def pad(op: Op, arrays: list[Any]) -> Any:
+def pad(op: ShapeNode, arrays: list[Any]) -> Any:
     """Constant padding of all axes."""
     pads = op.attr_or_values("pads", 1)
     if (
@@ -280,7 +280,7 @@ def pad(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("Range")
-def range_(op: Op, arrays: list[Any]) -> Any:
+def range_(op: ShapeNode, arrays: list[Any]) -> Any:
     """start + i * delta."""
     start, limit, delta = (array.ravel()[0] for array in arrays)
     count = max(0, math.ceil((limit - start) / delta))
@@ -288,7 +288,7 @@ def range_(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("OneHot")
-def one_hot(op: Op, arrays: list[Any]) -> Any:
+def one_hot(op: ShapeNode, arrays: list[Any]) -> Any:
     """values[1] where the index is, values[0] elsewhere."""
     index, depth, (off, on) = arrays[0], int(arrays[1].ravel()[0]), arrays[2]
     hot = np.expand_dims(index, -1) % depth == np.arange(depth)
@@ -296,7 +296,7 @@ def one_hot(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("EyeLike")
-def eye_like(op: Op, arrays: list[Any]) -> Any:
+def eye_like(op: ShapeNode, arrays: list[Any]) -> Any:
     """Ones on a diagonal."""
     to = op.attr("dtype")
     dtype = arrays[0].dtype if to is None else ir.DataType(to).numpy()
@@ -305,13 +305,13 @@ def eye_like(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("NonZero")
-def non_zero(op: Op, arrays: list[Any]) -> Any:
+def non_zero(op: ShapeNode, arrays: list[Any]) -> Any:
     """Indices [rank, count]."""
     return np.array(np.nonzero(np.atleast_1d(arrays[0])), np.int64)
 
 
 @folds("CumSum")
-def cum_sum(op: Op, arrays: list[Any]) -> Any:
+def cum_sum(op: ShapeNode, arrays: list[Any]) -> Any:
     """Running sums along an axis."""
     data, axis = arrays[0], int(arrays[1].ravel()[0])
     data = np.flip(data, axis) if op.attr("reverse", 0) else data
@@ -321,7 +321,7 @@ def cum_sum(op: Op, arrays: list[Any]) -> Any:
 
 
 @folds("Trilu")
-def trilu(op: Op, arrays: list[Any]) -> Any:
+def trilu(op: ShapeNode, arrays: list[Any]) -> Any:
     """The upper or lower triangle."""
     k = int(arrays[1].ravel()[0]) if op.has(1) else 0
     return np.triu(arrays[0], k) if op.attr("upper", 1) else np.tril(arrays[0], k)
@@ -336,9 +336,9 @@ _REDUCTIONS: dict[str, Callable[..., Any]] = {
 
 
 @folds("ReduceMean", *_REDUCTIONS)
-def reduce(op: Op, arrays: list[Any]) -> Any:
+def reduce(op: ShapeNode, arrays: list[Any]) -> Any:
     """In the type of the input."""
     data, axes, keep = arrays[0], tuple(reduced_axes(op)), bool(op.attr("keepdims", 1))
-    if op.node.op_type == "ReduceMean":
+    if op.kind == "ReduceMean":
         return data.mean(axes, keepdims=keep, dtype=data.dtype) if data.dtype.kind == "f" else None
-    return np.asarray(_REDUCTIONS[op.node.op_type](data, axis=axes, keepdims=keep)).astype(data.dtype)
+    return np.asarray(_REDUCTIONS[op.kind](data, axis=axes, keepdims=keep)).astype(data.dtype)

@@ -5,23 +5,17 @@ from __future__ import annotations
 import math
 
 from onnxcanon.graph.operators import BOTH
-from onnxcanon.shapes.values import (
-    Contradiction,
-    Op,
-    OutputShapes,
-    norm_axis,
-    rule,
-)
+from onnxcanon.shapes.values import Contradiction, OutputShapes, ShapeNode, norm_axis, rule
 
 
 @rule("ConstantOfShape")
-def constant_of_shape(op: Op) -> OutputShapes:
+def constant_of_shape(op: ShapeNode) -> OutputShapes:
     """shape[r] -> Y[*shape]."""
     return [tuple(op.values(0))]
 
 
 @rule("Range", domain=BOTH)
-def range_(op: Op) -> OutputShapes:
+def range_(op: ShapeNode) -> OutputShapes:
     """start[], limit[], delta[] -> Y[ceil((limit - start) / delta)]."""
     start, limit = op.values(0)[0], op.values(1)[0]
     delta = op.values(2)[0] if op.has(2) else 1
@@ -31,31 +25,31 @@ def range_(op: Op) -> OutputShapes:
 
 
 @rule("RandomNormal", "RandomUniform")
-def random(op: Op) -> OutputShapes:
+def random(op: ShapeNode) -> OutputShapes:
     """-> Y[*shape]."""
     return [tuple(op.attr("shape"))]
 
 
 @rule("Multinomial")
-def multinomial(op: Op) -> OutputShapes:
+def multinomial(op: ShapeNode) -> OutputShapes:
     """X[N, C] -> index[N, sample_size]."""
     return [(op.shape(0)[0], op.attr("sample_size", 1))]
 
 
 @rule("HannWindow", "HammingWindow", "BlackmanWindow")
-def window(op: Op) -> OutputShapes:
+def window(op: ShapeNode) -> OutputShapes:
     """size[] -> Y[size]."""
     return [(int(op.values(0)[0]),)]
 
 
 @rule("MelWeightMatrix")
-def mel_matrix(op: Op) -> OutputShapes:
+def mel_matrix(op: ShapeNode) -> OutputShapes:
     """bins[], dft_length[], ... -> Y[dft_length/2 + 1, bins]."""
     return [(int(op.values(1)[0]) // 2 + 1, int(op.values(0)[0]))]
 
 
 @rule("DFT")
-def dft(op: Op) -> OutputShapes:
+def dft(op: ShapeNode) -> OutputShapes:
     """X[B, *S, 1 or 2], dft_length[], axis[] -> Y[B, S with n or n/2 + 1 at the axis, 2]."""
     shape = op.shape(0)
     axis = norm_axis(
@@ -73,7 +67,7 @@ def dft(op: Op) -> OutputShapes:
 
 
 @rule("STFT")
-def stft(op: Op) -> OutputShapes:
+def stft(op: ShapeNode) -> OutputShapes:
     """signal[B, L, 1 or 2], step[], window[W], frame_length[] -> Y[B, frames, bins, 2]."""
     shape, step = op.shape(0), int(op.values(1)[0])
     frame = int(op.values(3)[0]) if op.has(3) else op.shape(2)[0]

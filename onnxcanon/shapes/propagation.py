@@ -19,9 +19,9 @@ from onnxcanon.shapes.values import (
     UNKNOWN,
     VALUES,
     Contradiction,
-    Op,
     SampleSequence,
     SampleValue,
+    ShapeNode,
     Unresolved,
     find_rule,
     same,
@@ -139,7 +139,7 @@ class Propagation:
             self.visit(node)
         return [self.get(value) for value in graph.outputs]
 
-    def _control(self, op: Op, rule: ControlRule) -> list[SampleValue]:
+    def _control(self, op: ShapeNode, rule: ControlRule) -> list[SampleValue]:
         """What is known of the outputs of a node with subgraphs."""
         self._around.append(op.node)
         try:
@@ -151,7 +151,7 @@ class Propagation:
         """What the rules say of the outputs."""
         domain = domain_of(node)
         version = node.version or (self._contrib_version if domain else self._version)
-        op = Op(node, inputs, version)
+        op = ShapeNode(node, inputs, version)
         try:
             control, value = CONTROL.of(node, version), VALUES.of(node, version)
             if control is not None:
@@ -185,9 +185,9 @@ def constant(tensor: ir.TensorProtocol, read: Callable[[], Array]) -> SampleValu
 
 
 @VALUES.register("Constant")
-def _constant_node(op: Op) -> SampleValue:
+def _constant_node(op: ShapeNode) -> SampleValue:
     """-> Y, from whichever attribute holds the value."""
-    for name in op.attributes:
+    for name in op.node.attributes:
         value = op.attr(name)
         if name == "value":
             return constant(value, value.numpy)
@@ -207,20 +207,20 @@ def _constant_node(op: Op) -> SampleValue:
 
 
 @VALUES.register("Shape")
-def _shape_node(op: Op) -> SampleValue:
+def _shape_node(op: ShapeNode) -> SampleValue:
     """X[*S] -> S[start:end]."""
     data = np.array(op.shape(0)[op.attr("start", 0) : op.attr("end")], np.int64)
     return SampleValue(data.shape, data)
 
 
 @VALUES.register("Size")
-def _size_node(op: Op) -> SampleValue:
+def _size_node(op: ShapeNode) -> SampleValue:
     """X[*S] -> the product of S."""
     return SampleValue((), np.array(size_of(op.shape(0)), np.int64))
 
 
 @VALUES.register("CastLike")
-def _cast_like(op: Op) -> SampleValue:
+def _cast_like(op: ShapeNode) -> SampleValue:
     """X[*S], Y -> X in the type of Y."""
     data = op.value(0).data
     if data is None:
@@ -232,6 +232,6 @@ def _cast_like(op: Op) -> SampleValue:
 
 
 @VALUES.register("Identity")
-def _identity(op: Op) -> SampleValue:
+def _identity(op: ShapeNode) -> SampleValue:
     """X -> X, a tensor or a sequence."""
     return op.value(0)

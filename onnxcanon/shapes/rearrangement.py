@@ -9,8 +9,8 @@ from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import BOTH, CLASSICAL, CONTRIB
 from onnxcanon.shapes.values import (
     Contradiction,
-    Op,
     OutputShapes,
+    ShapeNode,
     Unresolved,
     broadcast,
     norm_axis,
@@ -20,7 +20,7 @@ from onnxcanon.shapes.values import (
 
 
 @rule("Reshape")
-def reshape(op: Op) -> OutputShapes:
+def reshape(op: ShapeNode) -> OutputShapes:
     """X[*S], shape[r] -> Y[*T]; 0 keeps the dimension there unless allowzero, -1 takes what is left."""
     shape = op.shape(0)
     target = op.attr_or_values("shape", 1)
@@ -48,7 +48,7 @@ def reshaped(shape: Shape, target: Sequence[int], allowzero: bool = False) -> Sh
 
 
 @rule("Flatten")
-def flatten(op: Op) -> OutputShapes:
+def flatten(op: ShapeNode) -> OutputShapes:
     """X[*S, *T] -> Y[prod S, prod T], cut before `axis`."""
     shape = op.shape(0)
     axis = op.attr("axis", 1)
@@ -57,7 +57,7 @@ def flatten(op: Op) -> OutputShapes:
 
 
 @rule("Squeeze")
-def squeeze(op: Op) -> OutputShapes:
+def squeeze(op: ShapeNode) -> OutputShapes:
     """X[*S] -> Y[S without the axes, or without every axis of size 1]."""
     shape = op.shape(0)
     axes = op.attr_or_values("axes", 1)
@@ -70,7 +70,7 @@ def squeeze(op: Op) -> OutputShapes:
 
 
 @rule("Unsqueeze")
-def unsqueeze(op: Op) -> OutputShapes:
+def unsqueeze(op: ShapeNode) -> OutputShapes:
     """X[*S] -> Y[S with 1 inserted, so that the new axes are at `axes` of Y]."""
     shape = op.shape(0)
     axes = op.attr_or_values("axes", 1)
@@ -83,7 +83,7 @@ def unsqueeze(op: Op) -> OutputShapes:
 
 
 @rule("Transpose")
-def transpose(op: Op) -> OutputShapes:
+def transpose(op: ShapeNode) -> OutputShapes:
     """X[*S] -> Y[S[perm]]; the default turns the order around."""
     shape = op.shape(0)
     perm = op.attr("perm")
@@ -95,7 +95,7 @@ def transpose(op: Op) -> OutputShapes:
 
 
 @rule("Concat")
-def concat(op: Op) -> OutputShapes:
+def concat(op: ShapeNode) -> OutputShapes:
     """X_i[*S, c_i, *T] -> Y[*S, sum c_i, *T]."""
     return [concatenated(op.shapes(), op.attr("axis", 1))]
 
@@ -114,20 +114,20 @@ def concatenated(shapes: Sequence[Shape], axis: int) -> Shape:
 
 
 @rule("QLinearConcat", domain=CONTRIB)
-def quantized_concat(op: Op) -> OutputShapes:
+def quantized_concat(op: ShapeNode) -> OutputShapes:
     """y_scale, y_zero, (X_i[*S, c_i, *T], scale_i, zero_i)... -> Y[*S, sum c_i, *T]."""
     return [concatenated([op.shape(i) for i in range(2, len(op.inputs), 3)], op.attr("axis", 1))]
 
 
 @rule("Split")
-def split(op: Op) -> OutputShapes:
+def split(op: ShapeNode) -> OutputShapes:
     """X[*S, sum c_i, *T] -> Y_i[*S, c_i, *T]."""
     shape = op.shape(0)
     axis, sizes = split_sizes(op)
     return [(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
 
 
-def split_sizes(op: Op) -> tuple[int, list[int]]:
+def split_sizes(op: ShapeNode) -> tuple[int, list[int]]:
     """The axis that a Split cuts and the sizes of the parts."""
     shape = op.shape(0)
     axis = norm_axis(op.attr("axis", 0), len(shape))
@@ -147,13 +147,13 @@ def split_bounds(sizes: Sequence[int]) -> list[int]:
 
 
 @rule("Slice")
-def slice_(op: Op) -> OutputShapes:
+def slice_(op: ShapeNode) -> OutputShapes:
     """X[*S] -> Y[len(start:end:step) at each of the axes]."""
     shape = op.shape(0)
     return [tuple([len(range(dim)[cut]) for dim, cut in zip(shape, slices(op), strict=True)])]
 
 
-def slices(op: Op) -> list[slice]:
+def slices(op: ShapeNode) -> list[slice]:
     """One Python slice per axis of the input of a Slice of any opset."""
     rank = len(op.shape(0))
     starts = op.attr_or_values("starts", 1)
@@ -169,7 +169,7 @@ def slices(op: Op) -> list[slice]:
 
 
 @rule("Gather")
-def gather(op: Op) -> OutputShapes:
+def gather(op: ShapeNode) -> OutputShapes:
     """X[*S, n, *T], index[*I] -> Y[*S, *I, *T]."""
     shape, index = op.shape(0), op.value(1)
     if index.shape is None:
@@ -181,26 +181,26 @@ def gather(op: Op) -> OutputShapes:
 
 
 @rule("GatherElements")
-def gather_elements(op: Op) -> OutputShapes:
+def gather_elements(op: ShapeNode) -> OutputShapes:
     """X[*S], index[*I] -> Y[*I]."""
     return [op.shape(1)]
 
 
 @rule("GatherND", domain=BOTH)
-def gather_nd(op: Op) -> OutputShapes:
+def gather_nd(op: ShapeNode) -> OutputShapes:
     """X[*B, *S, *T], index[*B, *I, len S] -> Y[*B, *I, *T]."""
     shape, index = op.shape(0), op.shape(1)
     return [index[:-1] + shape[op.attr("batch_dims", 0) + index[-1] :]]
 
 
 @rule("Expand")
-def expand(op: Op) -> OutputShapes:
+def expand(op: ShapeNode) -> OutputShapes:
     """X[*S], shape[r] -> Y[broadcast of S and shape]."""
     return [broadcast((op.shape(0), tuple(op.values(1))))]
 
 
 @rule("Tile")
-def tile(op: Op) -> OutputShapes:
+def tile(op: ShapeNode) -> OutputShapes:
     """X[*S], repeats[rank] -> Y[S * repeats]; before opset 6 one factor and one axis."""
     shape, repeats = op.shape(0), op.values(1)
     if op.version < 6:
@@ -212,7 +212,7 @@ def tile(op: Op) -> OutputShapes:
 
 
 @rule("Pad", domain=BOTH)
-def pad(op: Op) -> OutputShapes:
+def pad(op: ShapeNode) -> OutputShapes:
     """X[*S], pads[2 * axes] -> Y[S + begin + end]; negative pads cut."""
     shape = op.shape(0)
     pads = op.attr_or_values("pads", 1) or op.attr("paddings")
@@ -229,7 +229,7 @@ def pad(op: Op) -> OutputShapes:
 
 
 @rule("DepthToSpace")
-def depth_to_space(op: Op) -> OutputShapes:
+def depth_to_space(op: ShapeNode) -> OutputShapes:
     """X[N, C*b*b, H, W] -> Y[N, C, H*b, W*b]."""
     n, c, h, w = op.shape(0)
     b = op.attr("blocksize")
@@ -239,7 +239,7 @@ def depth_to_space(op: Op) -> OutputShapes:
 
 
 @rule("SpaceToDepth")
-def space_to_depth(op: Op) -> OutputShapes:
+def space_to_depth(op: ShapeNode) -> OutputShapes:
     """X[N, C, H*b, W*b] -> Y[N, C*b*b, H, W]."""
     n, c, h, w = op.shape(0)
     b = op.attr("blocksize")
@@ -249,7 +249,7 @@ def space_to_depth(op: Op) -> OutputShapes:
 
 
 @rule("Compress")
-def compress(op: Op) -> OutputShapes:
+def compress(op: ShapeNode) -> OutputShapes:
     """X[*S, n, *T], condition[n] -> Y[*S, count, *T]; the count depends on the data."""
     shape, count = op.shape(0), int(op.data(1).sum())
     axis = op.attr("axis")
@@ -260,7 +260,7 @@ def compress(op: Op) -> OutputShapes:
 
 
 @rule("Crop")
-def crop(op: Op) -> OutputShapes:
+def crop(op: ShapeNode) -> OutputShapes:
     """X[N, C, H, W], border (left, top, right, bottom), optionally scale (height, width) -> Y[N, C, h, w]."""
     n, c, h, w = op.shape(0)
     left, top, right, bottom = op.attr("border", (0, 0, 0, 0))
@@ -272,7 +272,7 @@ def crop(op: Op) -> OutputShapes:
 
 
 @rule("CenterCropPad")
-def center_crop_pad(op: Op) -> OutputShapes:
+def center_crop_pad(op: ShapeNode) -> OutputShapes:
     """X[*S], shape[axes] -> Y[S with the axes set to shape]."""
     result = list(op.shape(0))
     axes = op.attr("axes", range(len(result)))
@@ -282,14 +282,14 @@ def center_crop_pad(op: Op) -> OutputShapes:
 
 
 @rule("ArrayFeatureExtractor", domain=CLASSICAL)
-def features(op: Op) -> OutputShapes:
+def features(op: ShapeNode) -> OutputShapes:
     """X[*S, n], positions[m] -> Y[*S, m], with at least two axes."""
     shape, count = op.shape(0), size_of(op.shape(1))
     return [(*(shape[:-1] or (1,)), count)]
 
 
 @rule("ExpandDims", domain=CONTRIB)
-def expand_dims(op: Op) -> OutputShapes:
+def expand_dims(op: ShapeNode) -> OutputShapes:
     """X[*S], axis[] -> Y[*S] with a new axis of size 1."""
     shape = op.shape(0)
     axis = norm_axis(int(op.values(1)[0]), len(shape) + 1)

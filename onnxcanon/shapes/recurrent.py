@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from onnxcanon.graph.operators import CONTRIB
-from onnxcanon.shapes.values import Op, OutputShapes, rule
+from onnxcanon.shapes.values import OutputShapes, ShapeNode, rule
 
 
 @rule("RNN", "GRU", "LSTM")
 @rule("DynamicQuantizeLSTM", domain=CONTRIB)
-def recurrent(op: Op) -> OutputShapes:
+def recurrent(op: ShapeNode) -> OutputShapes:
     """X[T, B, in], W[D, g*H, in], R[D, g*H, H] -> Y[T, D, B, H], Y_h[D, B, H], Y_c[D, B, H].
 
     With layout 1 the batch comes first everywhere. The quantized weights are W[D, in, g*H], R[D, H, g*H].
@@ -17,7 +17,7 @@ def recurrent(op: Op) -> OutputShapes:
     directions = 2 if op.attr("direction", "forward") == "bidirectional" else 1
     hidden = op.attr("hidden_size")
     if hidden is None:
-        hidden = op.shape(2)[1 if op.node.op_type == "DynamicQuantizeLSTM" else 2]
+        hidden = op.shape(2)[1 if op.kind == "DynamicQuantizeLSTM" else 2]
     if op.attr("layout", 0):
         state = (first, directions, hidden)
         return [(first, second, directions, hidden), state, state]
@@ -26,7 +26,7 @@ def recurrent(op: Op) -> OutputShapes:
 
 
 @rule("CausalConvWithState")
-def causal_conv(op: Op) -> OutputShapes:
+def causal_conv(op: ShapeNode) -> OutputShapes:
     """X[B, C, L], W[C, 1, k], bias[C], past[B, C, k-1] -> Y[B, C, L], present[B, C, k-1]."""
     batch, channels, length = op.shape(0)
     return [(batch, channels, length), (batch, channels, op.shape(1)[2] - 1)]

@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.graph.traits import Trait, operators
-from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, norm_axis, rule
+from onnxcanon.shapes.values import Contradiction, OutputShapes, ShapeNode, norm_axis, rule
 
 
 @rule(*operators(Trait.REDUCTION))
 @rule("ReduceSumInteger", domain=CONTRIB)
-def reduce(op: Op) -> OutputShapes:
+def reduce(op: ShapeNode) -> OutputShapes:
     """X[*S] -> Y[S with 1 at the axes, or without them]; no axes: all, or none with noop_with_empty_axes."""
     shape = op.shape(0)
     return [reduced(shape, reduced_axes(op), op.attr("keepdims", 1))]
 
 
-def reduced_axes(op: Op) -> Sequence[int]:
+def reduced_axes(op: ShapeNode) -> Sequence[int]:
     """The axes that a reduction runs over, non-negative."""
     rank = len(op.shape(0))
     axes = op.attr_or_values("axes", 1)
@@ -35,14 +35,14 @@ def reduced(shape: Shape, axes: Sequence[int], keepdims: bool) -> Shape:
 
 
 @rule("ArgMax", "ArgMin")
-def arg_max(op: Op) -> OutputShapes:
+def arg_max(op: ShapeNode) -> OutputShapes:
     """X[*S] -> index[S with 1 at the axis, or without it]."""
     shape = op.shape(0)
     return [reduced(shape, [norm_axis(op.attr("axis", 0), len(shape))], op.attr("keepdims", 1))]
 
 
 @rule("TopK")
-def top_k(op: Op) -> OutputShapes:
+def top_k(op: ShapeNode) -> OutputShapes:
     """X[*S, n, *T], K[1] -> values[*S, K, *T], indices[*S, K, *T]."""
     shape = op.shape(0)
     k = op.attr("k")
@@ -56,7 +56,7 @@ def top_k(op: Op) -> OutputShapes:
 
 
 @rule("OneHot")
-def one_hot(op: Op) -> OutputShapes:
+def one_hot(op: ShapeNode) -> OutputShapes:
     """index[*S], depth[], values[2] -> Y[S with depth inserted at axis]."""
     shape = op.shape(0)
     axis = norm_axis(op.attr("axis", -1), len(shape) + 1)
@@ -64,7 +64,7 @@ def one_hot(op: Op) -> OutputShapes:
 
 
 @rule("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss")
-def cross_entropy(op: Op) -> OutputShapes:
+def cross_entropy(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S], labels[N, *S], weights[C] -> loss[N, *S] or [], log probabilities[N, C, *S]."""
     none = op.attr("reduction", "mean") == "none"
     return [op.shape(1) if none else (), op.shape(0)]

@@ -8,9 +8,9 @@ from onnxcanon.shapes.rearrangement import concatenated, split_bounds
 from onnxcanon.shapes.values import (
     VALUES,
     Contradiction,
-    Op,
     SampleSequence,
     SampleValue,
+    ShapeNode,
     Unresolved,
     norm_axis,
 )
@@ -21,7 +21,7 @@ def sequence(items: tuple[SampleValue, ...]) -> SampleValue:
     return SampleSequence(None, items=items)
 
 
-def items_of(op: Op) -> tuple[SampleValue, ...]:
+def items_of(op: ShapeNode) -> tuple[SampleValue, ...]:
     """The items of a sequence that is the first input."""
     value = op.value(0)
     if not isinstance(value, SampleSequence):
@@ -29,7 +29,7 @@ def items_of(op: Op) -> tuple[SampleValue, ...]:
     return value.items
 
 
-def place(op: Op, index: int, count: int) -> int:
+def place(op: ShapeNode, index: int, count: int) -> int:
     """The position that an optional input names among `count`, the last by default."""
     position = int(op.values(index)[0]) if op.has(index) else count - 1
     if not -count <= position < count:
@@ -38,26 +38,26 @@ def place(op: Op, index: int, count: int) -> int:
 
 
 @VALUES.register("SequenceConstruct")
-def construct(op: Op) -> SampleValue:
+def construct(op: ShapeNode) -> SampleValue:
     """X_i[*S_i]... -> sequence of X_i."""
     return sequence(tuple(value for value in op.inputs if value is not None))
 
 
 @VALUES.register("SequenceEmpty")
-def empty(op: Op) -> SampleValue:
+def empty(op: ShapeNode) -> SampleValue:
     """-> sequence of nothing."""
     return sequence(())
 
 
 @VALUES.register("SequenceAt")
-def at(op: Op) -> SampleValue:
+def at(op: ShapeNode) -> SampleValue:
     """sequence, position[] -> item."""
     items = items_of(op)
     return items[place(op, 1, len(items))]
 
 
 @VALUES.register("SequenceInsert")
-def insert(op: Op) -> SampleValue:
+def insert(op: ShapeNode) -> SampleValue:
     """sequence, X, position[] -> sequence with X before the position, or at the end."""
     items = items_of(op)
     position = place(op, 2, len(items)) if op.has(2) else len(items)
@@ -65,7 +65,7 @@ def insert(op: Op) -> SampleValue:
 
 
 @VALUES.register("SequenceErase")
-def erase(op: Op) -> SampleValue:
+def erase(op: ShapeNode) -> SampleValue:
     """sequence, position[] -> sequence without the item."""
     items = items_of(op)
     position = place(op, 1, len(items))
@@ -73,13 +73,13 @@ def erase(op: Op) -> SampleValue:
 
 
 @VALUES.register("SequenceLength")
-def length(op: Op) -> SampleValue:
+def length(op: ShapeNode) -> SampleValue:
     """sequence -> []."""
     return SampleValue((), np.array(len(items_of(op)), np.int64))
 
 
 @VALUES.register("SplitToSequence")
-def split(op: Op) -> SampleValue:
+def split(op: ShapeNode) -> SampleValue:
     """X[*S, sum c_i, *T], sizes or one size -> sequence of [*S, c_i, *T]; default [*S, 1, *T] or [*S, *T]."""
     shape, data = op.shape(0), op.value(0).data
     axis = norm_axis(op.attr("axis", 0), len(shape))
@@ -103,7 +103,7 @@ def split(op: Op) -> SampleValue:
 
 
 @VALUES.register("ConcatFromSequence")
-def concat(op: Op) -> SampleValue:
+def concat(op: ShapeNode) -> SampleValue:
     """sequence of [*S, c_i, *T] -> [*S, sum c_i, *T], or with new_axis [*S, count, *T]."""
     items = items_of(op)
     shapes = [item.shape for item in items if item.shape is not None]

@@ -8,43 +8,43 @@ import numpy as np
 
 from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import BOTH, CONTRIB
-from onnxcanon.shapes.values import Contradiction, Op, OutputShapes, Unresolved, norm_axis, rule
+from onnxcanon.shapes.values import Contradiction, OutputShapes, ShapeNode, Unresolved, norm_axis, rule
 
 
 @rule("Conv", "ConvInteger", "DeformConv")
 @rule("FusedConv", domain=CONTRIB)
-def conv(op: Op) -> OutputShapes:
+def conv(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S], W[M, C/g, *K], B[M] -> Y[N, M, *T]."""
     return [convolved(op, op.shape(0), op.shape(1))]
 
 
 @rule("QLinearConv", domain=BOTH)
-def quantized_conv(op: Op) -> OutputShapes:
+def quantized_conv(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S], x_scale, x_zero, W[M, C/g, *K], ... -> Y[N, M, *T]; contrib channels_last: X[N, *S, C]."""
     convolve = convolved_last if op.attr("channels_last", 0) else convolved
     return [convolve(op, op.shape(0), op.shape(3))]
 
 
 @rule("NhwcConv", "NhwcFusedConv", domain=CONTRIB)
-def conv_nhwc(op: Op) -> OutputShapes:
+def conv_nhwc(op: ShapeNode) -> OutputShapes:
     """X[N, *S, C], W[M, C/g, *K] -> Y[N, *T, M]."""
     return [convolved_last(op, op.shape(0), op.shape(1))]
 
 
-def convolved(op: Op, shape: Shape, weight: Shape) -> Shape:
+def convolved(op: ShapeNode, shape: Shape, weight: Shape) -> Shape:
     """Y[N, M, *T] of a convolution of X[N, C, *S] with W[M, C/g, *K]."""
     if len(shape) != len(weight) or shape[1] != weight[1] * op.attr("group", 1):
         raise Contradiction(f"convolution of {shape} with {weight}")
     return (shape[0], weight[0], *windows(op, shape[2:], op.attr("kernel_shape", weight[2:])))
 
 
-def convolved_last(op: Op, shape: Shape, weight: Shape) -> Shape:
+def convolved_last(op: ShapeNode, shape: Shape, weight: Shape) -> Shape:
     """Y[N, *T, M] of a convolution of X[N, *S, C]: the channels are last."""
     n, m, *spatial = convolved(op, (shape[0], shape[-1], *shape[1:-1]), weight)
     return (n, *spatial, m)
 
 
-def windows(op: Op, spatial: Sequence[int], kernel: Sequence[int]) -> list[int]:
+def windows(op: ShapeNode, spatial: Sequence[int], kernel: Sequence[int]) -> list[int]:
     """How many windows fit along each spatial axis."""
     rank = len(spatial)
     strides = op.attr("strides") or (1,) * rank
@@ -73,7 +73,7 @@ def windows(op: Op, spatial: Sequence[int], kernel: Sequence[int]) -> list[int]:
 
 
 @rule("ConvTranspose")
-def conv_transpose(op: Op) -> OutputShapes:
+def conv_transpose(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S], W[C, M/g, *K] -> Y[N, M, stride*(S-1) + output_padding + dilation*(K-1) + 1 - pads]."""
     shape, weight = op.shape(0), op.shape(1)
     if len(shape) != len(weight) or shape[1] != weight[0]:
@@ -102,10 +102,10 @@ def conv_transpose(op: Op) -> OutputShapes:
 
 @rule("MaxPool", "AveragePool", "LpPool")
 @rule("QLinearAveragePool", "NhwcMaxPool", domain=CONTRIB)
-def pool(op: Op) -> OutputShapes:
+def pool(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S] -> Y[N, C, *T], for MaxPool also indices[N, C, *T]; contrib: X[N, *S, C]."""
     shape = op.shape(0)
-    if op.attr("channels_last", 0) or op.node.op_type == "NhwcMaxPool":
+    if op.attr("channels_last", 0) or op.kind == "NhwcMaxPool":
         result: Shape = (shape[0], *windows(op, shape[1:-1], op.attr("kernel_shape")), shape[-1])
     else:
         result = (*shape[:2], *windows(op, shape[2:], op.attr("kernel_shape")))
@@ -114,7 +114,7 @@ def pool(op: Op) -> OutputShapes:
 
 @rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 @rule("QLinearGlobalAveragePool", domain=CONTRIB)
-def global_pool(op: Op) -> OutputShapes:
+def global_pool(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S] -> Y[N, C, 1...]."""
     shape = op.shape(0)
     if op.attr("channels_last", 0):
@@ -123,7 +123,7 @@ def global_pool(op: Op) -> OutputShapes:
 
 
 @rule("MaxUnpool")
-def max_unpool(op: Op) -> OutputShapes:
+def max_unpool(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S], indices[N, C, *S], output_shape[rank] -> Y[N, C, *T]."""
     if op.has(2):
         return [tuple(op.values(2))]
@@ -137,40 +137,40 @@ def max_unpool(op: Op) -> OutputShapes:
 
 
 @rule("MaxRoiPool")
-def roi_pool(op: Op) -> OutputShapes:
+def roi_pool(op: ShapeNode) -> OutputShapes:
     """X[N, C, H, W], rois[R, 5] -> Y[R, C, *pooled_shape]."""
     return [(op.shape(1)[0], op.shape(0)[1], *op.attr("pooled_shape"))]
 
 
 @rule("RoiAlign")
-def roi_align(op: Op) -> OutputShapes:
+def roi_align(op: ShapeNode) -> OutputShapes:
     """X[N, C, H, W], rois[R, 4], batch[R] -> Y[R, C, output_height, output_width]."""
     size = (op.attr("output_height", 1), op.attr("output_width", 1))
     return [(op.shape(1)[0], op.shape(0)[1], *size)]
 
 
 @rule("GridSample", domain=BOTH)
-def grid_sample(op: Op) -> OutputShapes:
+def grid_sample(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S], grid[N, *T, rank] -> Y[N, C, *T]."""
     return [(*op.shape(0)[:2], *op.shape(1)[1:-1])]
 
 
 @rule("AffineGrid")
-def affine_grid(op: Op) -> OutputShapes:
+def affine_grid(op: ShapeNode) -> OutputShapes:
     """theta[N, d, d+1], size (N, C, *S) -> grid[N, *S, d]."""
     n, _, *spatial = op.values(1)
     return [(n, *spatial, len(spatial))]
 
 
 @rule("Col2Im")
-def col_to_im(op: Op) -> OutputShapes:
+def col_to_im(op: ShapeNode) -> OutputShapes:
     """X[N, C * prod block, L], image_shape[d], block_shape[d] -> Y[N, C, *image_shape]."""
     n, columns, _ = op.shape(0)
     return [(n, columns // int(np.prod(op.data(2))), *op.values(1))]
 
 
 @rule("Upsample")
-def upsample(op: Op) -> OutputShapes:
+def upsample(op: ShapeNode) -> OutputShapes:
     """X[*S], scales[rank] -> Y[floor(S * scales)]."""
     shape = op.shape(0)
     scales = op.attr_or_values("scales", 1)
@@ -180,7 +180,7 @@ def upsample(op: Op) -> OutputShapes:
 
 
 @rule("Resize")
-def resize(op: Op) -> OutputShapes:
+def resize(op: ShapeNode) -> OutputShapes:
     """X[*S], roi, scales[axes] or sizes[axes] -> Y[floor(S * scales) or sizes]; opset 10: X[*S], scales."""
     shape = op.shape(0)
     if op.version < 11:

@@ -1,7 +1,7 @@
 """What the shape pass knows of a value, and the view of a node that its rules are written with.
 
 A rule is one plain function per operator family. It reads the shapes, small values and attributes of one
-node through an `Op` and returns the shapes of the node's outputs. It raises `Unresolved` where the answer
+node through a `ShapeNode` and returns the shapes of its outputs. It raises `Unresolved` where the answer
 is not to be had and `Contradiction` where the sizes cannot meet: the file is then wrong, or the sample has
 sizes that the model does not accept.
 """
@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.arrays import Array, Shape
+from onnxcanon.graph.nodes import NodeView
 from onnxcanon.graph.operators import CONTRIB, STANDARD, Table
 
 
@@ -66,20 +67,14 @@ def same(first: SampleValue, second: SampleValue) -> bool:
     return first.data.dtype == second.data.dtype and bool(np.array_equal(first.data, second.data))
 
 
-class Op:
-    """One node in one sample: inputs, attributes and opset version, as a rule needs them."""
+class ShapeNode(NodeView):
+    """One node in one sample, with what is known of its inputs there."""
 
-    __slots__ = ("attributes", "inputs", "node", "version")
+    __slots__ = ("inputs",)
 
     def __init__(self, node: ir.Node, inputs: list[SampleValue | None], version: int) -> None:
-        self.node = node
+        super().__init__(node, version)
         self.inputs = inputs
-        self.attributes = node.attributes
-        self.version = version
-
-    def has(self, index: int) -> bool:
-        """Whether the optional input is given."""
-        return index < len(self.inputs) and self.inputs[index] is not None
 
     def value(self, index: int) -> SampleValue:
         """What is known of an input that has to be there."""
@@ -112,13 +107,11 @@ class Op:
         return values
 
     def attr(self, name: str, default: Any = None) -> Any:
-        """An attribute's value, or the default."""
-        attribute = self.attributes.get(name)
-        if attribute is None:
-            return default
-        if attribute.value is None:  # files of the first IR versions do not say what type it has
-            raise Unresolved
-        return attribute.value
+        """The value of an attribute, or the default."""
+        value = super().attr(name, default)
+        if value is None and name in self.node.attributes:
+            raise Unresolved  # files of the first IR versions do not say what type it has
+        return value
 
     def attr_or_values(self, name: str, index: int) -> list[Any] | None:
         """A list that newer opsets take as an input, older ones as an attribute; None where not given."""
@@ -139,12 +132,12 @@ class Op:
 
 
 OutputShapes = Sequence[Shape | None]
-Rule = Callable[[Op], OutputShapes]
+Rule = Callable[[ShapeNode], OutputShapes]
 
 RULES: Table[Rule] = Table("shapes")
 rule = RULES.register
 
-VALUES: Table[Callable[[Op], SampleValue]] = Table("shapes with values")
+VALUES: Table[Callable[[ShapeNode], SampleValue]] = Table("shapes with values")
 """What is known of the one output of operators that make values, sequences among them."""
 
 

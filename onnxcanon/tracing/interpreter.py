@@ -22,7 +22,7 @@ from onnxcanon.tracing.branches import TracedNode, traced_node
 from onnxcanon.tracing.constants import Constants
 from onnxcanon.tracing.constraints import NOWHERE, Provenance, Reason
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules import OPEN, RULES, Op, Unsupported
+from onnxcanon.tracing.rules import OPEN, RULES, SymmetryNode, Unsupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +130,7 @@ class Interpreter:
         version = node.version or self.model.opset(domain_of(node))
         if OPEN.of(node, version) is None:
             self._materialize(inputs)
-        op = Op(node, inputs, self.shapes, version, self._body)
+        op = SymmetryNode(node, inputs, self.shapes, version, self._body)
         try:
             outputs = self._by_rule(node, op, version)
         except Unsupported as refusal:
@@ -153,7 +153,7 @@ class Interpreter:
         if not self.depth:
             self.record.traced.append(self._traced(node, inputs, outputs, op))
 
-    def _by_rule(self, node: ir.Node, op: Op, version: int) -> list[AbstractValue | None]:
+    def _by_rule(self, node: ir.Node, op: SymmetryNode, version: int) -> list[AbstractValue | None]:
         """What the rule for a node makes of its inputs; `Unsupported` where there is none that fits."""
         rule = RULES.of(node, version)
         if rule is None or node.op_identifier() in self.model.ir.functions:
@@ -200,7 +200,7 @@ class Interpreter:
         node: ir.Node,
         inputs: Sequence[AbstractValue | None],
         outputs: Sequence[AbstractValue | None],
-        op: Op,
+        op: SymmetryNode,
     ) -> TracedNode:
         """What the search for branches needs of a node."""
         out = traced_node(len(self.record.traced), node, inputs, outputs)

@@ -9,12 +9,7 @@ from onnxcanon.graph.element_types import FLOATS
 from onnxcanon.normalform.engine import Outputs, Rewriting, static
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.shapes.fold import LIMIT, fold
-from onnxcanon.shapes.values import (
-    Contradiction,
-    Op,
-    SampleValue,
-    Unresolved,
-)
+from onnxcanon.shapes.values import Contradiction, SampleValue, ShapeNode, Unresolved
 
 _MOST_FOLDED = 1 << 30  # elements of a constant that is computed by the code that folds shapes
 
@@ -58,7 +53,7 @@ def _fold(g: Rewriting, node: ir.Node) -> list[np.ndarray] | None:
     values = [None if a is None else SampleValue(a.shape, a) for a in arrays]
     with np.errstate(all="ignore"):
         try:
-            return fold(Op(node, values, g.version(node)), limit)
+            return fold(ShapeNode(node, values, g.version(node)), limit)
         except (
             Unresolved,
             Contradiction,

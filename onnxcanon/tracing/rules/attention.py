@@ -15,7 +15,7 @@ from onnxcanon.arrays import Shape
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.rearrangement import resized_unknown
-from onnxcanon.tracing.rules.registry import Op, Outputs, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, register
 
 SAMPLES, QUERIES, KEYS = 0, 3, 4
 """Axes of the scores [B, groups, each, S, T]."""
@@ -39,7 +39,9 @@ def grouped(ctx: Context, x: AbstractValue, alt: Shape, groups: int) -> Abstract
     return ctx.squeeze(heads(ctx, x, alt, groups, 1), 2)
 
 
-def appended(ctx: Context, op: Op, past: int, new: AbstractValue, *, dynamic: bool) -> AbstractValue:
+def appended(
+    ctx: Context, op: SymmetryNode, past: int, new: AbstractValue, *, dynamic: bool
+) -> AbstractValue:
     """past[B, G, P, d] (an input, if given), new[B, G, L, d] -> [B, G, P + L, d]; `dynamic`: L is."""
     if not op.has(past):
         return new
@@ -91,7 +93,7 @@ def merged(ctx: Context, y: AbstractValue, alt: Shape, out: tuple[Shape, Shape])
     return ctx.reshape(ctx.reshape(y, whole, alt, other), out[0], other, out[1])
 
 
-def per_head(ctx: Context, op: Op, i: int, groups: int, each: int) -> AbstractValue:
+def per_head(ctx: Context, op: SymmetryNode, i: int, groups: int, each: int) -> AbstractValue:
     """Input i, added to the scores: […, S, T] with up to four axes -> […, g, e, S, T].
 
     What differs by head moves along if it is a parameter, and else fixes the heads that it tells apart.
@@ -119,7 +121,7 @@ def along_samples(ctx: Context, v: AbstractValue) -> AbstractValue:
 
 
 @register("Attention")
-def attention(ctx: Context, op: Op) -> Outputs:
+def attention(ctx: Context, op: SymmetryNode) -> Outputs:
     """Q, K, V, mask, past K, past V, lengths[B] -> Y, present K, present V, QK (opset 23 and 24)."""
     q, k, v = op.x(0), op.x(1), op.x(2)
     count = op.attr("q_num_heads") or q.shape[1]
@@ -141,7 +143,9 @@ def attention(ctx: Context, op: Op) -> Outputs:
     return outputs[: len(op.node.outputs)]
 
 
-def _mask(ctx: Context, op: Op, groups: int, each: int, keys: int) -> tuple[list[AbstractValue], list[int]]:
+def _mask(
+    ctx: Context, op: SymmetryNode, groups: int, each: int, keys: int
+) -> tuple[list[AbstractValue], list[int]]:
     """What is added to the scores, and the axes of the scores whose positions are told apart."""
     added, fixed = [], [QUERIES, KEYS] if op.attr("is_causal", 0) else []
     if op.has(3):

@@ -6,7 +6,7 @@ import string
 
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 
 def product(ctx: Context, a: AbstractValue, b: AbstractValue) -> AbstractValue:
@@ -20,13 +20,13 @@ def product(ctx: Context, a: AbstractValue, b: AbstractValue) -> AbstractValue:
 
 
 @register("MatMul")
-def matmul(ctx: Context, op: Op) -> Outputs:
+def matmul(ctx: Context, op: SymmetryNode) -> Outputs:
     """A[…, M, K], B[…, K, N] -> Y[…, M, N]."""
     return product(ctx, op.x(0), op.x(1))
 
 
 @register("Gemm")
-def gemm(ctx: Context, op: Op) -> Outputs:
+def gemm(ctx: Context, op: SymmetryNode) -> Outputs:
     """A[M, K], B[K, N], C[M?, N?] -> alpha·A'·B' + beta·C, with A' and B' transposed on request."""
     a, b = op.x(0), op.x(1)
     if a.rank != 2:  # opset 6 and earlier flattened
@@ -39,7 +39,7 @@ def gemm(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Einsum")
-def einsum(ctx: Context, op: Op) -> Outputs:
+def einsum(ctx: Context, op: SymmetryNode) -> Outputs:
     """Inputs… -> the Einstein sum of the attribute `equation`; '...' stands for leading batch axes."""
     values = op.xs()
     equation = op.attr("equation").replace(" ", "")
@@ -70,7 +70,7 @@ def _letters(term: str, rank: int | None, dots: int) -> list[str]:
 
 
 @register("FusedMatMul", domain="com.microsoft")
-def fused_matmul(ctx: Context, op: Op) -> Outputs:
+def fused_matmul(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B -> alpha · A' · B', either one with its last two axes transposed."""
     if op.attr("transBatchA", 0) or op.attr("transBatchB", 0):
         raise Unsupported("FusedMatMul with transposed batches")

@@ -16,11 +16,11 @@ import onnx_ir as ir
 from onnxcanon.tracing.abstract_value import FIXED, AbstractValue, ValueSequence, constant
 from onnxcanon.tracing.constraints import Reason
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 
 @register("If")
-def if_(ctx: Context, op: Op) -> Outputs:
+def if_(ctx: Context, op: SymmetryNode) -> Outputs:
     """condition[] -> the outputs of one branch; where it may be either, both transform alike."""
     condition = op.condition()
     if condition is not None:
@@ -30,7 +30,7 @@ def if_(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Loop")
-def loop(ctx: Context, op: Op) -> Outputs:
+def loop(ctx: Context, op: SymmetryNode) -> Outputs:
     """trip count, condition, state… -> state…, item[trips, …]…
     body: number, condition, state… -> condition, state…, item…"""
     graph = op.graph("body")
@@ -46,7 +46,7 @@ def loop(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Scan")
-def scan(ctx: Context, op: Op) -> Outputs:
+def scan(ctx: Context, op: SymmetryNode) -> Outputs:
     """state…, sequence[T, …]… -> state…, item[T, …]…; body: state…, element… -> state…, item…
     (T along the axis that the attributes name, in either direction)."""
     if op.version < 9:
@@ -71,7 +71,7 @@ def scan(ctx: Context, op: Op) -> Outputs:
 
 
 def _either(
-    ctx: Context, op: Op, k: int, one: AbstractValue | None, other: AbstractValue | None
+    ctx: Context, op: SymmetryNode, k: int, one: AbstractValue | None, other: AbstractValue | None
 ) -> AbstractValue:
     """Output k, which is the one value or the other."""
     if one is None or other is None:
@@ -86,7 +86,7 @@ def _either(
 # -- carried states ---------------------------------------------------------------------------------
 
 
-def _entering(ctx: Context, op: Op, i: int, formal: ir.Value, kept: bool) -> AbstractValue | None:
+def _entering(ctx: Context, op: SymmetryNode, i: int, formal: ir.Value, kept: bool) -> AbstractValue | None:
     """The state that starts as input i, as the body sees it: the input itself where the body keeps it; None
     (and the input is pinned) where its shape is not known."""
     if kept:
@@ -152,7 +152,9 @@ def _element(ctx: Context, sequence: AbstractValue, axis: int) -> AbstractValue:
     return ctx.squeeze(ctx.take(alike, axis, np.zeros(1, np.int64)), axis)
 
 
-def _stacked(ctx: Context, op: Op, k: int, item: AbstractValue | None, axis: int) -> AbstractValue | None:
+def _stacked(
+    ctx: Context, op: SymmetryNode, k: int, item: AbstractValue | None, axis: int
+) -> AbstractValue | None:
     """Output k: one item per iteration, along a new axis."""
     if item is None or not op.used(k):
         return None

@@ -12,7 +12,7 @@ from onnxcanon.arrays import Ids
 from onnxcanon.tracing.abstract_value import UNIFORM, AbstractValue, State, constant
 from onnxcanon.tracing.constraints import Reason
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 REASON = "image positions under a convolution"
 
@@ -122,21 +122,21 @@ def add_bias(ctx: Context, y: AbstractValue, bias: AbstractValue) -> AbstractVal
 
 
 @register("Conv")
-def conv(ctx: Context, op: Op) -> Outputs:
+def conv(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], W[M, C/group, *K], B[M] -> Y[N, M, *S']."""
     y = convolve(ctx, op.x(0), op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=False)
     return add_bias(ctx, y, op.x(2)) if op.has(2) else y
 
 
 @register("ConvTranspose")
-def conv_transpose(ctx: Context, op: Op) -> Outputs:
+def conv_transpose(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], W[C, M/group, *K], B[M] -> Y[N, M, *S']."""
     y = convolve(ctx, op.x(0), op.x(1), int(op.attr("group", 1)), op.out_shapes()[0], transposed=True)
     return add_bias(ctx, y, op.x(2)) if op.has(2) else y
 
 
 @register("DeformConv")
-def deformable_conv(ctx: Context, op: Op) -> Outputs:
+def deformable_conv(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], W[M, C/group, *K], offset[N, …], B[M], mask[N, …] -> Y[N, M, *S']: displaced positions."""
     if op.attr("offset_group", 1) != 1:
         raise Unsupported("offsets for groups of channels")

@@ -21,13 +21,13 @@ from onnxcanon.graph.traits import Trait, operators
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 POINTWISE = Trait.POINTWISE
 
 
 @register(*operators(POINTWISE | Trait.LINEAR), leaves_splits=True)
-def linear(ctx: Context, op: Op) -> Outputs:
+def linear(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y, f linear."""
     if op.kind == "Dropout" and op.has(2) and (op.data(2) is None or bool(np.any(op.data(2)))):
         raise Unsupported("Dropout in training mode draws per position")
@@ -37,7 +37,7 @@ def linear(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Cast", "CastLike", leaves_splits=True)
-def cast(ctx: Context, op: Op) -> Outputs:
+def cast(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y in another type; rounding to integers, booleans or half precision ends scale and sign."""
     x = op.x(0)
     op.claimed.add(1)  # CastLike reads the type of its second input, not its entries
@@ -52,25 +52,25 @@ def cast(ctx: Context, op: Op) -> Outputs:
 
 
 @register(*operators(POINTWISE | Trait.HOMOGENEOUS, without=Trait.ODD | Trait.EVEN), leaves_splits=True)
-def positive(ctx: Context, op: Op) -> Outputs:
+def positive(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y, f positively homogeneous."""
     return ctx.stop(op.x(0), System.SIGN)
 
 
 @register(*operators(POINTWISE | Trait.ODD, without=Trait.HOMOGENEOUS), leaves_splits=True)
-def odd(ctx: Context, op: Op) -> Outputs:
+def odd(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y, f odd."""
     return ctx.stop(op.x(0), System.SCALE)
 
 
 @register(*operators(POINTWISE | Trait.HOMOGENEOUS | Trait.EVEN), leaves_splits=True)
-def absolute(ctx: Context, op: Op) -> Outputs:
+def absolute(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> |X|."""
     return ctx.without(op.x(0), System.SIGN)
 
 
 @register(*operators(POINTWISE | Trait.EVEN, without=Trait.HOMOGENEOUS), leaves_splits=True)
-def even(ctx: Context, op: Op) -> Outputs:
+def even(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y, f even."""
     y = ctx.without(ctx.stop(op.x(0), System.SCALE), System.SIGN)
     y.zero = False  # cos 0 = 1
@@ -78,19 +78,19 @@ def even(ctx: Context, op: Op) -> Outputs:
 
 
 @register(*operators(POINTWISE, without=Trait.LINEAR | Trait.EVEN), leaves_splits=True)
-def other(ctx: Context, op: Op) -> Outputs:
+def other(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y, neither homogeneous nor of a parity."""
     return ctx.stop(op.x(0))
 
 
 @register("FastGelu", "BiasGelu", "QuickGelu", "Gelu", domain="com.microsoft")
-def biased_gelu(ctx: Context, op: Op) -> Outputs:
+def biased_gelu(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, C], bias[C] -> gelu(X + bias)."""
     return ctx.stop(ctx.elementwise(op.xs()))
 
 
 @register("Clip", leaves_splits=True)
-def clip(ctx: Context, op: Op) -> Outputs:
+def clip(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> min(max(X, low), high): homogeneous when it is a ReLU, odd when the bounds are opposite."""
     low, high = _bound(op, 1, "min"), _bound(op, 2, "max")
     x = op.x(0)
@@ -101,7 +101,7 @@ def clip(ctx: Context, op: Op) -> Outputs:
     return ctx.stop(x)
 
 
-def _bound(op: Op, i: int, name: str) -> float | None:
+def _bound(op: SymmetryNode, i: int, name: str) -> float | None:
     given = op.attr(name)
     if given is None and op.has(i):
         static = op.data(i)
@@ -117,7 +117,7 @@ def _number(x: float) -> float:
 
 
 @register("PRelu")
-def prelu(ctx: Context, op: Op) -> Outputs:
+def prelu(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, …], slope[C, 1, …] -> Y: permutes with its slopes, positive scale."""
     x = ctx.stop(op.x(0), System.SIGN)
     slope = op.x(1)
@@ -137,13 +137,13 @@ def _trailing(ctx: Context, v: AbstractValue, count: int) -> AbstractValue:
 
 
 @register("Add", "Sub", "Sum", "Mean")
-def add(ctx: Context, op: Op) -> Outputs:
+def add(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B, … -> A ± B ± …."""
     return ctx.elementwise(_aligned(ctx, op))
 
 
 @register("Mul")
-def multiply(ctx: Context, op: Op) -> Outputs:
+def multiply(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B -> A · B; a parameter times one number stays an unlabelled view of the parameter."""
     a, b = _aligned(ctx, op)
     for x, y in ((a, b), (b, a)):
@@ -153,7 +153,7 @@ def multiply(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Div")
-def divide(ctx: Context, op: Op) -> Outputs:
+def divide(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B -> A / B."""
     a, b = _aligned(ctx, op)
     if a.view is not None and _single(b) and a.rank >= b.rank:
@@ -167,7 +167,7 @@ def _single(v: AbstractValue) -> bool:
 
 
 @register("Pow")
-def power(ctx: Context, op: Op) -> Outputs:
+def power(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, p -> X^p; squares keep scale and forget sign."""
     a, b = _aligned(ctx, op)
     exponent = op.data(1)
@@ -180,7 +180,7 @@ def power(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Max", "Min")
-def extremum(ctx: Context, op: Op) -> Outputs:
+def extremum(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B, … -> the largest or smallest: positively homogeneous in all of them together."""
     return ctx.elementwise([ctx.stop(v, System.SIGN) for v in _aligned(ctx, op)])
 
@@ -189,13 +189,13 @@ def extremum(ctx: Context, op: Op) -> Outputs:
     "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Greater", "GreaterOrEqual", "Less",
     "LessOrEqual", "Mod", "Or", "Xor",
 )  # fmt: skip
-def compare(ctx: Context, op: Op) -> Outputs:
+def compare(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B -> Y without scale or sign."""
     return ctx.elementwise([ctx.stop(v) for v in _aligned(ctx, op)])
 
 
 @register("Where")
-def where(ctx: Context, op: Op) -> Outputs:
+def where(ctx: Context, op: SymmetryNode) -> Outputs:
     """condition, X, Y -> X where the condition holds, else Y."""
     condition = ctx.stop(op.x(0))
     condition.zero = True  # it adds no exponent of its own
@@ -204,7 +204,7 @@ def where(ctx: Context, op: Op) -> Outputs:
     return out
 
 
-def _aligned(ctx: Context, op: Op) -> list[AbstractValue]:
+def _aligned(ctx: Context, op: SymmetryNode) -> list[AbstractValue]:
     """The operands; before opset 7 an `axis` attribute says where the second one's axes lie."""
     values = op.xs()
     if op.version < 7 and op.node.domain in ("", "ai.onnx") and op.attr("broadcast") and len(values) == 2:
@@ -218,7 +218,7 @@ def _aligned(ctx: Context, op: Op) -> list[AbstractValue]:
 
 
 @register("Affine", "ImageScaler", "Scale", "GivenTensorFill")
-def pointwise_legacy(ctx: Context, op: Op) -> Outputs:
+def pointwise_legacy(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> a·X + b with attributes a, b; ImageScaler has one bias per channel."""
     x = ctx.stop(op.x(0))
     if op.kind == "ImageScaler":
@@ -227,7 +227,7 @@ def pointwise_legacy(ctx: Context, op: Op) -> Outputs:
 
 
 @register("ConstantOfShape", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Shape", "Size")
-def shape_only(ctx: Context, op: Op) -> Outputs:
+def shape_only(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> a value that depends on the shape of X alone; only ConstantOfShape reads its entries."""
     if op.kind != "ConstantOfShape":
         op.x(0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.normalization import root_mean_square
-from onnxcanon.tracing.rules.registry import Op, Outputs, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, register
 
 ML = "ai.onnx.ml"
 
@@ -60,7 +60,7 @@ MEANINGS = {
 """By domain and operator: why nothing moves."""
 
 
-def still(ctx: Context, op: Op) -> Outputs:
+def still(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, … -> Y, …, all of them fixed."""
     for i, value in enumerate(op.inputs):
         if value is not None:
@@ -74,13 +74,13 @@ for _domain, _name in MEANINGS:
 
 
 @register("Binarizer", "CategoryMapper", "LabelEncoder", domain=ML)
-def each_by_itself(ctx: Context, op: Op) -> Outputs:
+def each_by_itself(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y, one entry from one."""
     return ctx.stop(op.x(0))
 
 
 @register("Normalizer", domain=ML)
-def normalizer(ctx: Context, op: Op) -> Outputs:
+def normalizer(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C] -> X divided by the largest, the sum or the norm of its row."""
     x = op.x(0)
     return ctx.stop(root_mean_square(ctx, ctx.stop(x), [x.rank - 1]))

@@ -7,7 +7,7 @@ from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.contraction import gemm
 from onnxcanon.tracing.rules.convolution import conv
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 STOPPED = {
     "": None, "Relu": System.SIGN, "LeakyRelu": System.SIGN, "Tanh": System.SCALE, "Clip": System.BOTH,
@@ -16,7 +16,7 @@ STOPPED = {
 """What each activation ends: signs where it is homogeneous, scales where it is odd, or both."""
 
 
-def activated(ctx: Context, op: Op, y: AbstractValue) -> AbstractValue:
+def activated(ctx: Context, op: SymmetryNode, y: AbstractValue) -> AbstractValue:
     """The attribute `activation` of a value."""
     name = op.attr("activation", "")
     if name not in STOPPED:
@@ -26,7 +26,7 @@ def activated(ctx: Context, op: Op, y: AbstractValue) -> AbstractValue:
 
 
 @register("FusedConv", domain="com.microsoft")
-def fused_conv(ctx: Context, op: Op) -> Outputs:
+def fused_conv(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], W[M, C/group, *K], B[M], Z[N, M, *S'] -> activation(X * W + B + Z)."""
     y = conv(ctx, op)
     if not isinstance(y, AbstractValue):
@@ -37,7 +37,7 @@ def fused_conv(ctx: Context, op: Op) -> Outputs:
 
 
 @register("FusedGemm", domain="com.microsoft")
-def fused_gemm(ctx: Context, op: Op) -> Outputs:
+def fused_gemm(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B, C -> activation(alpha · A' · B' + beta · C)."""
     y = gemm(ctx, op)
     if not isinstance(y, AbstractValue):

@@ -27,7 +27,7 @@ from onnxcanon.tracing.rules.attention import (
 from onnxcanon.tracing.rules.contraction import product
 from onnxcanon.tracing.rules.normalization import root_mean_square, scaled
 from onnxcanon.tracing.rules.rearrangement import resized_unknown
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 from onnxcanon.tracing.rules.rotary import rotated
 
 CONTRIB = "com.microsoft"
@@ -47,7 +47,7 @@ def unpacked(ctx: Context, x: AbstractValue) -> list[AbstractValue]:
     return [ctx.transpose(part, (0, 2, 1, 3)) for part in parts]
 
 
-def padding(ctx: Context, op: Op, i: int, keys: int) -> tuple[list[AbstractValue], list[int]]:
+def padding(ctx: Context, op: SymmetryNode, i: int, keys: int) -> tuple[list[AbstractValue], list[int]]:
     """A mask [B, T] or [B, S, T] of input i, added to the scores; in any other form (lengths, offsets, a
     larger matrix) it tells samples and positions apart."""
     if not op.has(i):
@@ -69,7 +69,7 @@ def kept(ctx: Context, values: Sequence[AbstractValue], reason: str) -> Outputs:
 
 
 @register("Attention", domain=CONTRIB)
-def attention(ctx: Context, op: Op) -> Outputs:
+def attention(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[B, S, C], W[C, q + k + v], bias, mask, past[2, B, H, P, d], added[B, H, S, T]
     -> Y[B, S, v], present[2, B, H, T, d]."""
     if any(op.has(i) for i in range(7, len(op.node.inputs))):
@@ -100,7 +100,7 @@ def attention(ctx: Context, op: Op) -> Outputs:
 
 
 def _with_past(
-    ctx: Context, op: Op, k: AbstractValue, v: AbstractValue, *, dynamic: bool
+    ctx: Context, op: SymmetryNode, k: AbstractValue, v: AbstractValue, *, dynamic: bool
 ) -> tuple[AbstractValue, AbstractValue]:
     """past[2, B, H, P, d] (input 4), K[B, H, L, d], V -> K[B, H, T, d], V."""
     if not op.has(4):
@@ -114,7 +114,7 @@ def _with_past(
 
 
 @register("MultiHeadAttention", domain=CONTRIB)
-def multi_head_attention(ctx: Context, op: Op) -> Outputs:
+def multi_head_attention(ctx: Context, op: SymmetryNode) -> Outputs:
     """Q[B, S, H·d], K[B, L, H·d], V[B, L, H·v], bias[H·(d + d + v)], mask, added[B, H, S, T], past K, past V
     -> Y[B, S, H·v], present K[B, H, T, d], present V, weights[B, H, S, T].
 
@@ -141,7 +141,7 @@ def multi_head_attention(ctx: Context, op: Op) -> Outputs:
     return outputs[: len(op.node.outputs)]
 
 
-def _projected(ctx: Context, op: Op, count: int) -> list[AbstractValue]:
+def _projected(ctx: Context, op: SymmetryNode, count: int) -> list[AbstractValue]:
     """Q, K, V [B, H, length, d] from their packed or separate inputs, with the bias added."""
     given = [op.x(i) for i in range(3) if op.has(i)]
     parts: list[AbstractValue] = []
@@ -165,7 +165,7 @@ def _biased(ctx: Context, x: AbstractValue, row: AbstractValue, count: int, size
 
 
 @register("GroupQueryAttention", domain=CONTRIB)
-def group_query_attention(ctx: Context, op: Op) -> Outputs:
+def group_query_attention(ctx: Context, op: SymmetryNode) -> Outputs:
     """Q[B, S, H·d], K[B, S, G·d], V, past K[B, G, P, d], past V, lengths[B], length, cos, sin, positions,
     added[B, H, S, T], sink[H], scales, norms[d] -> Y[B, S, H·d], present K, present V. Packed: Q is QKV.
 
@@ -193,7 +193,7 @@ def group_query_attention(ctx: Context, op: Op) -> Outputs:
     return outputs[: len(op.node.outputs)]
 
 
-def _grouped_queries(ctx: Context, op: Op, groups: int, each: int) -> list[AbstractValue]:
+def _grouped_queries(ctx: Context, op: SymmetryNode, groups: int, each: int) -> list[AbstractValue]:
     """Q[B, g, e, S, d], K[B, g, 1, S, d], V[B, g, 1, S, d], normalized by head on request."""
     (b2, s2, _) = op.in_shapes(0)[1]
     count = groups * each
@@ -209,7 +209,7 @@ def _grouped_queries(ctx: Context, op: Op, groups: int, each: int) -> list[Abstr
     return out
 
 
-def _present_length(op: Op) -> int | None:
+def _present_length(op: SymmetryNode) -> int | None:
     """The length of the cache that comes out, where it is known."""
     if len(op.node.outputs) < 2:
         return None
@@ -219,7 +219,9 @@ def _present_length(op: Op) -> int | None:
         return None
 
 
-def _cached(ctx: Context, op: Op, past: int, new: AbstractValue, length: int | None) -> AbstractValue:
+def _cached(
+    ctx: Context, op: SymmetryNode, past: int, new: AbstractValue, length: int | None
+) -> AbstractValue:
     """past[B, G, P, d] (an input, if given), new[B, G, L, d] -> [B, G, length, d], new rows among the old."""
     k = appended(ctx, op, past, new, dynamic=True)
     return resized_unknown(

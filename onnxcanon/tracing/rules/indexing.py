@@ -13,7 +13,7 @@ import numpy as np
 from onnxcanon.arrays import Array
 from onnxcanon.tracing.abstract_value import AbstractValue, constant
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 CONTRIB = "com.microsoft"
 INDEXED = "its positions are named by indices"
@@ -43,7 +43,7 @@ def widened(v: AbstractValue, shape: Sequence[int]) -> AbstractValue:
     return out
 
 
-def _sizes(op: Op, i: int, axis: int) -> tuple[int, int]:
+def _sizes(op: SymmetryNode, i: int, axis: int) -> tuple[int, int]:
     a, b = op.in_shapes(i)
     return a[axis], b[axis]
 
@@ -71,7 +71,7 @@ def _positions(index: Array, size: int) -> Array | None:
     return index if index.size and index.min() >= 0 and index.max() < size else None
 
 
-def _paired_indices(ctx: Context, op: Op, axis: int) -> tuple[AbstractValue, list[int]]:
+def _paired_indices(ctx: Context, op: SymmetryNode, axis: int) -> tuple[AbstractValue, list[int]]:
     """The indices, and the axes along which their positions are not paired with those of the data."""
     v = ctx.stop(op.x(1))
     v.zero = False  # an index of 0 is no number that is added
@@ -80,7 +80,7 @@ def _paired_indices(ctx: Context, op: Op, axis: int) -> tuple[AbstractValue, lis
 
 
 @register("GatherElements")
-def gather_elements(ctx: Context, op: Op) -> Outputs:
+def gather_elements(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, n, …], indices[…, m, …] -> Y[i, j, …] = X[i, indices[i, j, …], …]."""
     x = op.x(0)
     axis = op.axis(0, x.rank)
@@ -97,7 +97,7 @@ def gather_elements(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Scatter", "ScatterElements")
-def scatter_elements(ctx: Context, op: Op) -> Outputs:
+def scatter_elements(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, n, …], indices[…, m, …], updates -> X with Y[i, indices[i, j, …], …] = updates[i, j, …]."""
     x, updates = op.x(0), op.x(2)
     axis = op.axis(0, x.rank)
@@ -110,7 +110,7 @@ def scatter_elements(ctx: Context, op: Op) -> Outputs:
     return widened(ctx.elementwise(values), x.shape)
 
 
-def _plain(op: Op) -> bool:
+def _plain(op: SymmetryNode) -> bool:
     """Whether what is written takes the place of what was there."""
     return bool(op.attr("reduction", "none") == "none")
 
@@ -126,7 +126,7 @@ def overwritten(
 
 @register("Compress")
 @register("Compress", domain=CONTRIB)
-def compress(ctx: Context, op: Op) -> Outputs:
+def compress(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, condition[n] -> the positions of an axis where it holds, or of the flattened X."""
     x = op.x(0)
     if op.attr("axis") is None:
@@ -138,7 +138,7 @@ def compress(ctx: Context, op: Op) -> Outputs:
 
 
 @register("ArrayFeatureExtractor", domain="ai.onnx.ml")
-def features(ctx: Context, op: Op) -> Outputs:
+def features(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, n], positions[m] -> X[…, positions]."""
     x, known = op.x(0), op.data(1)
     index = None if known is None else _positions(known.ravel(), x.shape[-1])
@@ -174,7 +174,7 @@ def _all(line: Array, size: int) -> bool:
 
 
 @register("ScatterND")
-def scatter_nd(ctx: Context, op: Op) -> Outputs:
+def scatter_nd(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[n…, *S], indices[q…, m], updates[q…, *S] -> X with Y[indices[q…], :] = updates[q…, :]."""
     x, updates = op.x(0), op.x(2)
     (a, b), (q, q2) = op.in_shapes(0), op.in_shapes(1)
@@ -205,7 +205,7 @@ def _trailing(ctx: Context, v: AbstractValue, count: int) -> AbstractValue:
 
 @register("GatherND")
 @register("GatherND", domain=CONTRIB)
-def gather_nd(ctx: Context, op: Op) -> Outputs:
+def gather_nd(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[b…, n…, *S], indices[b…, q…, m] -> Y[b…, q…, *S] = X[b…, indices[b…, q…], :]."""
     x, shape = op.x(0), op.out_shapes()[0]
     (q, q2), gone = op.in_shapes(1), op.attr("batch_dims", 0) + op.in_shapes(1)[0][-1]
@@ -219,7 +219,7 @@ def gather_nd(ctx: Context, op: Op) -> Outputs:
 
 
 @register("OneHot")
-def one_hot(ctx: Context, op: Op) -> Outputs:
+def one_hot(ctx: Context, op: SymmetryNode) -> Outputs:
     """indices[…], depth, values[2] -> Y[…, depth, …]: the new axis is the index itself."""
     x = ctx.stop(op.x(0))
     x.zero = False

@@ -14,7 +14,7 @@ from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.rearrangement import looked_up
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 
 def lined(ctx: Context, v: AbstractValue, axis: int, rank: int) -> AbstractValue:
@@ -47,7 +47,7 @@ def scaled(
 
 
 @register("BatchNormalization")
-def batch_normalization(ctx: Context, op: Op) -> Outputs:
+def batch_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], scale[C], B[C], mean[C], var[C] -> (X - mean) / sqrt(var + epsilon) · scale + B."""
     if op.attr("training_mode", 0) or any(op.used(k) for k in range(1, 5)):
         raise Unsupported("BatchNormalization in training mode")
@@ -66,7 +66,7 @@ def batch_normalization(ctx: Context, op: Op) -> Outputs:
 
 @register("LayerNormalization")
 @register("LayerNormalization", domain="com.microsoft")
-def layer_normalization(ctx: Context, op: Op) -> Outputs:
+def layer_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, *C], scale[*C], B[*C] -> normalized over the axes from `axis` on."""
     if op.used(1) or op.used(2):
         raise Unsupported("LayerNormalization whose mean or deviation is read")
@@ -88,7 +88,7 @@ def root_mean_square(ctx: Context, x: AbstractValue, axes: list[int]) -> Abstrac
 
 @register("RMSNormalization", "SimplifiedLayerNormalization")
 @register("SimplifiedLayerNormalization", domain="com.microsoft")
-def rms_normalization(ctx: Context, op: Op) -> Outputs:
+def rms_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, *C], scale[*C] -> X / rms(X) · scale over the axes from `axis` on."""
     if op.used(1):
         raise Unsupported(f"{op.kind} whose deviation is read")
@@ -98,14 +98,14 @@ def rms_normalization(ctx: Context, op: Op) -> Outputs:
 
 
 @register("LpNormalization")
-def lp_normalization(ctx: Context, op: Op) -> Outputs:
+def lp_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> X / ‖X‖ along an axis; like RMS normalization without a gain."""
     x = op.x(0)
     return root_mean_square(ctx, x, [op.axis(-1, x.rank)])
 
 
 @register("MeanVarianceNormalization")
-def mean_variance_normalization(ctx: Context, op: Op) -> Outputs:
+def mean_variance_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, …] -> (X - mean) / std over `axes`."""
     x = op.x(0)
     if op.attr("across_channels", 0):
@@ -114,7 +114,7 @@ def mean_variance_normalization(ctx: Context, op: Op) -> Outputs:
 
 
 @register("InstanceNormalization")
-def instance_normalization(ctx: Context, op: Op) -> Outputs:
+def instance_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], scale[C], B[C] -> normalized over *S for each instance and channel."""
     x = op.x(0)
     gain, bias = (lined(ctx, op.x(k), 1, x.rank) for k in (1, 2))
@@ -122,7 +122,7 @@ def instance_normalization(ctx: Context, op: Op) -> Outputs:
 
 
 @register("GroupNormalization")
-def group_normalization(ctx: Context, op: Op) -> Outputs:
+def group_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], scale, bias ([C] from opset 21 on, [groups] before) -> normalized over C/groups and *S."""
     x = op.x(0)
     groups = int(op.attr("num_groups"))
@@ -139,7 +139,7 @@ def group_normalization(ctx: Context, op: Op) -> Outputs:
 
 
 @register("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain="com.microsoft")
-def skip_normalization(ctx: Context, op: Op) -> Outputs:
+def skip_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, skip, gamma[C], beta[C], bias[C] -> normalize(X + skip + bias) · gamma + beta; output 3: the sum."""
     if op.used(1) or op.used(2):
         raise Unsupported(f"{op.kind} whose mean or deviation is read")
@@ -155,7 +155,7 @@ def skip_normalization(ctx: Context, op: Op) -> Outputs:
 
 
 @register("EmbedLayerNormalization", domain="com.microsoft")
-def embed_layer_normalization(ctx: Context, op: Op) -> Outputs:
+def embed_layer_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """ids[B, S], segments, words[V, C], positions[P, C], segment rows[2, C], gamma[C], beta[C], mask, places
     -> normalize(rows of the tables, added) · gamma + beta, mask index[B], the sum[B, S, C]."""
     shape = op.out_shapes()[0]

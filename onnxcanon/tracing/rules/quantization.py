@@ -11,19 +11,19 @@ import numpy as np
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.normalization import lined
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 CONTRIB = "com.microsoft"
 
 
-def one_number(op: Op, *indices: int) -> None:
+def one_number(op: SymmetryNode, *indices: int) -> None:
     """Scales and zero points that have to be single numbers: with more of them the rule does not hold."""
     for i in indices:
         if op.has(i) and any(n != 1 for n in op.x(i).shape):
             raise Unsupported("a scale or zero point of more than one number")
 
 
-def per_position(ctx: Context, op: Op, i: int, y: AbstractValue, axis: int) -> AbstractValue:
+def per_position(ctx: Context, op: SymmetryNode, i: int, y: AbstractValue, axis: int) -> AbstractValue:
     """y with the scales or zero points of input i: one number, one per position of `axis`, or broadcasting
     against y. They permute along and do not scale."""
     if not op.has(i):
@@ -40,7 +40,7 @@ def per_position(ctx: Context, op: Op, i: int, y: AbstractValue, axis: int) -> A
     return ctx.stop(ctx.elementwise([y, v]))
 
 
-def _per_axis(ctx: Context, op: Op, i: int, x: AbstractValue) -> AbstractValue | None:
+def _per_axis(ctx: Context, op: SymmetryNode, i: int, x: AbstractValue) -> AbstractValue | None:
     """Scale or zero point i: one number, or one per position of the quantization axis."""
     if not op.has(i):
         return None
@@ -53,7 +53,7 @@ def _per_axis(ctx: Context, op: Op, i: int, x: AbstractValue) -> AbstractValue |
     return lined(ctx, v, op.axis(1, x.rank), x.rank)
 
 
-def _in_blocks(ctx: Context, op: Op, x: AbstractValue) -> AbstractValue | None:
+def _in_blocks(ctx: Context, op: SymmetryNode, x: AbstractValue) -> AbstractValue | None:
     """x[…, K, …] with a scale and zero point [K/block, …] each; None where they are not by blocks."""
     block = int(op.attr("block_size", 0))
     if not block or op.x(1).rank != x.rank:
@@ -75,7 +75,7 @@ def _in_blocks(ctx: Context, op: Op, x: AbstractValue) -> AbstractValue | None:
 
 @register("DequantizeLinear")
 @register("DequantizeLinear", domain=CONTRIB)
-def dequantize(ctx: Context, op: Op) -> Outputs:
+def dequantize(ctx: Context, op: SymmetryNode) -> Outputs:
     """x int, scale, zero point -> (x - zero point) · scale."""
     x = op.x(0)
     blocks = _in_blocks(ctx, op, x)
@@ -96,7 +96,7 @@ def dequantize(ctx: Context, op: Op) -> Outputs:
 
 @register("QuantizeLinear")
 @register("QuantizeLinear", domain=CONTRIB)
-def quantize(ctx: Context, op: Op) -> Outputs:
+def quantize(ctx: Context, op: SymmetryNode) -> Outputs:
     """x float, scale, zero point -> round(x / scale) + zero point, saturated: no scale, no sign."""
     x = ctx.stop(op.x(0))
     blocks = _in_blocks(ctx, op, x)
@@ -110,6 +110,6 @@ def quantize(ctx: Context, op: Op) -> Outputs:
 
 
 @register("DynamicQuantizeLinear")
-def dynamic_quantize(ctx: Context, op: Op) -> Outputs:
+def dynamic_quantize(ctx: Context, op: SymmetryNode) -> Outputs:
     """x -> y, one scale and zero point from the extrema of x."""
     return [ctx.stop(op.x(0)), None, None]

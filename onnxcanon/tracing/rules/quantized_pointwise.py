@@ -9,33 +9,33 @@ from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.quantization import CONTRIB, one_number
 from onnxcanon.tracing.rules.quantized_products import channels_first, channels_last
 from onnxcanon.tracing.rules.reduction import soft_maximum
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 from onnxcanon.tracing.rules.spatial import resized
 
 
 @register("QLinearAdd", "QLinearMul", domain=CONTRIB)
-def quantized_meeting(ctx: Context, op: Op) -> Outputs:
+def quantized_meeting(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, a_scale, a_zero, B, b_scale, b_zero, c_scale, c_zero -> A + B or A · B."""
     one_number(op, 1, 2, 4, 5, 6, 7)
     return ctx.elementwise([ctx.stop(op.x(0)), ctx.stop(op.x(3))])
 
 
 @register("QLinearWhere", domain=CONTRIB)
-def quantized_where(ctx: Context, op: Op) -> Outputs:
+def quantized_where(ctx: Context, op: SymmetryNode) -> Outputs:
     """condition, X, x_scale, x_zero, Y, y_scale, y_zero, z_scale, z_zero -> X where it holds, else Y."""
     one_number(op, 2, 3, 5, 6, 7, 8)
     return ctx.elementwise([ctx.stop(op.x(i)) for i in (0, 1, 4)])
 
 
 @register("QLinearSigmoid", "QLinearLeakyRelu", domain=CONTRIB)
-def quantized_activation(ctx: Context, op: Op) -> Outputs:
+def quantized_activation(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, x_scale, x_zero, y_scale, y_zero -> f(X)."""
     one_number(op, 1, 2, 3, 4)
     return ctx.stop(op.x(0))
 
 
 @register("QLinearSoftmax", domain=CONTRIB)
-def quantized_softmax(ctx: Context, op: Op) -> Outputs:
+def quantized_softmax(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, x_scale, x_zero, y_scale, y_zero -> softmax along an axis, as `opset` of the standard has it."""
     one_number(op, 1, 2, 3, 4)
     x = op.x(0)
@@ -47,7 +47,7 @@ def quantized_softmax(ctx: Context, op: Op) -> Outputs:
 
 
 @register("QLinearConcat", domain=CONTRIB)
-def quantized_concat(ctx: Context, op: Op) -> Outputs:
+def quantized_concat(ctx: Context, op: SymmetryNode) -> Outputs:
     """y_scale, y_zero, X1, scale1, zero1, X2, … -> joined along an axis."""
     count = len(op.node.inputs)
     one_number(op, *(i for i in range(count) if i < 2 or i % 3 != 2))
@@ -61,7 +61,7 @@ def quantized_concat(ctx: Context, op: Op) -> Outputs:
 
 
 @register("QLinearAveragePool", "QLinearGlobalAveragePool", domain=CONTRIB)
-def quantized_pool(ctx: Context, op: Op) -> Outputs:
+def quantized_pool(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S] (or channels last), x_scale, x_zero, y_scale, y_zero -> means over image positions."""
     one_number(op, 1, 2, 3, 4)
     last, shape = bool(op.attr("channels_last", 0)), op.out_shapes()[0]
@@ -75,7 +75,7 @@ def quantized_pool(ctx: Context, op: Op) -> Outputs:
 
 
 @register("NhwcMaxPool", domain=CONTRIB)
-def max_pool_channels_last(ctx: Context, op: Op) -> Outputs:
+def max_pool_channels_last(ctx: Context, op: SymmetryNode) -> Outputs:
     """X int8 [N, *S, C] -> Y[N, *S', C]."""
     n, *spatial, c = op.out_shapes()[0]
     x = ctx.stop(channels_first(ctx, op.x(0)))

@@ -13,7 +13,7 @@ from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.contraction import product
 from onnxcanon.tracing.rules.convolution import convolve
 from onnxcanon.tracing.rules.quantization import CONTRIB, one_number, per_position
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 
 def channels_first(ctx: Context, x: AbstractValue) -> AbstractValue:
@@ -28,7 +28,7 @@ def channels_last(ctx: Context, x: AbstractValue) -> AbstractValue:
 
 @register("QLinearConv")
 @register("QLinearConv", domain=CONTRIB)
-def quantized_conv(ctx: Context, op: Op) -> Outputs:
+def quantized_conv(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, x_scale, x_zero, W[M, C/g, *K], w_scale, w_zero, y_scale, y_zero, B[M] -> Y[N, M, *S']."""
     one_number(op, 1, 2, 6, 7)
     last, shape = bool(op.attr("channels_last", 0)), op.out_shapes()[0]
@@ -42,7 +42,7 @@ def quantized_conv(ctx: Context, op: Op) -> Outputs:
 
 
 @register("ConvInteger")
-def conv_integer(ctx: Context, op: Op) -> Outputs:
+def conv_integer(ctx: Context, op: SymmetryNode) -> Outputs:
     """X int8 [N, C, *S], W int8 [M, C/g, *K], x_zero, w_zero (one, or one per output channel) -> Y int32."""
     one_number(op, 2)
     x, groups = ctx.stop(op.x(0)), int(op.attr("group", 1))
@@ -51,7 +51,7 @@ def conv_integer(ctx: Context, op: Op) -> Outputs:
 
 
 def _matrix(
-    ctx: Context, op: Op, a: int, b: int, rows: tuple[int, ...], columns: tuple[int, ...]
+    ctx: Context, op: SymmetryNode, a: int, b: int, rows: tuple[int, ...], columns: tuple[int, ...]
 ) -> AbstractValue:
     """A[…, M, K] · B[…, K, N] with numbers per row of A (inputs `rows`) and per column of B (`columns`)."""
     left, right = ctx.stop(op.x(a)), op.x(b)
@@ -65,38 +65,38 @@ def _matrix(
 
 
 @register("QLinearMatMul")
-def quantized_matmul(ctx: Context, op: Op) -> Outputs:
+def quantized_matmul(ctx: Context, op: SymmetryNode) -> Outputs:
     """A[…, M, K], a_scale, a_zero, B[…, K, N], b_scale, b_zero, y_scale, y_zero -> Y[…, M, N]."""
     return _matrix(ctx, op, 0, 3, (1, 2, 6, 7), (4, 5))
 
 
 @register("MatMulInteger")
-def matmul_integer(ctx: Context, op: Op) -> Outputs:
+def matmul_integer(ctx: Context, op: SymmetryNode) -> Outputs:
     """A int8 […, M, K], B int8 […, K, N], a_zero, b_zero -> Y int32 […, M, N]."""
     return _matrix(ctx, op, 0, 1, (2,), (3,))
 
 
 @register("MatMulInteger16", domain=CONTRIB)
-def matmul_integer_16(ctx: Context, op: Op) -> Outputs:
+def matmul_integer_16(ctx: Context, op: SymmetryNode) -> Outputs:
     """A int16 […, M, K], B int16 […, K, N] -> Y int32 […, M, N]."""
     return _matrix(ctx, op, 0, 1, (), ())
 
 
 @register("MatMulIntegerToFloat", domain=CONTRIB)
-def matmul_integer_to_float(ctx: Context, op: Op) -> Outputs:
+def matmul_integer_to_float(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B, a_scale, b_scale, a_zero, b_zero, bias[N] -> Y float […, M, N]."""
     one_number(op, 2, 4)
     return _matrix(ctx, op, 0, 1, (), (3, 5, 6))
 
 
 @register("DynamicQuantizeMatMul", domain=CONTRIB)
-def dynamic_matmul(ctx: Context, op: Op) -> Outputs:
+def dynamic_matmul(ctx: Context, op: SymmetryNode) -> Outputs:
     """A float […, M, K], B int8 [K, N], b_scale, b_zero, bias[N] -> Y; A is quantized by its extrema."""
     return _matrix(ctx, op, 0, 1, (), (2, 3, 4))
 
 
 @register("QGemm", domain=CONTRIB)
-def quantized_gemm(ctx: Context, op: Op) -> Outputs:
+def quantized_gemm(ctx: Context, op: SymmetryNode) -> Outputs:
     """A[M, K], a_scale, a_zero, B[K, N], b_scale, b_zero, C[M?, N?], y_scale, y_zero -> Y[M, N]."""
     one_number(op, 1, 2, 7, 8)
     left = ["k", "m"] if op.attr("transA", 0) else ["m", "k"]
@@ -108,7 +108,7 @@ def quantized_gemm(ctx: Context, op: Op) -> Outputs:
 
 
 @register("MatMulNBits", domain=CONTRIB)
-def packed_matmul(ctx: Context, op: Op) -> Outputs:
+def packed_matmul(ctx: Context, op: SymmetryNode) -> Outputs:
     """A[…, K], B uint8 [N, blocks, bytes], scales, zero points, g_idx[K], bias[N] -> A · dequantized(B)ᵀ.
 
     K moves in whole blocks; not at all where zero points of several blocks share a byte.
@@ -132,7 +132,7 @@ def packed_matmul(ctx: Context, op: Op) -> Outputs:
     return ctx.stop(per_position(ctx, op, 5, y, y.rank - 1))
 
 
-def _with_numbers_per_block(ctx: Context, op: Op, b: AbstractValue) -> AbstractValue:
+def _with_numbers_per_block(ctx: Context, op: SymmetryNode, b: AbstractValue) -> AbstractValue:
     """B[N, blocks, bytes] with its scales and zero points, one of each per row and block."""
     n, count = b.shape[:2]
     for i in (2, 3):

@@ -8,11 +8,11 @@ import numpy as np
 
 from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, constant
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 
 @register("Transpose", leaves_splits=True)
-def transpose(ctx: Context, op: Op) -> Outputs:
+def transpose(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…] -> Y with axes permuted by `perm` (reversed by default)."""
     x = op.x(0)
     return ctx.transpose(x, op.attr("perm") or list(reversed(range(x.rank))))
@@ -20,20 +20,20 @@ def transpose(ctx: Context, op: Op) -> Outputs:
 
 @register("ExpandDims", domain="com.microsoft", leaves_splits=True)
 @register("Flatten", "Reshape", "Squeeze", "Unsqueeze", leaves_splits=True)
-def reshape(ctx: Context, op: Op) -> Outputs:
+def reshape(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[s…] -> Y[t…], entries in row-major order."""
     a, b = op.out_shapes()
     return ctx.reshape_openly(op.x(0), a, op.in_shapes(0)[1], b)
 
 
 @register("Expand")
-def expand(ctx: Context, op: Op) -> Outputs:
+def expand(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> X broadcast to a shape."""
     return ctx.expand(op.x(0), op.out_shapes()[0])
 
 
 @register("Tile")
-def tile(ctx: Context, op: Op) -> Outputs:
+def tile(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[n, …] -> Y[n·r, …], whole axes repeated."""
     x, shape = op.x(0), op.out_shapes()
     before = op.in_shapes(0)
@@ -60,7 +60,7 @@ def resized_unknown(ctx: Context, x: AbstractValue, axis: int, size: int, reason
 
 
 @register("Slice")
-def cut(ctx: Context, op: Op) -> Outputs:
+def cut(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, starts, ends, axes, steps -> X[starts:ends:steps] along the axes."""
     x = op.x(0)
     if op.version < 10:
@@ -112,7 +112,7 @@ def _slices(rank: int, shape: tuple[int, ...], given: list[object]) -> list[slic
 
 
 @register("Split")
-def split(ctx: Context, op: Op) -> Outputs:
+def split(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> parts along an axis."""
     x = op.x(0)
     axis = op.axis(0, x.rank)
@@ -132,7 +132,7 @@ def split(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Concat")
-def concat(ctx: Context, op: Op) -> Outputs:
+def concat(ctx: Context, op: SymmetryNode) -> Outputs:
     """X1, X2, … -> joined along an axis."""
     values = op.xs()
     axis = op.axis(1, values[0].rank)
@@ -144,7 +144,7 @@ def concat(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Gather")
-def gather(ctx: Context, op: Op) -> Outputs:
+def gather(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, n, …], indices[q…] -> Y[…, q…, …]."""
     x = op.x(0)
     axis = op.axis(0, x.rank)
@@ -189,7 +189,7 @@ def _placed(ctx: Context, still: AbstractValue, axis: int, shape: tuple[int, ...
 
 
 @register("TensorScatter")
-def tensor_scatter(ctx: Context, op: Op) -> Outputs:
+def tensor_scatter(ctx: Context, op: SymmetryNode) -> Outputs:
     """cache[B, …, T, …], new[B, …, L, …], places[B] -> cache with the new rows written along an axis."""
     cache, new = op.x(0), op.x(1)
     axis = op.axis(-2, cache.rank)
@@ -201,7 +201,7 @@ def tensor_scatter(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Pad")
-def pad(ctx: Context, op: Op) -> Outputs:
+def pad(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y, each axis extended or cut; constant padding with zeros keeps scale and sign."""
     x = op.x(0)
     after = op.out_shapes()[0]
@@ -223,7 +223,7 @@ def pad(ctx: Context, op: Op) -> Outputs:
     return x
 
 
-def _pad_amounts(op: Op, rank: int, sample: int) -> dict[int, tuple[int, int]] | None:
+def _pad_amounts(op: SymmetryNode, rank: int, sample: int) -> dict[int, tuple[int, int]] | None:
     """Amounts before and after, per axis, in one sample, where they are known."""
     pads = op.attr("pads", op.attr("paddings"))
     axes = list(range(rank))

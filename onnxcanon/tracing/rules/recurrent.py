@@ -14,7 +14,7 @@ from onnxcanon.graph.traits import row
 from onnxcanon.tracing.abstract_value import FIXED, AbstractValue, State, constant
 from onnxcanon.tracing.constraints import Reason, System
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 GATES = {"LSTM": ("i", "o", "f", "c"), "GRU": ("z", "r", "h"), "RNN": ("h",)}
 CANDIDATE = {"LSTM": "c", "GRU": "h", "RNN": "h"}
@@ -22,7 +22,7 @@ DIRECTIONS = "directions of a recurrent layer"
 
 
 @register("GRU", "LSTM", "RNN")
-def recurrent(ctx: Context, op: Op) -> Outputs:
+def recurrent(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[T, B, I], W[D, G·H, I], R[D, G·H, H], B[D, 2·G·H], lengths, h0[D, B, H], c0, P[D, 3·H]
     -> Y[T, D, B, H], Y_h[D, B, H], Y_c (layout 0)."""  # fmt: skip
     if op.attr("layout", 0):
@@ -31,7 +31,7 @@ def recurrent(ctx: Context, op: Op) -> Outputs:
 
 
 @register("DynamicQuantizeLSTM", domain=CONTRIB)
-def quantized_lstm(ctx: Context, op: Op) -> Outputs:
+def quantized_lstm(ctx: Context, op: SymmetryNode) -> Outputs:
     """As LSTM, with int8 W[D, I, 4·H], R[D, H, 4·H], and the scale and zero point of each: [D] or [D, 4·H].
 
     X and the state are rounded with one scale from their extrema: nothing scales, and no sign changes.
@@ -51,7 +51,7 @@ def quantized_lstm(ctx: Context, op: Op) -> Outputs:
 
 
 def _layer(
-    ctx: Context, op: Op, kind: str, x: AbstractValue, w: AbstractValue, r: AbstractValue
+    ctx: Context, op: SymmetryNode, kind: str, x: AbstractValue, w: AbstractValue, r: AbstractValue
 ) -> tuple[list[AbstractValue | None], _Layer]:
     """The outputs of a layer with W[D, G·H, I] and R[D, G·H, H]; its other inputs are those of the node."""
     directions, hidden = r.shape[0], r.shape[2]

@@ -6,11 +6,11 @@ from onnxcanon.graph.traits import Trait, operators, row
 from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, constant
 from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import Op, Outputs, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, register
 
 
 @register(*operators(Trait.REDUCTION))
-def reduce(ctx: Context, op: Op) -> Outputs:
+def reduce(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> the reduction over axes; sums and means are linear, maxima and 1-norms positively homogeneous."""
     x, traits = ctx.bind(op.x(0)), row(op.node).traits
     linear = Trait.LINEAR in traits
@@ -31,7 +31,7 @@ def reduce(ctx: Context, op: Op) -> Outputs:
 
 
 @register("LogSoftmax", "Softmax")
-def softmax(ctx: Context, op: Op) -> Outputs:
+def softmax(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> softmax along an axis (over all axes from it on before opset 13): moves with its labels."""
     x = op.x(0)
     axis = op.axis(1 if op.version < 13 else -1, x.rank)
@@ -53,7 +53,7 @@ def _index_axis(ctx: Context, x: AbstractValue, axis: int, reason: str) -> Abstr
 
 
 @register("ArgMax", "ArgMin")
-def argmax(ctx: Context, op: Op) -> Outputs:
+def argmax(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> the position of the extremum along an axis."""
     x = op.x(0)
     axis = op.axis(0, x.rank)
@@ -62,7 +62,7 @@ def argmax(ctx: Context, op: Op) -> Outputs:
 
 
 @register("CumProd", "CumSum", "Hardmax")
-def ordered(ctx: Context, op: Op) -> Outputs:
+def ordered(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y of the same shape, reading an axis in order."""
     x = op.x(0)
     if op.kind != "Hardmax":
@@ -77,7 +77,7 @@ def ordered(ctx: Context, op: Op) -> Outputs:
 
 
 @register("TopK")
-def top_k(ctx: Context, op: Op) -> Outputs:
+def top_k(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> the k largest along an axis and their positions."""
     x = op.x(0)
     axis = op.axis(-1, x.rank)

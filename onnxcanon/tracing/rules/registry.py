@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxcanon.graph.operators import STANDARD, Table, domain_of
+from onnxcanon.graph.nodes import NodeView
+from onnxcanon.graph.operators import STANDARD, Table
 from onnxcanon.tracing.abstract_value import AbstractValue, ValueSequence
 from onnxcanon.tracing.constraints import Reason
 from onnxcanon.tracing.context import Context
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from onnxcanon.shapes import Shapes
 
 Outputs = AbstractValue | Sequence[AbstractValue | None] | None
-Rule = Callable[[Context, "Op"], Outputs]
+Rule = Callable[[Context, "SymmetryNode"], Outputs]
 Body = Callable[["ir.Graph", Sequence[AbstractValue | None]], list[AbstractValue | None]]
 """Traces a subgraph, given its labelled inputs."""
 
@@ -55,7 +56,7 @@ class Unsupported(Exception):
         self.reason = reason
 
 
-class Op:
+class SymmetryNode(NodeView):
     """What a rule sees of one node: labelled inputs, static data, shapes in both samples, attributes, and
     what its subgraphs make of inputs that it labels."""
 
@@ -67,26 +68,11 @@ class Op:
         version: int,
         body: Body | None = None,
     ) -> None:
-        self.node = node
+        super().__init__(node, version)
         self.inputs = inputs
-        self.version = version
         self.claimed: set[int] = set()
         self._shapes = shapes
         self._body = body
-
-    @property
-    def kind(self) -> str:
-        """Operator name."""
-        return self.node.op_type
-
-    @property
-    def domain(self) -> str:
-        """The operator's domain; that of the standard is empty."""
-        return domain_of(self.node)
-
-    def has(self, i: int) -> bool:
-        """Whether input i is given."""
-        return i < len(self.node.inputs) and self.node.inputs[i] is not None
 
     def used(self, i: int) -> bool:
         """Whether output i exists and something reads it, the caller included."""
@@ -170,18 +156,6 @@ class Op:
         if self._body is None:
             raise Unsupported("its graphs are not traced")
         return self._body(self.graph(name), inputs)
-
-    def attr(self, name: str, default: Any = None) -> Any:
-        """An attribute's value, or the default."""
-        attribute = self.node.attributes.get(name)
-        if attribute is None:
-            return default
-        return attribute.value
-
-    def axis(self, default: int, rank: int, name: str = "axis") -> int:
-        """The axis attribute, counted from 0."""
-        axis = int(self.attr(name, default))
-        return axis + rank if axis < 0 else axis
 
     def axes(self, i: int, rank: int) -> list[int] | None:
         """Axes from attribute `axes` or static input i; None where not given; Barrier where dynamic."""

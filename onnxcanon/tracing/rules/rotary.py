@@ -13,7 +13,7 @@ import numpy as np
 from onnxcanon.tracing.abstract_value import AbstractValue, State
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.attention import heads, merged
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 
 def rotated(ctx: Context, x: AbstractValue, width: int, *, interleaved: bool) -> AbstractValue:
@@ -43,7 +43,7 @@ def rotated(ctx: Context, x: AbstractValue, width: int, *, interleaved: bool) ->
 
 @register("RotaryEmbedding")
 @register("RotaryEmbedding", domain="com.microsoft")
-def rotary_embedding(ctx: Context, op: Op) -> Outputs:
+def rotary_embedding(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[B, S, H·d] or X[B, H, S, d], cos[…, r/2], sin[…, r/2], positions -> X, r of each head's d turned."""
     x = op.x(0)
     count, size, width = _sizes(op, x.shape)
@@ -55,7 +55,7 @@ def rotary_embedding(ctx: Context, op: Op) -> Outputs:
     return merged(ctx, turned, (b2, count, 1, s2, size), shapes)
 
 
-def _sizes(op: Op, shape: tuple[int, ...]) -> tuple[int, int, int]:
+def _sizes(op: SymmetryNode, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Number of heads, their size, and how many dimensions of each turn, where the node says so plainly."""
     width, given = 2 * op.in_shapes(2)[0][-1], op.attr("rotary_embedding_dim", 0)
     stated = op.attr("num_heads", 0)

@@ -6,22 +6,22 @@ import numpy as np
 
 from onnxcanon.tracing.abstract_value import ValueSequence
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 
 @register("SequenceConstruct")
-def construct(ctx: Context, op: Op) -> Outputs:
+def construct(ctx: Context, op: SymmetryNode) -> Outputs:
     """X1, X2, … -> [X1, X2, …]."""
     return ValueSequence([ctx.copy(v) for v in op.xs()])
 
 
 @register("SequenceEmpty")
-def empty(ctx: Context, op: Op) -> Outputs:
+def empty(ctx: Context, op: SymmetryNode) -> Outputs:
     """-> []."""
     return ValueSequence([])
 
 
-def _position(op: Op, i: int, default: int) -> int:
+def _position(op: SymmetryNode, i: int, default: int) -> int:
     """A position in a sequence, given as input i."""
     if not op.has(i):
         return default
@@ -32,7 +32,7 @@ def _position(op: Op, i: int, default: int) -> int:
 
 
 @register("SequenceInsert")
-def insert(ctx: Context, op: Op) -> Outputs:
+def insert(ctx: Context, op: SymmetryNode) -> Outputs:
     """[X1, X2, …], X, position -> the sequence with X before the position, or at the end."""
     members = [ctx.copy(v) for v in op.bundle(0)]
     at = _position(op, 2, len(members))
@@ -40,7 +40,7 @@ def insert(ctx: Context, op: Op) -> Outputs:
 
 
 @register("SequenceErase")
-def erase(ctx: Context, op: Op) -> Outputs:
+def erase(ctx: Context, op: SymmetryNode) -> Outputs:
     """[X1, X2, …], position -> the sequence without the one there, or the last."""
     members = [ctx.copy(v) for v in op.bundle(0)]
     del members[_position(op, 1, -1)]
@@ -48,20 +48,20 @@ def erase(ctx: Context, op: Op) -> Outputs:
 
 
 @register("SequenceLength")
-def length(ctx: Context, op: Op) -> Outputs:
+def length(ctx: Context, op: SymmetryNode) -> Outputs:
     """[X1, X2, …] -> how many."""
     op.bundle(0)
     return [None]
 
 
 @register("Optional", "OptionalGetElement")
-def optional(ctx: Context, op: Op) -> Outputs:
+def optional(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> X, which may be absent."""
     return ctx.copy(op.x(0))
 
 
 @register("OptionalHasElement")
-def has_element(ctx: Context, op: Op) -> Outputs:
+def has_element(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> whether it is there."""
     if op.has(0):
         op.x(0)
@@ -69,7 +69,7 @@ def has_element(ctx: Context, op: Op) -> Outputs:
 
 
 @register("SplitToSequence")
-def split_to_sequence(ctx: Context, op: Op) -> Outputs:
+def split_to_sequence(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, sizes -> the parts along an axis; without sizes, its positions one by one."""
     x = op.x(0)
     axis = op.axis(0, x.rank)
@@ -88,7 +88,7 @@ def split_to_sequence(ctx: Context, op: Op) -> Outputs:
 
 
 @register("SequenceAt")
-def at(ctx: Context, op: Op) -> Outputs:
+def at(ctx: Context, op: SymmetryNode) -> Outputs:
     """[X1, X2, …], position -> X."""
     members, position = op.bundle(0), op.data(1)
     if position is None:
@@ -97,7 +97,7 @@ def at(ctx: Context, op: Op) -> Outputs:
 
 
 @register("ConcatFromSequence")
-def concat_from_sequence(ctx: Context, op: Op) -> Outputs:
+def concat_from_sequence(ctx: Context, op: SymmetryNode) -> Outputs:
     """[X1, X2, …] -> joined along an axis, a new one on request."""
     members = op.bundle(0)
     new = bool(op.attr("new_axis", 0))

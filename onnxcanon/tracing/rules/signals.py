@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.indexing import CONTRIB, held, widened
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 TRANSFORMED = "positions under a Fourier transform"
 
 
 @register("DFT")
-def fourier(ctx: Context, op: Op) -> Outputs:
+def fourier(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, n, …, 1 or 2], length, axis -> Y[…, m, …, 1 or 2]: linear."""
     x = op.x(0)
     if op.has(2):
@@ -24,7 +24,7 @@ def fourier(ctx: Context, op: Op) -> Outputs:
 
 
 @register("STFT")
-def short_fourier(ctx: Context, op: Op) -> Outputs:
+def short_fourier(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[B, n, 1 or 2], step, window, length -> Y[B, frames, bins, 2]: linear."""
     x = op.x(0)
     if x.rank != 3:
@@ -34,7 +34,7 @@ def short_fourier(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Det")
-def determinant(ctx: Context, op: Op) -> Outputs:
+def determinant(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, m, m] -> Y[…]."""
     y = held(
         ctx, ctx.stop(op.x(0)), (op.x(0).rank - 2, op.x(0).rank - 1), "rows and columns of a determinant"
@@ -43,7 +43,7 @@ def determinant(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Inverse", domain=CONTRIB)
-def inverse(ctx: Context, op: Op) -> Outputs:
+def inverse(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, m, m] -> Y[…, m, m]."""
     x = ctx.stop(op.x(0))
     return widened(held(ctx, x, (x.rank - 2, x.rank - 1), "rows and columns of an inverse"), x.shape)
@@ -51,14 +51,14 @@ def inverse(ctx: Context, op: Op) -> Outputs:
 
 @register("Trilu")
 @register("Trilu", domain=CONTRIB)
-def triangle(ctx: Context, op: Op) -> Outputs:
+def triangle(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, m, n], k -> X with zeros above or below a diagonal: linear."""
     x = op.x(0)
     return widened(held(ctx, x, (x.rank - 2, x.rank - 1), "rows and columns under a diagonal"), x.shape)
 
 
 @register("ReverseSequence")
-def reversed_sequences(ctx: Context, op: Op) -> Outputs:
+def reversed_sequences(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, lengths[batch] -> X with the first entries of each sequence in reverse: linear."""
     x = op.x(0)
     axes = (int(op.attr("batch_axis", 1)), int(op.attr("time_axis", 0)))
@@ -67,7 +67,7 @@ def reversed_sequences(ctx: Context, op: Op) -> Outputs:
 
 
 @register("CDist", domain=CONTRIB)
-def distances(ctx: Context, op: Op) -> Outputs:
+def distances(ctx: Context, op: SymmetryNode) -> Outputs:
     """A[n, d], B[m, d] -> the distance of each row of A from each row of B."""
     a, b = ctx.stop(op.x(0)), ctx.stop(op.x(1))
     return ctx.stop(ctx.contract([a, b], ["nd", "md"], "nm"))

@@ -8,7 +8,7 @@ from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, Stat
 from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.convolution import still_positions
-from onnxcanon.tracing.rules.registry import Op, Outputs, Unsupported, register
+from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 
 def resized(
@@ -27,7 +27,7 @@ def resized(
 
 
 @register("AveragePool", "LpPool", "MaxPool")
-def pool(ctx: Context, op: Op) -> Outputs:
+def pool(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S] -> Y[N, C, *S']: linear for averages, positively homogeneous for maxima and norms."""
     x = ctx.bind(op.x(0))
     if op.kind != "AveragePool":
@@ -40,7 +40,7 @@ def pool(ctx: Context, op: Op) -> Outputs:
 
 
 @register("GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool")
-def global_pool(ctx: Context, op: Op) -> Outputs:
+def global_pool(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S] -> Y[N, C, 1, …]."""
     x = ctx.bind(op.x(0))
     if op.kind != "GlobalAveragePool":
@@ -49,7 +49,7 @@ def global_pool(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Resize", "Upsample")
-def resize(ctx: Context, op: Op) -> Outputs:
+def resize(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y: axes that keep their size in both samples pass, the others are image positions."""
     before, after = op.in_shapes(0), op.out_shapes()
     kept = _unscaled(op, len(before[0]))
@@ -63,7 +63,7 @@ def resize(ctx: Context, op: Op) -> Outputs:
     return resized(ctx, op.x(0), after[0], changed, "image positions under resizing")
 
 
-def _unscaled(op: Op, rank: int) -> set[int]:
+def _unscaled(op: SymmetryNode, rank: int) -> set[int]:
     """The axes whose scale is 1: floor(1.2 · 4) is 4 as well, but the positions are not the same."""
     axes = [int(a) % rank for a in op.attr("axes") or range(rank)]
     if op.kind == "Resize" and op.has(3):  # sizes: of what keeps its size the scale is 1
@@ -81,7 +81,7 @@ def _unscaled(op: Op, rank: int) -> set[int]:
 
 
 @register("Crop", "LRN")
-def by_position(ctx: Context, op: Op) -> Outputs:
+def by_position(ctx: Context, op: SymmetryNode) -> Outputs:
     """LRN reads neighbouring channels: nothing moves. Crop cuts image positions."""
     x = op.x(0)
     if op.kind == "Crop":
@@ -90,7 +90,7 @@ def by_position(ctx: Context, op: Op) -> Outputs:
 
 
 @register("CenterCropPad")
-def center_crop_pad(ctx: Context, op: Op) -> Outputs:
+def center_crop_pad(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> the middle of X, or X amid zeros, along the axes that change their size."""
     before, after = op.in_shapes(0), op.out_shapes()
     pairs = list(zip(*before, *after, strict=True))
@@ -100,7 +100,7 @@ def center_crop_pad(ctx: Context, op: Op) -> Outputs:
 
 @register("GridSample")
 @register("GridSample", domain="com.microsoft")
-def grid_sample(ctx: Context, op: Op) -> Outputs:
+def grid_sample(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], grid[N, *S', d] -> Y[N, C, *S']: linear in X, each channel alike."""
     x = op.x(0)
     ctx.fix(x, 0, "each picture has its own grid")
@@ -109,7 +109,7 @@ def grid_sample(ctx: Context, op: Op) -> Outputs:
 
 
 @register("MaxRoiPool", "RoiAlign")
-def regions(ctx: Context, op: Op) -> Outputs:
+def regions(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, H, W], regions[R, 4 or 5], batch indices[R] -> Y[R, C, h, w]."""
     x = op.x(0)
     if op.kind == "MaxRoiPool" or op.attr("mode", "avg") != "avg":
@@ -120,7 +120,7 @@ def regions(ctx: Context, op: Op) -> Outputs:
 
 
 @register("Col2Im")
-def columns_to_image(ctx: Context, op: Op) -> Outputs:
+def columns_to_image(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C · block, L] -> Y[N, C, *S]: a sum of the blocks where they lie."""
     (a, b), shape = op.in_shapes(0), op.out_shapes()[0]
     block = a[1] // shape[1]
@@ -136,7 +136,7 @@ def columns_to_image(ctx: Context, op: Op) -> Outputs:
 
 
 @register("DepthToSpace")
-def depth_to_space(ctx: Context, op: Op) -> Outputs:
+def depth_to_space(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C·b², H, W] -> Y[N, C, H·b, W·b]."""
     b = int(op.attr("blocksize"))
     (n, c, h, w), (n2, _, h2, w2) = op.in_shapes(0)
@@ -151,7 +151,7 @@ def depth_to_space(ctx: Context, op: Op) -> Outputs:
 
 
 @register("SpaceToDepth")
-def space_to_depth(ctx: Context, op: Op) -> Outputs:
+def space_to_depth(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, H·b, W·b] -> Y[N, b·b·C, H, W]."""
     b = int(op.attr("blocksize"))
     (n, c, h, w), alt = op.in_shapes(0)
