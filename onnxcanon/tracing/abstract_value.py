@@ -1,4 +1,4 @@
-"""Labelled values: what the analyzer knows of a tensor.
+"""Abstract values: what the analyzer knows of a tensor.
 
 Each axis of a `AbstractValue` tensor is in one of three states:
 

@@ -8,9 +8,22 @@ add constraints:
 - ``pin(a, why)``       the units may not move                       (graph output, unknown operator, …)
 - ``relate(rows)``      rows of units that can only move together    (flatten, heads, gates, groups)
 - ``column(ids)``       a set of units that maps onto itself         (slice, concatenation, parameter axis)
+- ``selection(a, b)``   the units b were taken from a in this order  (matters where a unit repeats)
 
 and for exponents ``exponent_equal``, ``exponent_opposite``, ``exponent_zero`` and ``exponent_sum``. Scales
 (exponents over the integers) and signs (over GF(2)) share the variables and differ in which of these hold.
+
+Four units of a bias meet the four columns of a weight, and the first is pinned:
+
+>>> constraints = Constraints()
+>>> columns, bias = constraints.new_units((1, 4)), constraints.new_units((4,))
+>>> with constraints.stated_by(Provenance("Add_3"), (3, -1)):
+...     constraints.equal(columns, bias)
+...     constraints.pin(bias[:1], Provenance("Add_3", "a reason"))
+>>> constraints.equals, constraints.equal_nodes
+([(array([0, 1, 2, 3]), array([4, 5, 6, 7]))], ['Add_3'])
+>>> constraints.pins
+[(array([4]), Provenance(node='Add_3', reason='a reason'), (3, -1))]
 """
 
 from __future__ import annotations

@@ -114,8 +114,13 @@ def in_context(ctx: Context, value: AbstractValue, axis: int, own: Iterable[int]
 
 
 def _relate_context(ctx: Context, ids: Ids, axis: int, outer: Ids, k: int) -> None:
-    """Labels and the positions of an axis they depend on; positions in a row that see the same labels, as
-    the outputs of one group do, are related through a unit of their own."""
+    """Relate labels to the positions of the axis they depend on.
+
+    The four outputs of a convolution in two groups see inputs as [[4, 5], [4, 5], [6, 7], [6, 7]]: an input
+    belongs to a group of outputs, not to one of them. Positions in a row that see the same labels therefore
+    share a unit, here one for each group, to which both inputs and outputs are related: as many rows as there
+    are inputs and outputs, where pairs of both would be their product.
+    """
     lines = np.moveaxis(ids, k, 0).reshape(ids.shape[k], -1)
     starts = np.flatnonzero(np.r_[True, (lines[1:] != lines[:-1]).any(1)])
     if len(starts) == len(lines) or outer.size != len(lines):
