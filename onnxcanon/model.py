@@ -34,6 +34,7 @@ from onnxcanon.files.source import Source, Tensor, open_source
 from onnxcanon.files.storage import DataFile, DataFolder, MappedFiles, Refusal, Staging, blame, same_file
 from onnxcanon.files.validation import check_signature
 from onnxcanon.files.wire import Payload, Piece
+from onnxcanon.graph.operators import is_standard
 
 # Protobuf reads and writes less than this.
 LARGEST_MESSAGE = 2**31 - 1
@@ -130,7 +131,7 @@ class Model:
         node = value.producer()
         if node is None:
             return None if value.const_value is None else self._source.keys.get(id(value.const_value))
-        if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        if not is_standard(node, "Constant"):
             return None
         for attribute in node.attributes.values():
             held = attribute.value if attribute.type == onnx_ir.AttributeType.TENSOR else attribute

@@ -17,7 +17,7 @@ from onnxcanon.solving.rescaling import solve_exponents, unite_exponents
 from onnxcanon.tracing.abstract_value import constant
 from onnxcanon.tracing.constraints import Constraints, System
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules import RULES
+from onnxcanon.tracing.rules import SYMMETRIES
 from onnxcanon.tracing.rules import convolution as conv_rules
 from onnxcanon.tracing.rules import normalization as norm_rules
 from tests.fuzz.check import check
@@ -55,11 +55,11 @@ def image(body: str, shape: str = "1, 3, 3, 3", **constants: Any) -> Case:
 
 def entered(name: str) -> Rule:
     """The rule of an operator of the standard."""
-    return RULES.entries[Key(STANDARD, name)]
+    return SYMMETRIES.entries[Key(STANDARD, name)]
 
 
 def rule(name: str, wrong: Rule) -> Callable[[Patch], None]:
-    return lambda patch: patch.setitem(RULES.entries, Key(STANDARD, name), wrong)
+    return lambda patch: patch.setitem(SYMMETRIES.entries, Key(STANDARD, name), wrong)
 
 
 def passing(ctx: Context, op: Any) -> Any:
@@ -78,7 +78,7 @@ def unclaimed_pins(name: str, claims: int) -> Callable[[Patch], None]:
             op.claimed.add(claims)
             return out
 
-        patch.setitem(RULES.entries, Key(STANDARD, name), wrong)
+        patch.setitem(SYMMETRIES.entries, Key(STANDARD, name), wrong)
 
     return apply
 
@@ -92,7 +92,7 @@ def ignoring(name: str, unread: int) -> Callable[[Patch], None]:
                 ctx.bind(op.x(k))
             return ctx.copy(ctx.bind(op.x(0)))
 
-        patch.setitem(RULES.entries, Key(STANDARD, name), wrong)
+        patch.setitem(SYMMETRIES.entries, Key(STANDARD, name), wrong)
 
     return apply
 

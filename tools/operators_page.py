@@ -19,7 +19,7 @@ from onnxcanon.shapes import (
 )
 from onnxcanon.shapes.control import CONTROL
 from onnxcanon.shapes.fold import FOLDS
-from onnxcanon.tracing.rules import RULES as SYMMETRIES
+from onnxcanon.tracing.rules import SYMMETRIES as SYMMETRIES
 from onnxcanon.verifying.smooth.operators import Rewriter  # noqa: F401 - imported for the rules beside it
 from onnxcanon.verifying.smooth.rewriter import RULES as SMOOTH
 
@@ -67,7 +67,7 @@ def page() -> str:
 
 def _names(domain: str) -> list[str]:
     tables: list[Iterable[tuple[str, str]]] = [
-        values.RULES, values.VALUES, CONTROL, FOLDS, SYMMETRIES, ROWS, REPAIRS, SPELLINGS.table,
+        values.SHAPES, values.VALUES, CONTROL, FOLDS, SYMMETRIES, ROWS, REPAIRS, SPELLINGS.table,
         UPGRADES.table,
     ]  # fmt: skip
     found = {name for table in tables for of, name in table if of == domain and name}
@@ -90,7 +90,7 @@ def _cells(domain: str, name: str) -> dict[str, str]:
     symmetry = _files(SYMMETRIES, domain, name)
     spelling = [_files(rules.table, domain, name, lambda entry: entry[1]) for rules in (UPGRADES, SPELLINGS)]
     parity = next((word for traits, word in PARITY.items() if traits in row.traits), "")
-    shapes = [_files(table, domain, name) for table in (values.RULES, values.VALUES, CONTROL)]
+    shapes = [_files(table, domain, name) for table in (values.SHAPES, values.VALUES, CONTROL)]
     others = (trait.name or "" for trait in row.traits & ~OF_FUNCTIONS)
     return {
         "shapes": ", ".join(filter(None, shapes)) or NONE,

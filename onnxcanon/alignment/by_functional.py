@@ -29,6 +29,7 @@ from onnxcanon.alignment.method import MethodContext, MethodResult
 from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.nodes import attribute
+from onnxcanon.graph.operators import is_standard
 from onnxcanon.symmetry import Symmetry
 
 DAMPING = 1e-3
@@ -135,7 +136,7 @@ def _layers(frame: Frame, flow: Flow, k: int, branch: Branch) -> list[Layer]:
 
 def _layer(symmetry: Symmetry, node: ir.Node, rows: Mapping[str, Rows]) -> Layer | None:
     """How a node makes the units of some rows; None where it is no such layer."""
-    if node.domain not in ("", "ai.onnx") or node.op_type not in ("Gemm", "MatMul", "Conv"):
+    if not is_standard(node, "Gemm", "MatMul", "Conv"):
         return None
     x, w = node.inputs[:2]
     if x is None or w is None or attribute(node, "transA", 0):

@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from onnxcanon.canonical.parallel import for_each
 from onnxcanon.graph.element_types import INDEX_TYPES
+from onnxcanon.graph.operators import domain_of
 from onnxcanon.graph.traversal import inlined, live
 from onnxcanon.model import LARGE_TENSOR, Model
 
@@ -180,7 +181,7 @@ class _GraphDigest:
         inputs = [self._value(value) for value in node.inputs]
         while inputs and not inputs[-1]:
             inputs.pop()
-        domain = "" if node.domain == "ai.onnx" else node.domain
+        domain = domain_of(node)
         since, defaults = _schema(node.op_type, node.version or self.model.opset(domain), domain)
         version = since if self.versions else 0
         kind = digest_of("operator", domain, node.op_type, node.overload, version, self._called(node))

@@ -11,6 +11,7 @@ from onnx_ir import DataType
 from onnxcanon.comparison.correspondence import same_entries
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.graph.nodes import node_name
+from onnxcanon.graph.operators import is_standard
 from onnxcanon.graph.traversal import inlined, live
 from onnxcanon.model import Model
 
@@ -60,7 +61,7 @@ def _unlike(name: str, what: str, a: Model, counterpart: str, other: str, b: Mod
 
 
 def _operator(node: ir.Node) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+    return node.op_type if is_standard(node) else f"{node.domain}::{node.op_type}"
 
 
 def _constants(a: Model, one: ir.Node, b: Model, other: ir.Node) -> Iterator[tuple[str, str]]:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from onnxcanon.files import wire
 from onnxcanon.files.wire import Field, Path
+from onnxcanon.graph.operators import is_standard
 
 Step = tuple[int, str, int]
 
@@ -116,7 +117,7 @@ class TensorFinder:
         nested: list[tuple[TensorLocation, onnx.GraphProto]] = []
         for index, (part, node) in enumerate(zip(_tagged(parts, tag), block.node, strict=True)):
             attributes = _tagged(self._parts(part), wire.NODE_ATTRIBUTE)
-            is_constant = node.op_type == "Constant" and node.domain in ("", "ai.onnx")
+            is_constant = is_standard(node, "Constant")
             name = node.output[0] if is_constant and len(node.output) == 1 else ""
             label = node.name or f"{node.op_type}_{index}"
             for field, attribute in zip(attributes, node.attribute, strict=True):

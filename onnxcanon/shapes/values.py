@@ -134,8 +134,8 @@ class ShapeNode(NodeView):
 OutputShapes = Sequence[Shape | None]
 Rule = Callable[[ShapeNode], OutputShapes]
 
-RULES: Table[Rule] = Table("shapes")
-rule = RULES.register
+SHAPES: Table[Rule] = Table("shapes")
+rule = SHAPES.register
 
 VALUES: Table[Callable[[ShapeNode], SampleValue]] = Table("shapes with values")
 """What is known of the one output of operators that make values, sequences among them."""
@@ -147,8 +147,8 @@ def find_rule(domain: str, op_type: str, version: int) -> Rule | None:
     A contrib operator is accepted in the standard domain too, where older releases of onnxruntime wrote it,
     unless the standard has an operator of that name.
     """
-    found = RULES.find(domain, op_type, version)
-    return RULES.find(CONTRIB, op_type, version) if found is None and domain == STANDARD else found
+    found = SHAPES.find(domain, op_type, version)
+    return SHAPES.find(CONTRIB, op_type, version) if found is None and domain == STANDARD else found
 
 
 def size_of(shape: Shape) -> int:

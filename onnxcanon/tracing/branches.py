@@ -28,6 +28,7 @@ from itertools import count
 
 import onnx_ir as ir
 
+from onnxcanon.graph.operators import is_standard
 from onnxcanon.graph.traits import Trait, has
 from onnxcanon.tracing.abstract_value import AbstractValue, State
 from onnxcanon.tracing.constraints import Slot
@@ -75,7 +76,7 @@ def traced_node(
     outputs: Sequence[AbstractValue | None],
 ) -> TracedNode:
     """A traced node, with what its labels leave open."""
-    domain = node.domain in ("", "ai.onnx")
+    domain = is_standard(node)
     out = TracedNode(number, node, inputs=list(node.inputs))
     source = inputs[0] if inputs else None
     result = outputs[0] if outputs else None

@@ -22,7 +22,7 @@ from onnxcanon.tracing.branches import TracedNode, traced_node
 from onnxcanon.tracing.constants import Constants
 from onnxcanon.tracing.constraints import NOWHERE, Provenance, Reason
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules import OPEN, RULES, SymmetryNode, Unsupported
+from onnxcanon.tracing.rules import OPEN, SYMMETRIES, SymmetryNode, Unsupported
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class Interpreter:
 
     def _by_rule(self, node: ir.Node, op: SymmetryNode, version: int) -> list[AbstractValue | None]:
         """What the rule for a node makes of its inputs; `Unsupported` where there is none that fits."""
-        rule = RULES.of(node, version)
+        rule = SYMMETRIES.of(node, version)
         if rule is None or node.op_identifier() in self.model.ir.functions:
             raise Unsupported("no rule for this operator")
         try:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.graph.operators import is_standard
 from onnxcanon.graph.traits import Trait, has
 from onnxcanon.graph.traversal import ordered, reads, subgraphs
 
@@ -81,7 +82,7 @@ def saturating_probes(model: ir.Model, name: str) -> list[Probe]:
     while waiting:
         value, path = waiting.pop(0)
         node = producers.get(value)
-        if node is None or node.domain not in ("", "ai.onnx"):
+        if node is None or not is_standard(node):
             continue
         sources = [value.name for value in node.inputs if value is not None]
         if has(node, Trait.SHOWING):

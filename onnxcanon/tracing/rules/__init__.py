@@ -22,6 +22,6 @@ from onnxcanon.tracing.rules import (  # noqa: F401 - imported for their registr
     signals,
     spatial,
 )
-from onnxcanon.tracing.rules.registry import OPEN, RULES, SymmetryNode, Unsupported
+from onnxcanon.tracing.rules.registry import OPEN, SYMMETRIES, SymmetryNode, Unsupported
 
-__all__ = ["OPEN", "RULES", "SymmetryNode", "Unsupported"]
+__all__ = ["OPEN", "SYMMETRIES", "SymmetryNode", "Unsupported"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import string
 
+from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
@@ -69,7 +70,7 @@ def _letters(term: str, rank: int | None, dots: int) -> list[str]:
     return [*before, *(f".{k}" for k in range(dots - count, dots)), *after]
 
 
-@register("FusedMatMul", domain="com.microsoft")
+@register("FusedMatMul", domain=CONTRIB)
 def fused_matmul(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B -> alpha · A' · B', either one with its last two axes transposed."""
     if op.attr("transBatchA", 0) or op.attr("transBatchB", 0):

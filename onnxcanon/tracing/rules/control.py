@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.graph.operators import is_standard
 from onnxcanon.tracing.abstract_value import FIXED, AbstractValue, ValueSequence, constant
 from onnxcanon.tracing.constraints import Reason
 from onnxcanon.tracing.context import Context
@@ -112,7 +113,7 @@ def _entering(ctx: Context, op: SymmetryNode, i: int, formal: ir.Value, kept: bo
 def _origin(value: ir.Value) -> ir.Value:
     """The value that this one is a copy of."""
     node = value.producer()
-    while node is not None and node.op_type == "Identity" and node.domain in ("", "ai.onnx"):
+    while node is not None and is_standard(node, "Identity"):
         if node.inputs[0] is None:
             break
         value = node.inputs[0]

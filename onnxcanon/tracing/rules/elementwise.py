@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxcanon.graph.operators import CONTRIB, is_standard
 from onnxcanon.graph.traits import Trait, operators
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.constraints import System
@@ -83,7 +84,7 @@ def other(ctx: Context, op: SymmetryNode) -> Outputs:
     return ctx.stop(op.x(0))
 
 
-@register("FastGelu", "BiasGelu", "QuickGelu", "Gelu", domain="com.microsoft")
+@register("FastGelu", "BiasGelu", "QuickGelu", "Gelu", domain=CONTRIB)
 def biased_gelu(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, C], bias[C] -> gelu(X + bias)."""
     return ctx.stop(ctx.elementwise(op.xs()))
@@ -207,7 +208,7 @@ def where(ctx: Context, op: SymmetryNode) -> Outputs:
 def _aligned(ctx: Context, op: SymmetryNode) -> list[AbstractValue]:
     """The operands; before opset 7 an `axis` attribute says where the second one's axes lie."""
     values = op.xs()
-    if op.version < 7 and op.node.domain in ("", "ai.onnx") and op.attr("broadcast") and len(values) == 2:
+    if op.version < 7 and is_standard(op.node) and op.attr("broadcast") and len(values) == 2:
         a, b = values
         axis = op.attr("axis")
         if axis is not None:

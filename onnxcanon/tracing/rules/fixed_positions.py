@@ -5,11 +5,10 @@ They are no barriers: a rule that would let through more of them is not missing.
 
 from __future__ import annotations
 
+from onnxcanon.graph.operators import CLASSICAL, CONTRIB
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.normalization import root_mean_square
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, register
-
-ML = "ai.onnx.ml"
 
 DRAWN = "numbers are drawn for each position"
 NUMBERED = "its positions are the result"
@@ -24,14 +23,14 @@ MEANINGS = {
     ("", "RandomUniform"): DRAWN,
     ("", "NonZero"): NUMBERED,
     ("", "Unique"): NUMBERED,
-    ("com.microsoft", "Unique"): NUMBERED,
+    (CONTRIB, "Unique"): NUMBERED,
     ("", "NonMaxSuppression"): NUMBERED,
     ("", "MaxUnpool"): "positions to put maxima at",
     ("", "NegativeLogLikelihoodLoss"): "its positions are the classes of a loss",
     ("", "SoftmaxCrossEntropyLoss"): "its positions are the classes of a loss",
     ("", "AffineGrid"): "coefficients of a map of positions",
     ("", "Range"): MADE,
-    ("com.microsoft", "Range"): MADE,
+    (CONTRIB, "Range"): MADE,
     ("", "BlackmanWindow"): MADE,
     ("", "HammingWindow"): MADE,
     ("", "HannWindow"): MADE,
@@ -42,20 +41,20 @@ MEANINGS = {
     ("", "StringSplit"): TEXT,
     ("", "TfIdfVectorizer"): "n-grams of positions",
     ("", "ImageDecoder"): "bytes of a file",
-    (ML, "CastMap"): "keys of a map",
-    (ML, "DictVectorizer"): "keys of a map",
-    (ML, "ZipMap"): "its positions become the keys of a map",
-    (ML, "FeatureVectorizer"): "features are joined by position",
-    (ML, "Imputer"): ATTRIBUTES,
-    (ML, "LinearClassifier"): ATTRIBUTES,
-    (ML, "LinearRegressor"): ATTRIBUTES,
-    (ML, "OneHotEncoder"): "its values are positions",
-    (ML, "Scaler"): ATTRIBUTES,
-    (ML, "SVMClassifier"): ATTRIBUTES,
-    (ML, "SVMRegressor"): ATTRIBUTES,
-    (ML, "TreeEnsemble"): ATTRIBUTES,
-    (ML, "TreeEnsembleClassifier"): ATTRIBUTES,
-    (ML, "TreeEnsembleRegressor"): ATTRIBUTES,
+    (CLASSICAL, "CastMap"): "keys of a map",
+    (CLASSICAL, "DictVectorizer"): "keys of a map",
+    (CLASSICAL, "ZipMap"): "its positions become the keys of a map",
+    (CLASSICAL, "FeatureVectorizer"): "features are joined by position",
+    (CLASSICAL, "Imputer"): ATTRIBUTES,
+    (CLASSICAL, "LinearClassifier"): ATTRIBUTES,
+    (CLASSICAL, "LinearRegressor"): ATTRIBUTES,
+    (CLASSICAL, "OneHotEncoder"): "its values are positions",
+    (CLASSICAL, "Scaler"): ATTRIBUTES,
+    (CLASSICAL, "SVMClassifier"): ATTRIBUTES,
+    (CLASSICAL, "SVMRegressor"): ATTRIBUTES,
+    (CLASSICAL, "TreeEnsemble"): ATTRIBUTES,
+    (CLASSICAL, "TreeEnsembleClassifier"): ATTRIBUTES,
+    (CLASSICAL, "TreeEnsembleRegressor"): ATTRIBUTES,
 }
 """By domain and operator: why nothing moves."""
 
@@ -73,13 +72,13 @@ for _domain, _name in MEANINGS:
     register(_name, domain=_domain)(still)
 
 
-@register("Binarizer", "CategoryMapper", "LabelEncoder", domain=ML)
+@register("Binarizer", "CategoryMapper", "LabelEncoder", domain=CLASSICAL)
 def each_by_itself(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> Y, one entry from one."""
     return ctx.stop(op.x(0))
 
 
-@register("Normalizer", domain=ML)
+@register("Normalizer", domain=CLASSICAL)
 def normalizer(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C] -> X divided by the largest, the sum or the norm of its row."""
     x = op.x(0)

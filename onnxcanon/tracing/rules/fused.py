@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
@@ -25,7 +26,7 @@ def activated(ctx: Context, op: SymmetryNode, y: AbstractValue) -> AbstractValue
     return y if system is None else ctx.stop(y, system)
 
 
-@register("FusedConv", domain="com.microsoft")
+@register("FusedConv", domain=CONTRIB)
 def fused_conv(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], W[M, C/group, *K], B[M], Z[N, M, *S'] -> activation(X * W + B + Z)."""
     y = conv(ctx, op)
@@ -36,7 +37,7 @@ def fused_conv(ctx: Context, op: SymmetryNode) -> Outputs:
     return activated(ctx, op, y)
 
 
-@register("FusedGemm", domain="com.microsoft")
+@register("FusedGemm", domain=CONTRIB)
 def fused_gemm(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B, C -> activation(alpha · A' · B' + beta · C)."""
     y = gemm(ctx, op)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxcanon.arrays import Shape
+from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.attention import (
@@ -29,8 +30,6 @@ from onnxcanon.tracing.rules.normalization import root_mean_square, scaled
 from onnxcanon.tracing.rules.rearrangement import resized_unknown
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 from onnxcanon.tracing.rules.rotary import rotated
-
-CONTRIB = "com.microsoft"
 
 
 def pieces(ctx: Context, x: AbstractValue, sizes: Sequence[int]) -> list[AbstractValue]:

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from onnxcanon.arrays import Array
+from onnxcanon.graph.operators import BOTH, CLASSICAL
 from onnxcanon.tracing.abstract_value import AbstractValue, constant
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
-CONTRIB = "com.microsoft"
 INDEXED = "its positions are named by indices"
 
 
@@ -124,8 +124,7 @@ def overwritten(
     return ctx.take(joined, axis, np.argsort(np.concatenate([rest, index])))
 
 
-@register("Compress")
-@register("Compress", domain=CONTRIB)
+@register("Compress", domain=BOTH)
 def compress(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, condition[n] -> the positions of an axis where it holds, or of the flattened X."""
     x = op.x(0)
@@ -137,7 +136,7 @@ def compress(ctx: Context, op: SymmetryNode) -> Outputs:
     return widened(y, op.out_shapes()[0])
 
 
-@register("ArrayFeatureExtractor", domain="ai.onnx.ml")
+@register("ArrayFeatureExtractor", domain=CLASSICAL)
 def features(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, n], positions[m] -> X[…, positions]."""
     x, known = op.x(0), op.data(1)
@@ -203,8 +202,7 @@ def _trailing(ctx: Context, v: AbstractValue, count: int) -> AbstractValue:
     return v
 
 
-@register("GatherND")
-@register("GatherND", domain=CONTRIB)
+@register("GatherND", domain=BOTH)
 def gather_nd(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[b…, n…, *S], indices[b…, q…, m] -> Y[b…, q…, *S] = X[b…, indices[b…, q…], :]."""
     x, shape = op.x(0), op.out_shapes()[0]

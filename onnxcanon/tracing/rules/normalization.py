@@ -10,6 +10,7 @@ Instance, Group     permutation of channels (within and of groups); the sign of 
 
 from __future__ import annotations
 
+from onnxcanon.graph.operators import BOTH, CONTRIB
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
@@ -64,8 +65,7 @@ def batch_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     return [scaled(ctx, normal, gain, bias), *[None] * (len(op.node.outputs) - 1)]
 
 
-@register("LayerNormalization")
-@register("LayerNormalization", domain="com.microsoft")
+@register("LayerNormalization", domain=BOTH)
 def layer_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, *C], scale[*C], B[*C] -> normalized over the axes from `axis` on."""
     if op.used(1) or op.used(2):
@@ -87,7 +87,7 @@ def root_mean_square(ctx: Context, x: AbstractValue, axes: list[int]) -> Abstrac
 
 
 @register("RMSNormalization", "SimplifiedLayerNormalization")
-@register("SimplifiedLayerNormalization", domain="com.microsoft")
+@register("SimplifiedLayerNormalization", domain=CONTRIB)
 def rms_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, *C], scale[*C] -> X / rms(X) · scale over the axes from `axis` on."""
     if op.used(1):
@@ -138,7 +138,7 @@ def group_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     return scaled(ctx, y, lined(ctx, gain, 1, y.rank), lined(ctx, bias, 1, y.rank))
 
 
-@register("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain="com.microsoft")
+@register("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", domain=CONTRIB)
 def skip_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, skip, gamma[C], beta[C], bias[C] -> normalize(X + skip + bias) · gamma + beta; output 3: the sum."""
     if op.used(1) or op.used(2):
@@ -154,7 +154,7 @@ def skip_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     return [y, None, None, total][: len(op.node.outputs)]
 
 
-@register("EmbedLayerNormalization", domain="com.microsoft")
+@register("EmbedLayerNormalization", domain=CONTRIB)
 def embed_layer_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """ids[B, S], segments, words[V, C], positions[P, C], segment rows[2, C], gamma[C], beta[C], mask, places
     -> normalize(rows of the tables, added) · gamma + beta, mask index[B], the sum[B, S, C]."""

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxcanon.graph.operators import BOTH
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.normalization import lined
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
-
-CONTRIB = "com.microsoft"
 
 
 def one_number(op: SymmetryNode, *indices: int) -> None:
@@ -73,8 +72,7 @@ def _in_blocks(ctx: Context, op: SymmetryNode, x: AbstractValue) -> AbstractValu
     return ctx.reshape(y, a, cut(b), b)
 
 
-@register("DequantizeLinear")
-@register("DequantizeLinear", domain=CONTRIB)
+@register("DequantizeLinear", domain=BOTH)
 def dequantize(ctx: Context, op: SymmetryNode) -> Outputs:
     """x int, scale, zero point -> (x - zero point) · scale."""
     x = op.x(0)
@@ -94,8 +92,7 @@ def dequantize(ctx: Context, op: SymmetryNode) -> Outputs:
     return x if scale is None else ctx.elementwise([x, scale], product=True)
 
 
-@register("QuantizeLinear")
-@register("QuantizeLinear", domain=CONTRIB)
+@register("QuantizeLinear", domain=BOTH)
 def quantize(ctx: Context, op: SymmetryNode) -> Outputs:
     """x float, scale, zero point -> round(x / scale) + zero point, saturated: no scale, no sign."""
     x = ctx.stop(op.x(0))

@@ -5,8 +5,9 @@ Each is the operator of its name on dequantized operands, rounded again: what mo
 
 from __future__ import annotations
 
+from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.quantization import CONTRIB, one_number
+from onnxcanon.tracing.rules.quantization import one_number
 from onnxcanon.tracing.rules.quantized_products import channels_first, channels_last
 from onnxcanon.tracing.rules.reduction import soft_maximum
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register

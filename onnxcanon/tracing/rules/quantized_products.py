@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxcanon.graph.operators import BOTH, CONTRIB
 from onnxcanon.tracing.abstract_value import AbstractValue
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.contraction import product
 from onnxcanon.tracing.rules.convolution import convolve
-from onnxcanon.tracing.rules.quantization import CONTRIB, one_number, per_position
+from onnxcanon.tracing.rules.quantization import one_number, per_position
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 
@@ -26,8 +27,7 @@ def channels_last(ctx: Context, x: AbstractValue) -> AbstractValue:
     return ctx.transpose(x, [0, *range(2, x.rank), 1])
 
 
-@register("QLinearConv")
-@register("QLinearConv", domain=CONTRIB)
+@register("QLinearConv", domain=BOTH)
 def quantized_conv(ctx: Context, op: SymmetryNode) -> Outputs:
     """X, x_scale, x_zero, W[M, C/g, *K], w_scale, w_zero, y_scale, y_zero, B[M] -> Y[N, M, *S']."""
     one_number(op, 1, 2, 6, 7)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, constant
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
@@ -18,7 +19,7 @@ def transpose(ctx: Context, op: SymmetryNode) -> Outputs:
     return ctx.transpose(x, op.attr("perm") or list(reversed(range(x.rank))))
 
 
-@register("ExpandDims", domain="com.microsoft", leaves_splits=True)
+@register("ExpandDims", domain=CONTRIB, leaves_splits=True)
 @register("Flatten", "Reshape", "Squeeze", "Unsqueeze", leaves_splits=True)
 def reshape(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[s…] -> Y[t…], entries in row-major order."""

@@ -28,7 +28,7 @@ Rule = Callable[[Context, "SymmetryNode"], Outputs]
 Body = Callable[["ir.Graph", Sequence[AbstractValue | None]], list[AbstractValue | None]]
 """Traces a subgraph, given its labelled inputs."""
 
-RULES: Table[Rule] = Table("symmetries")
+SYMMETRIES: Table[Rule] = Table("symmetries")
 OPEN: Table[Rule] = Table("rules that read no labels")
 """Operators whose rules read no labels: splits of axes that nothing read yet (`DeferredSplit`) pass them as
 they are."""
@@ -40,7 +40,7 @@ def register(
     """Enter a rule for operators of one or several domains, `OPEN` ones if it leaves splits as they are."""
 
     def enter(rule: Rule) -> Rule:
-        RULES.enter(rule, *names, domain=domain, since=since)
+        SYMMETRIES.enter(rule, *names, domain=domain, since=since)
         if leaves_splits:
             OPEN.enter(rule, *names, domain=domain, since=since)
         return rule

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from onnxcanon.graph.operators import BOTH
 from onnxcanon.tracing.abstract_value import AbstractValue, State
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.attention import heads, merged
@@ -41,8 +42,7 @@ def rotated(ctx: Context, x: AbstractValue, width: int, *, interleaved: bool) ->
     return ctx.concat([turned, ctx.take(x, inner, np.arange(width, x.shape[inner]))], inner)
 
 
-@register("RotaryEmbedding")
-@register("RotaryEmbedding", domain="com.microsoft")
+@register("RotaryEmbedding", domain=BOTH)
 def rotary_embedding(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[B, S, H·d] or X[B, H, S, d], cos[…, r/2], sin[…, r/2], positions -> X, r of each head's d turned."""
     x = op.x(0)

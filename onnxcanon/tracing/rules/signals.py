@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from onnxcanon.graph.operators import BOTH, CONTRIB
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.indexing import CONTRIB, held, widened
+from onnxcanon.tracing.rules.indexing import held, widened
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 TRANSFORMED = "positions under a Fourier transform"
@@ -49,8 +50,7 @@ def inverse(ctx: Context, op: SymmetryNode) -> Outputs:
     return widened(held(ctx, x, (x.rank - 2, x.rank - 1), "rows and columns of an inverse"), x.shape)
 
 
-@register("Trilu")
-@register("Trilu", domain=CONTRIB)
+@register("Trilu", domain=BOTH)
 def triangle(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, m, n], k -> X with zeros above or below a diagonal: linear."""
     x = op.x(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from onnxcanon.graph.operators import BOTH
 from onnxcanon.tracing.abstract_value import FIXED, UNIFORM, AbstractValue, State, constant
 from onnxcanon.tracing.constraints import System
 from onnxcanon.tracing.context import Context
@@ -98,8 +99,7 @@ def center_crop_pad(ctx: Context, op: SymmetryNode) -> Outputs:
     return resized(ctx, op.x(0), after[0], changed, "positions under cropping or padding")
 
 
-@register("GridSample")
-@register("GridSample", domain="com.microsoft")
+@register("GridSample", domain=BOTH)
 def grid_sample(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C, *S], grid[N, *S', d] -> Y[N, C, *S']: linear in X, each channel alike."""
     x = op.x(0)
