@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from onnxcanon.alignment import Alignment
     from onnxcanon.canonical.sketch import Sketch
     from onnxcanon.comparison import Comparison
-    from onnxcanon.errors import ModelError, OnnxcanonError, RuntimeUnavailableError, TransformError
+    from onnxcanon.errors import (
+        ArgumentError,
+        DeviceUnavailableError,
+        ModelError,
+        OnnxcanonError,
+        RuntimeUnavailableError,
+        TransformError,
+    )
     from onnxcanon.explaining.analysis import Analysis
     from onnxcanon.landscape.barrier import Barrier
     from onnxcanon.landscape.distance import Distances
@@ -48,9 +55,11 @@ __version__ = "0.1.0"
 __all__ = [
     "Alignment",
     "Analysis",
+    "ArgumentError",
     "Barrier",
     "Canonicalized",
     "Comparison",
+    "DeviceUnavailableError",
     "Distances",
     "Evaluation",
     "Fingerprint",
@@ -84,62 +93,38 @@ __all__ = [
 ]
 
 _HOMES = {
-    "alignment": ("Alignment",),
-    "canonical.sketch": ("Sketch",),
-    "comparison": ("Comparison",),
-    "errors": (
-        "ModelError",
-        "OnnxcanonError",
-        "RuntimeUnavailableError",
-        "TransformError",
-    ),
-    "explaining.analysis": ("Analysis",),
-    "landscape.barrier": ("Barrier",),
-    "landscape.distance": ("Distances",),
-    "landscape.flatness": ("Flatness",),
-    "merging": ("Merged",),
-    "model": (
-        "Model",
-        "load",
-    ),
-    "runtime.evaluation": ("Evaluation",),
-    "transform": (
-        "Transform",
-        "load_transform",
-    ),
-    "verbs.align": ("align",),
-    "verbs.analyze": ("analyze",),
-    "verbs.apply": ("apply",),
-    "verbs.barrier": ("barrier",),
-    "verbs.canonicalize": (
-        "Canonicalized",
-        "canonicalize",
-    ),
-    "verbs.compare": ("compare",),
-    "verbs.distance": ("distance",),
-    "verbs.evaluate": ("evaluate",),
-    "verbs.fingerprint": (
-        "Fingerprint",
-        "fingerprint",
-    ),
-    "verbs.flatness": ("flatness",),
-    "verbs.merge": ("merge",),
-    "verbs.scramble": (
-        "Scrambled",
-        "scramble",
-    ),
-    "verbs.sketch": ("sketch",),
-    "verbs.verify": ("verify",),
-    "verifying.verification": ("Verification",),
+    "Alignment": "alignment",
+    "Analysis": "explaining.analysis",
+    "ArgumentError": "errors",
+    "Barrier": "landscape.barrier",
+    "Canonicalized": "verbs.canonicalize",
+    "Comparison": "comparison",
+    "DeviceUnavailableError": "errors",
+    "Distances": "landscape.distance",
+    "Evaluation": "runtime.evaluation",
+    "Fingerprint": "verbs.fingerprint",
+    "Flatness": "landscape.flatness",
+    "Merged": "merging",
+    "Model": "model",
+    "ModelError": "errors",
+    "OnnxcanonError": "errors",
+    "RuntimeUnavailableError": "errors",
+    "Scrambled": "verbs.scramble",
+    "Sketch": "canonical.sketch",
+    "Transform": "transform",
+    "TransformError": "errors",
+    "Verification": "verifying.verification",
+    "load": "model",
+    "load_transform": "transform",
 }
-_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+"""The module of each name; verbs have one of their own."""
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
-    globals()[name] = value
+    home = _HOMES.get(name, f"verbs.{name}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{home}"), name)
     return value
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -49,11 +49,9 @@ class Call(Generic[R]):
             result: R = getattr(onnxcanon, self.verb)(**self.arguments | {"progress": say} | more)
             return result
 
-    @contextmanager
-    def progress(self) -> Iterator[Progress]:
+    def progress(self) -> AbstractContextManager[Progress]:
         """Show what is being done, where somebody looks."""
-        with progress(self.silent) as say:
-            yield say
+        return progress(self.silent)
 
     def print(self, result: Any, **entries: Any) -> None:
         """The result as the user wants it; `entries` stand before it in the JSON document."""

@@ -108,7 +108,10 @@ def _converted(verb_name: str, parameter: inspect.Parameter, value: Any) -> Any:
     kind = annotation.removesuffix(" | None")
     if value is None and kind != annotation:
         return None
-    convert, wanted = _CONVERSIONS.get(kind) or _CONVERSIONS.get(_base(kind)) or (_unchanged, "")
+    conversion = _CONVERSIONS.get(kind) or _CONVERSIONS.get(_base(kind))
+    if conversion is None:  # models, data and choices: who reads them refuses them with more to say
+        return value
+    convert, wanted = conversion
     try:
         return convert(value)
     except TypeError:
@@ -123,10 +126,6 @@ def _base(kind: str) -> str:
     return getattr(getattr(alias, "__origin__", None), "__name__", kind)
 
 
-def _unchanged(value: Any) -> Any:
-    return value
-
-
 def _integer_from(least: int, value: Any) -> int:
     integer = operator.index(value)
     if integer < least:
@@ -138,17 +137,11 @@ def _real(value: Any) -> float:
     return float(_instance(Real, value))
 
 
-def _callable(value: Any) -> Any:
-    if not callable(value):
-        raise TypeError
-    return value
-
-
 def _reals(value: Any) -> tuple[float, ...]:
     return tuple(map(_real, value))
 
 
-def _instance(kind: type, value: Any) -> Any:
+def _instance(kind: Any, value: Any) -> Any:
     if not isinstance(value, kind):
         raise TypeError
     return value
@@ -157,7 +150,7 @@ def _instance(kind: type, value: Any) -> Any:
 _CONVERSIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "Natural": (partial(_integer_from, 0), "an integer from 0 on"),
     "Positive": (partial(_integer_from, 1), "an integer from 1 on"),
-    "Progress": (_callable, "a function of a line"),
+    "Progress": (partial(_instance, Callable), "a function of a line"),
     "int": (operator.index, "an integer"),
     "float": (_real, "a number"),
     "str": (partial(_instance, str), "a string"),
