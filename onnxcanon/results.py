@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import fields
 from html import escape
+from math import isfinite
 from typing import Any
 
 from onnxcanon.text import short
@@ -32,6 +33,27 @@ class Result(Brief):
 
     def _repr_html_(self) -> str:
         return f"<pre>{escape(str(self))}</pre>"
+
+
+def curves_html(x: Sequence[float], curves: Mapping[str, Sequence[float]]) -> str:
+    """Curves over x as one drawing for a notebook, without any library: the first solid, others dashed."""
+    width, height = 360, 160
+    levels = [level for curve in curves.values() for level in curve if isfinite(level)]
+    least, span = min(levels, default=0.0), (max(levels, default=1.0) - min(levels, default=0.0)) or 1.0
+    parts = []
+    for k, (name, curve) in enumerate(curves.items()):
+        points = " ".join(
+            f"{(a - x[0]) / ((x[-1] - x[0]) or 1) * width:.1f},{height - (level - least) / span * height:.1f}"
+            for a, level in zip(x, curve, strict=True)
+            if isfinite(level)
+        )
+        dashes = f'stroke-dasharray="{4 * k}"'
+        parts.append(f'<polyline points="{points}" fill="none" stroke="currentColor" {dashes}/>')
+        parts.append(
+            f'<text x="4" y="{14 + 14 * k}" fill="currentColor">{"-" * (k + 1)} {escape(name)}</text>'
+        )
+    box = f'viewBox="-8 -8 {width + 16} {height + 16}" width="{width}"'
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {box} font-size="12">{"".join(parts)}</svg>'
 
 
 def _brief(value: Any) -> str:

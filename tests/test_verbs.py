@@ -8,6 +8,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import onnx
@@ -87,6 +88,15 @@ def test_notebooks_show_what_print_shows(results: list[Any]) -> None:
     }
     for result in shown:
         assert escape(str(result)) in result._repr_html_()
+
+
+def test_a_notebook_draws_the_curves_of_a_barrier(results: list[Any]) -> None:
+    (barrier,) = (result for result in results if isinstance(result, oc.Barrier))
+    drawing = barrier._repr_html_().split("<pre>")[0]
+    (line,) = ElementTree.fromstring(drawing).findall("{http://www.w3.org/2000/svg}polyline")
+    ends = [point.split(",") for point in line.attrib["points"].split()]
+    assert [float(x) for x, _ in ends] == [0, 360]
+    assert {float(y) for _, y in ends} == {0, 160}
 
 
 @pytest.mark.parametrize("verb", [*VERBS, "sketch"])

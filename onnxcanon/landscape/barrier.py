@@ -40,7 +40,7 @@ from onnxcanon.merging.repair import (
     reset_bn,
 )
 from onnxcanon.model import Model
-from onnxcanon.results import Brief, Result
+from onnxcanon.results import Brief, Result, curves_html
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
 from onnxcanon.runtime.weights.on_device import DeviceLine, line_fits_device
 from onnxcanon.settings import Settings
@@ -190,6 +190,10 @@ class Barrier(Curve, Result):
             f"{self.path} path: {len(self.alphas)} points, {self.samples:,} labels{how}",
         ]
         return "\n".join([*lines, "", table(rows, right=set(range(1, len(rows[0]))))])
+
+    def _repr_html_(self) -> str:
+        losses = {f"{self.measure} {name}": curve.loss for name, curve in self.curves.items()}
+        return curves_html(self.alphas, losses) + Result._repr_html_(self)
 
     def _end(self, k: int) -> str:
         right = "" if self.accuracy is None else f"accuracy {self.accuracy[k]:.4f}  "
