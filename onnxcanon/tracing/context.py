@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from onnxcanon.tracing import binding, combination, concatenation, exponents, labels, reshaping, selection
+from onnxcanon.tracing import binding, combination, labels, positions, reshaping
 from onnxcanon.tracing.abstract_value import ParameterView
 from onnxcanon.tracing.constraints import Constraints
 
@@ -36,12 +36,12 @@ class Context:
     in_context = labels.in_context
     copy = labels.copy
 
-    exponents_meet = exponents.exponents_meet
-    exponent_forget = exponents.exponent_forget
-    cancel = exponents.cancel
-    stop = exponents.stop
-    without = exponents.without
-    opposite = exponents.opposite
+    exponents_meet = labels.exponents_meet
+    exponent_forget = labels.exponent_forget
+    cancel = labels.cancel
+    stop = labels.stop
+    without = labels.without
+    opposite = labels.opposite
 
     elementwise = combination.elementwise
     bind_together = combination.bind_together
@@ -56,8 +56,8 @@ class Context:
     reshape_openly = reshaping.reshape_openly
     gather_unknown = reshaping.gather_unknown
 
-    take = selection.take
-    expand = selection.expand
-    reduce = selection.reduce
-    concat = concatenation.concat
-    pad = concatenation.pad
+    take = positions.take
+    expand = positions.expand
+    reduce = positions.reduce
+    concat = positions.concat
+    pad = positions.pad

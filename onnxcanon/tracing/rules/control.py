@@ -1,9 +1,9 @@
 """Operators with subgraphs. Their bodies are traced with labelled inputs, like any other nodes.
 
 What a loop carries from one iteration to the next has labels of its own, without context: they meet those of
-the initial value and those of the body's result. By induction every fact found inside a body then holds at
-every iteration, for whatever was true of the state before it is true of the state after it. What differs
-between iterations (their number, the axis that a Scan goes along) is fixed.
+the initial value and those of the body's result. By induction every constraint stated inside a body then
+holds at every iteration, for whatever was true of the state before it is true of the state after it. What
+differs between iterations (their number, the axis that a Scan goes along) is fixed.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def loop(ctx: Context, op: SymmetryNode) -> Outputs:
     graph = op.graph("body")
     count = len(graph.inputs) - 2
     fixed = [constant(op.shape_of(value) or ()) for value in graph.inputs[:2]]
-    kept = [_origin(graph.outputs[1 + k]) is graph.inputs[2 + k] for k in range(count)]
-    states = [_entering(ctx, op, 2 + k, graph.inputs[2 + k], kept[k]) for k in range(count)]
+    invariant = [_origin(graph.outputs[1 + k]) is graph.inputs[2 + k] for k in range(count)]
+    states = [_entering(ctx, op, 2 + k, graph.inputs[2 + k], invariant[k]) for k in range(count)]
     condition, *results = op.body("body", [*fixed, *states])
     if condition is not None:
         ctx.fix_all(condition, "whether a loop goes on")
     items = [_stacked(ctx, op, count + k, item, 0) for k, item in enumerate(results[count:])]
-    return [*_leaving(ctx, states, results[:count], kept), *items]
+    return [*_leaving(ctx, states, results[:count], invariant), *items]
 
 
 @register("Scan")
@@ -57,40 +57,42 @@ def scan(ctx: Context, op: SymmetryNode) -> Outputs:
     count = len(op.node.inputs) - number
     axes = op.attr("scan_input_axes") or (0,) * number
     elements = [_element(ctx, op.x(count + k), axis) for k, axis in enumerate(axes)]
-    kept = [_origin(graph.outputs[k]) is graph.inputs[k] for k in range(count)]
-    states = [_entering(ctx, op, k, graph.inputs[k], kept[k]) for k in range(count)]
+    invariant = [_origin(graph.outputs[k]) is graph.inputs[k] for k in range(count)]
+    states = [_entering(ctx, op, k, graph.inputs[k], invariant[k]) for k in range(count)]
     results = op.body("body", [*states, *elements])
     places = op.attr("scan_output_axes") or (0,) * (len(results) - count)
     items = [
         _stacked(ctx, op, count + k, item, place)
         for k, (item, place) in enumerate(zip(results[count:], places, strict=True))
     ]
-    return [*_leaving(ctx, states, results[:count], kept), *items]
+    return [*_leaving(ctx, states, results[:count], invariant), *items]
 
 
 # -- If ---------------------------------------------------------------------------------------------
 
 
 def _either(
-    ctx: Context, op: SymmetryNode, k: int, one: AbstractValue | None, other: AbstractValue | None
+    ctx: Context, op: SymmetryNode, k: int, first: AbstractValue | None, second: AbstractValue | None
 ) -> AbstractValue:
     """Output k, which is the one value or the other."""
-    if one is None or other is None:
+    if first is None or second is None:
         raise Unsupported(Reason.UNKNOWN_SHAPE)
-    if isinstance(one, ValueSequence) or isinstance(other, ValueSequence):
+    if isinstance(first, ValueSequence) or isinstance(second, ValueSequence):
         raise Unsupported("its branches return sequences")
-    if not one.shape == other.shape == op.out_shapes(k)[0]:
+    if not first.shape == second.shape == op.out_shapes(k)[0]:
         raise Unsupported("its branches return different shapes")
-    return ctx.elementwise([one, other])
+    return ctx.elementwise([first, second])
 
 
 # -- carried states ---------------------------------------------------------------------------------
 
 
-def _entering(ctx: Context, op: SymmetryNode, i: int, formal: ir.Value, kept: bool) -> AbstractValue | None:
+def _entering(
+    ctx: Context, op: SymmetryNode, i: int, formal: ir.Value, invariant: bool
+) -> AbstractValue | None:
     """The state that starts as input i, as the body sees it: the input itself where the body keeps it; None
     (and the input is pinned) where its shape is not known."""
-    if kept:
+    if invariant:
         return ctx.copy(op.x(i))
     initial = op.inputs[i]
     shape = op.shape_of(formal)
@@ -125,11 +127,11 @@ def _leaving(
     ctx: Context,
     states: Sequence[AbstractValue | None],
     results: Sequence[AbstractValue | None],
-    kept: Sequence[bool],
+    invariant: Sequence[bool],
 ) -> list[AbstractValue | None]:
     """The states after the last iteration: alike before and after each."""
     out: list[AbstractValue | None] = []
-    for state, result, same in zip(states, results, kept, strict=True):
+    for state, result, same in zip(states, results, invariant, strict=True):
         if same and state is not None:
             out.append(ctx.copy(state))
             continue

@@ -44,10 +44,10 @@ def cast(ctx: Context, op: SymmetryNode) -> Outputs:
     op.claimed.add(1)  # CastLike reads the type of its second input, not its entries
     source, target = op.node.inputs[0], op.node.outputs[0]
     to = op.attr("to")
-    kept = {1, 11}  # float and double
+    precise = {1, 11}  # float and double
     into = to if to is not None else (target.dtype.value if target.dtype is not None else 0)
     come = source.dtype.value if source is not None and source.dtype is not None else None
-    floating = into in kept and (come is None or come in kept)
+    floating = into in precise and (come is None or come in precise)
     whole = x.view is not None and not x.view.parameter.scalable
     return ctx.copy(x) if floating or whole else ctx.stop(x)
 
@@ -103,13 +103,13 @@ def clip(ctx: Context, op: SymmetryNode) -> Outputs:
 
 
 def _bound(op: SymmetryNode, i: int, name: str) -> float | None:
-    given = op.attr(name)
-    if given is None and op.has(i):
+    bound = op.attr(name)
+    if bound is None and op.has(i):
         static = op.data(i)
         return None if static is None or static.size != 1 else _number(static.item())
-    if given is None:
+    if bound is None:
         return -np.inf if name == "min" else np.inf
-    return _number(given)
+    return _number(bound)
 
 
 def _number(x: float) -> float:

@@ -60,7 +60,7 @@ def padding(ctx: Context, op: SymmetryNode, i: int, keys: int) -> tuple[list[Abs
     return [mask], []
 
 
-def kept(ctx: Context, values: Sequence[AbstractValue], reason: str) -> Outputs:
+def all_fixed(ctx: Context, values: Sequence[AbstractValue], reason: str) -> Outputs:
     """Queries, keys and values that meet a cache in a way that is not traced stay, and so does the result."""
     for v in values:
         ctx.fix_all(v, reason)
@@ -79,7 +79,7 @@ def attention(ctx: Context, op: SymmetryNode) -> Outputs:
     count = op.attr("num_heads")
     parts = pieces(ctx, y, op.attr("qkv_hidden_sizes") or [y.shape[-1] // 3] * 3)
     if op.has(6) or op.attr("past_present_share_buffer", 0):
-        return kept(ctx, parts, "a cache in a shared buffer")
+        return all_fixed(ctx, parts, "a cache in a shared buffer")
     b2, s2, _ = op.in_shapes(0)[1]
     q, k, v = (grouped(ctx, part, (b2, s2, part.shape[2]), count) for part in parts)
     if op.attr("do_rotary", 0):
@@ -107,8 +107,8 @@ def _with_past(
     past = op.x(4)
     first, second = op.in_shapes(4)
     dynamic = dynamic or first[3] != second[3]
-    held = (ctx.squeeze(ctx.take(past, 0, np.array([i])), 0) for i in (0, 1))
-    k, v = (lengthened(ctx, old, new, dynamic=dynamic) for old, new in zip(held, (k, v), strict=True))
+    halves = (ctx.squeeze(ctx.take(past, 0, np.array([i])), 0) for i in (0, 1))
+    k, v = (lengthened(ctx, old, new, dynamic=dynamic) for old, new in zip(halves, (k, v), strict=True))
     return k, v
 
 
@@ -122,7 +122,7 @@ def multi_head_attention(ctx: Context, op: SymmetryNode) -> Outputs:
     count = op.attr("num_heads")
     q, k, v = _projected(ctx, op, count)
     if op.has(8) or op.has(9) or op.attr("past_present_share_buffer", 0):
-        return kept(ctx, (q, k, v), "a cache in a shared buffer")
+        return all_fixed(ctx, (q, k, v), "a cache in a shared buffer")
     queries = op.in_shapes(0)
     source, length = (1, 2 if len(op.in_shapes(1)[0]) == 4 else 1) if op.has(1) else (0, 1)
     dynamic = op.in_shapes(source)[0][length] != op.in_shapes(source)[1][length]
@@ -142,15 +142,15 @@ def multi_head_attention(ctx: Context, op: SymmetryNode) -> Outputs:
 
 def _projected(ctx: Context, op: SymmetryNode, count: int) -> list[AbstractValue]:
     """Q, K, V [B, H, length, d] from their packed or separate inputs, with the bias added."""
-    given = [op.x(i) for i in range(3) if op.has(i)]
+    inputs = [op.x(i) for i in range(3) if op.has(i)]
     parts: list[AbstractValue] = []
-    for i, x in enumerate(given):
+    for i, x in enumerate(inputs):
         parts += unpacked(ctx, x) if x.rank == 5 else [grouped(ctx, x, op.in_shapes(i)[1], count)]
     if len(parts) != 3:
         raise Unsupported("MultiHeadAttention without keys or values")
     if not op.has(3):
         return parts
-    if any(x.rank == 4 for x in given):
+    if any(x.rank == 4 for x in inputs):
         raise Unsupported("MultiHeadAttention with a bias beside keys that have none")
     sizes = [x.shape[3] for x in parts]
     rows = pieces(ctx, op.x(3), [count * d for d in sizes])

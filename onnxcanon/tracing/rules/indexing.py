@@ -19,7 +19,7 @@ from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported,
 INDEXED = "its positions are named by indices"
 
 
-def held(ctx: Context, v: AbstractValue, axes: Iterable[int], reason: str = INDEXED) -> AbstractValue:
+def fixed_slice(ctx: Context, v: AbstractValue, axes: Iterable[int], reason: str = INDEXED) -> AbstractValue:
     """v with some axes fixed, forgotten as context, and cut to size 1: the labels of the others."""
     axes = list(axes)
     ctx.bind(v)
@@ -89,7 +89,7 @@ def gather_elements(ctx: Context, op: SymmetryNode) -> Outputs:
     if index is not None and op.in_shapes(0)[0] == op.in_shapes(0)[1]:
         return ctx.take(x, axis, index)
     indices, loose = _paired_indices(ctx, op, axis)
-    core, picks = held(ctx, x, loose), held(ctx, indices, loose)
+    core, picks = fixed_slice(ctx, x, loose), fixed_slice(ctx, indices, loose)
     zero = core.zero
     y = ctx.elementwise([core, picks], product=True)
     y.zero = zero
@@ -106,7 +106,7 @@ def scatter_elements(ctx: Context, op: SymmetryNode) -> Outputs:
     if index is not None and len(set(index.tolist())) == len(index) and _plain(op):
         return overwritten(ctx, x, updates, axis, index)
     indices, loose = _paired_indices(ctx, op, axis)
-    values = [held(ctx, v, loose) for v in (ctx.stop(x), indices, ctx.stop(updates))]
+    values = [fixed_slice(ctx, v, loose) for v in (ctx.stop(x), indices, ctx.stop(updates))]
     return widened(ctx.elementwise(values), x.shape)
 
 
@@ -132,15 +132,15 @@ def compress(ctx: Context, op: SymmetryNode) -> Outputs:
         ctx.fix_all(x, "positions chosen by a condition")
         return [None]
     axis = op.axis(0, x.rank)
-    y = held(ctx, x, [axis], "its positions are chosen by a condition")
+    y = fixed_slice(ctx, x, [axis], "its positions are chosen by a condition")
     return widened(y, op.out_shapes()[0])
 
 
 @register("ArrayFeatureExtractor", domain=CLASSICAL)
 def features(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, n], positions[m] -> X[…, positions]."""
-    x, known = op.x(0), op.data(1)
-    index = None if known is None else _positions(known.ravel(), x.shape[-1])
+    x, data = op.x(0), op.data(1)
+    index = None if data is None else _positions(data.ravel(), x.shape[-1])
     n, alt = _sizes(op, 0, x.rank - 1)
     if index is None or n != alt or x.rank != 2:
         ctx.fix_all(x, INDEXED)
@@ -187,8 +187,8 @@ def scatter_nd(ctx: Context, op: SymmetryNode) -> Outputs:
     if q2[-1] != m:
         raise Unsupported("indices of a dynamic number of axes")
     ctx.fix_all(op.x(1), INDEXED)
-    core = _trailing(ctx, held(ctx, ctx.stop(x), range(m)), m)
-    other = _trailing(ctx, held(ctx, ctx.stop(updates), range(len(q) - 1)), len(q) - 1)
+    core = _trailing(ctx, fixed_slice(ctx, ctx.stop(x), range(m)), m)
+    other = _trailing(ctx, fixed_slice(ctx, ctx.stop(updates), range(len(q) - 1)), len(q) - 1)
     y = ctx.elementwise([core, other])
     for _ in range(m):
         y = ctx.insert(y, 0)
@@ -210,7 +210,7 @@ def gather_nd(ctx: Context, op: SymmetryNode) -> Outputs:
     if q2[-1] != q[-1]:
         raise Unsupported("indices of a dynamic number of axes")
     ctx.fix_all(op.x(1), INDEXED)
-    y = _trailing(ctx, held(ctx, x, range(gone)), gone)
+    y = _trailing(ctx, fixed_slice(ctx, x, range(gone)), gone)
     for _ in range(len(q) - 1):
         y = ctx.insert(y, 0)
     return widened(y, shape)

@@ -9,6 +9,7 @@ from onnxcanon.graph.operators import CONTRIB
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.quantization import one_number
 from onnxcanon.tracing.rules.quantized_products import channels_first, channels_last
+from onnxcanon.tracing.rules.rearrangement import concatenated
 from onnxcanon.tracing.rules.reduction import soft_maximum
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 from onnxcanon.tracing.rules.spatial import resized
@@ -52,13 +53,7 @@ def quantized_concat(ctx: Context, op: SymmetryNode) -> Outputs:
     """y_scale, y_zero, X1, scale1, zero1, X2, … -> joined along an axis."""
     count = len(op.node.inputs)
     one_number(op, *(i for i in range(count) if i < 2 or i % 3 != 2))
-    values = [ctx.stop(op.x(i)) for i in range(2, count, 3)]
-    axis = op.axis(1, values[0].rank)
-    a, b = op.out_shapes()
-    if a[axis] != b[axis]:
-        for v in values:
-            ctx.fix(v, axis, "concatenated with a dynamic axis")
-    return ctx.concat(values, axis)
+    return concatenated(ctx, op, [ctx.stop(op.x(i)) for i in range(2, count, 3)])
 
 
 @register("QLinearAveragePool", "QLinearGlobalAveragePool", domain=CONTRIB)

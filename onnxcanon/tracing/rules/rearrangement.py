@@ -1,7 +1,8 @@
-"""Movement operators: each is index arithmetic on the labels (see `onnxcanon.tracing.context`)."""
+"""Operators that rearrange entries: each is index arithmetic on the labels (`tracing/positions.py`)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -66,11 +67,11 @@ def cut(ctx: Context, op: SymmetryNode) -> Outputs:
     x = op.x(0)
     if op.version < 10:
         starts, ends, axes = op.attr("starts"), op.attr("ends"), op.attr("axes")
-        given = [(s, s) for s in (starts, ends, axes, None)]
+        inputs = [(s, s) for s in (starts, ends, axes, None)]
     else:
-        given = [op.data_pair(k) if op.has(k) else (None, None) for k in (1, 2, 3, 4)]
+        inputs = [op.data_pair(k) if op.has(k) else (None, None) for k in (1, 2, 3, 4)]
     before, after = op.in_shapes(0), op.out_shapes()
-    chosen = [_slices(x.rank, before[p], [g[p] for g in given]) for p in (0, 1)]
+    chosen = [_slices(x.rank, before[p], [pair[p] for pair in inputs]) for p in (0, 1)]
     for k in range(x.rank):
         if chosen[0] is None or chosen[1] is None:
             same = before[0][k] == after[0][k] and before[1][k] == after[1][k]
@@ -92,9 +93,9 @@ def cut(ctx: Context, op: SymmetryNode) -> Outputs:
     return x
 
 
-def _slices(rank: int, shape: tuple[int, ...], given: list[object]) -> list[slice | None] | None:
+def _slices(rank: int, shape: tuple[int, ...], inputs: list[Any]) -> list[slice | None] | None:
     """One slice per axis, or None where starts or ends are not known."""
-    starts, ends, axes, steps = (None if g is None else [int(v) for v in np.ravel(g)] for g in given)  # type: ignore[call-overload]
+    starts, ends, axes, steps = (None if a is None else [int(v) for v in np.ravel(a)] for a in inputs)
     if starts is None or ends is None:
         return None
     axes = axes if axes is not None else list(range(len(starts)))
@@ -135,7 +136,11 @@ def split(ctx: Context, op: SymmetryNode) -> Outputs:
 @register("Concat")
 def concat(ctx: Context, op: SymmetryNode) -> Outputs:
     """X1, X2, … -> joined along an axis."""
-    values = op.xs()
+    return concatenated(ctx, op, op.xs())
+
+
+def concatenated(ctx: Context, op: SymmetryNode, values: Sequence[AbstractValue]) -> AbstractValue:
+    """Values joined along the axis of a node; where the length of one is dynamic, positions are fixed."""
     axis = op.axis(1, values[0].rank)
     a, b = op.out_shapes()
     if a[axis] != b[axis]:
@@ -229,10 +234,10 @@ def _pad_amounts(op: SymmetryNode, rank: int, sample: int) -> dict[int, tuple[in
     pads = op.attr("pads", op.attr("paddings"))
     axes = list(range(rank))
     if pads is None:
-        known = op.data_pair(1)[sample]
-        if known is None:
+        amounts = op.data_pair(1)[sample]
+        if amounts is None:
             return None
-        pads = known.ravel().tolist()
+        pads = amounts.ravel().tolist()
         if op.has(3):
             chosen = op.data(3)
             if chosen is None:

@@ -58,8 +58,8 @@ def _layer(
     unit = ctx.constraints.new_units((directions, hidden))
     sign = ctx.constraints.new_exponents((directions, hidden))
     ctx.constraints.exponent_zero(sign, System.SCALE)
-    given = [a.decode() if isinstance(a, bytes) else a for a in op.attr("activations", ())]
-    if given and tuple(given) != row(op.node).activations * directions:
+    activations = [a.decode() if isinstance(a, bytes) else a for a in op.attr("activations", ())]
+    if activations and tuple(activations) != row(op.node).activations * directions:
         ctx.constraints.exponent_zero(sign)
     _input(ctx, x, w)
     layer = _Layer(ctx, kind, unit, sign)

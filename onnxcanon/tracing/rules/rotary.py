@@ -57,15 +57,15 @@ def rotary_embedding(ctx: Context, op: SymmetryNode) -> Outputs:
 
 def _sizes(op: SymmetryNode, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Number of heads, their size, and how many dimensions of each turn, where the node says so plainly."""
-    width, given = 2 * op.in_shapes(2)[0][-1], op.attr("rotary_embedding_dim", 0)
+    width, stated_width = 2 * op.in_shapes(2)[0][-1], op.attr("rotary_embedding_dim", 0)
     stated = op.attr("num_heads", 0)
     if len(shape) == 4:
         count, size = shape[1], shape[3]
-    elif len(shape) == 3 and (stated or not given):
+    elif len(shape) == 3 and (stated or not stated_width):
         count = stated or shape[2] // width
         size = shape[2] // count
     else:
         raise Unsupported("RotaryEmbedding without the number of heads")
-    if width != (given or size) or width > size or (len(shape) == 3 and count * size != shape[2]):
+    if width != (stated_width or size) or width > size or (len(shape) == 3 and count * size != shape[2]):
         raise Unsupported("RotaryEmbedding whose angles do not fit its heads")
     return count, size, width

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxcanon.graph.operators import BOTH, CONTRIB
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.indexing import held, widened
+from onnxcanon.tracing.rules.indexing import fixed_slice, widened
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 TRANSFORMED = "positions under a Fourier transform"
@@ -15,13 +15,13 @@ def fourier(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, n, …, 1 or 2], length, axis -> Y[…, m, …, 1 or 2]: linear."""
     x = op.x(0)
     if op.has(2):
-        given = op.data(2)
-        if given is None:
+        index = op.data(2)
+        if index is None:
             raise Unsupported("its axis is chosen at run time")
-        axis = int(given.item()) % x.rank
+        axis = int(index.item()) % x.rank
     else:
         axis = op.axis(1 if op.version < 20 else -2, x.rank)
-    return widened(held(ctx, x, [axis, x.rank - 1], TRANSFORMED), op.out_shapes()[0])
+    return widened(fixed_slice(ctx, x, [axis, x.rank - 1], TRANSFORMED), op.out_shapes()[0])
 
 
 @register("STFT")
@@ -30,14 +30,14 @@ def short_fourier(ctx: Context, op: SymmetryNode) -> Outputs:
     x = op.x(0)
     if x.rank != 3:
         raise Unsupported("a signal without its last axis")
-    y = held(ctx, x, [1, 2], TRANSFORMED)
+    y = fixed_slice(ctx, x, [1, 2], TRANSFORMED)
     return widened(ctx.insert(y, 1), op.out_shapes()[0])
 
 
 @register("Det")
 def determinant(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, m, m] -> Y[…]."""
-    y = held(
+    y = fixed_slice(
         ctx, ctx.stop(op.x(0)), (op.x(0).rank - 2, op.x(0).rank - 1), "rows and columns of a determinant"
     )
     return ctx.squeeze(ctx.squeeze(y, y.rank - 1), y.rank - 2)
@@ -47,14 +47,16 @@ def determinant(ctx: Context, op: SymmetryNode) -> Outputs:
 def inverse(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, m, m] -> Y[…, m, m]."""
     x = ctx.stop(op.x(0))
-    return widened(held(ctx, x, (x.rank - 2, x.rank - 1), "rows and columns of an inverse"), x.shape)
+    return widened(fixed_slice(ctx, x, (x.rank - 2, x.rank - 1), "rows and columns of an inverse"), x.shape)
 
 
 @register("Trilu", domain=BOTH)
 def triangle(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[…, m, n], k -> X with zeros above or below a diagonal: linear."""
     x = op.x(0)
-    return widened(held(ctx, x, (x.rank - 2, x.rank - 1), "rows and columns under a diagonal"), x.shape)
+    return widened(
+        fixed_slice(ctx, x, (x.rank - 2, x.rank - 1), "rows and columns under a diagonal"), x.shape
+    )
 
 
 @register("ReverseSequence")
@@ -63,7 +65,7 @@ def reversed_sequences(ctx: Context, op: SymmetryNode) -> Outputs:
     x = op.x(0)
     axes = (int(op.attr("batch_axis", 1)), int(op.attr("time_axis", 0)))
     ctx.fix_all(op.x(1), "lengths of sequences")
-    return widened(held(ctx, x, axes, "positions of sequences that are reversed"), x.shape)
+    return widened(fixed_slice(ctx, x, axes, "positions of sequences that are reversed"), x.shape)
 
 
 @register("CDist", domain=CONTRIB)
