@@ -178,10 +178,10 @@ def _pivots(rows: list[dict[int, int]], weight: NDArray[np.float64], modulo2: bo
     done: dict[int, dict[int, Fraction]] = {}
     for row in rows:
         current = {x: Fraction(int(c)) for x, c in row.items() if c}
-        for pivot, known in done.items():
+        for pivot, other in done.items():
             factor = current.get(pivot, Fraction(0))
             if factor:
-                for x, c in known.items():
+                for x, c in other.items():
                     value = current.get(x, Fraction(0)) - factor * c
                     current[x] = value % 2 if modulo2 else value
                 current = {x: c for x, c in current.items() if c}
@@ -341,7 +341,7 @@ def _eliminate(
 
 
 def _apply(forms: csr_matrix, rows: Ids, terms: Ids, coefficients: Ids, count: int) -> csr_matrix:
-    """Set the rows of defined classes to combinations of rows that are known."""
+    """Set the rows of defined classes to combinations of other rows."""
     step = coo_matrix((coefficients, (rows, terms)), shape=(count, count)).tocsr()
     return ((identity(count, dtype=np.int64, format="csr") + step) @ forms).tocsr()
 

@@ -1,6 +1,6 @@
 """Abstract values: what the analyzer knows of a tensor.
 
-Each axis of a `AbstractValue` tensor is in one of three states:
+Each axis of a tensor is in one of three states:
 
 - ``FIXED``    positions mean something and may not move;
 - ``UNIFORM``  the values do not vary along the axis (every axis of size 1);
@@ -63,18 +63,18 @@ class Parameter:
 def stacked(members: Sequence[Parameter], units: Ids) -> Parameter:
     """Parameters of one shape along a new axis 0, labelled by `units`: context of all their labels."""
     first = members[0]
-    made = Parameter(" | ".join(p.name for p in members), (len(members), *first.shape), first.scalable)
-    made.readers[1:] = first.readers
-    made.ids[0] = units.reshape(-1, *[1] * len(first.shape))
+    stack = Parameter(" | ".join(p.name for p in members), (len(members), *first.shape), first.scalable)
+    stack.readers[1:] = first.readers
+    stack.ids[0] = units.reshape(-1, *[1] * len(first.shape))
     for axis in range(len(first.shape)):
         for target, source in (
-            (made.ids, [p.ids for p in members]),
-            (made.exponents, [p.exponents for p in members]),
+            (stack.ids, [p.ids for p in members]),
+            (stack.exponents, [p.exponents for p in members]),
         ):
             arrays = [a for store in source if (a := store[axis]) is not None]
             if len(arrays) == len(members):
                 target[axis + 1] = np.stack(np.broadcast_arrays(*arrays))
-    return made
+    return stack
 
 
 @dataclass(frozen=True)

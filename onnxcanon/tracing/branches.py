@@ -187,10 +187,9 @@ class _BranchSearch:
     def _of(self, value: ir.Value | None) -> Digest:
         if value is None:
             return b""
-        known = self.forward.get(value)
-        if known is None:
-            known = self.forward[value] = self.leaf(value)
-        return known
+        if value not in self.forward:
+            self.forward[value] = self.leaf(value)
+        return self.forward[value]
 
     def _hash_forward(self) -> None:
         for s in self.nodes:

@@ -102,8 +102,8 @@ class Constants:
         """The abstract value of a constant, which stays as it is if there is a reason."""
         name = self.model.key(value)
         if name is None:
-            known = shapes.shapes(value)[0]
-            return None if known is None else constant(known)
+            inferred = shapes.shapes(value)[0]
+            return None if inferred is None else constant(inferred)
         shape, dtype = self.model.tensor_info(name)
         size = int(np.prod(shape, dtype=np.int64))
         if dtype in INDEX_TYPES:

@@ -189,8 +189,11 @@ class Constraints:
 
     def column(self, ids: Ids, code: Ids | None = None) -> None:
         """The units of each code form a set that maps onto itself; all of them, by default."""
-        one = np.zeros(1, np.int64)
-        codes = one if code is None or code.size == 1 else np.broadcast_to(code, ids.shape).ravel()
+        codes = (
+            np.zeros(1, np.int64)
+            if code is None or code.size == 1
+            else np.broadcast_to(code, ids.shape).ravel()
+        )
         self.columns.append((ids.ravel(), codes, self.slot))
 
     def selection(self, before: Ids, after: Ids, index: Ids) -> None:

@@ -144,15 +144,15 @@ def copy(ctx: Context, value: AbstractValue) -> AbstractValue:
 
 def exponents_meet(ctx: Context, exponents: Sequence[Ids | None]) -> Ids | None:
     """The common exponent of terms that are added: all equal."""
-    known = [d for d in exponents if d is not None]
-    if not known:
+    present = [d for d in exponents if d is not None]
+    if not present:
         return None
-    base = min(known, key=lambda d: d.size)
-    if len(known) < len(exponents):
-        for d in known:
+    base = min(present, key=lambda d: d.size)
+    if len(present) < len(exponents):
+        for d in present:
             ctx.constraints.exponent_zero(d)
         return None
-    for d in known:
+    for d in present:
         ctx.constraints.exponent_equal(base, d)
     return base
 

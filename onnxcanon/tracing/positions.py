@@ -188,12 +188,12 @@ def _beside(ctx: Context, values: Sequence[AbstractValue], k: int, axis: int) ->
 def _joined_exponent(ctx: Context, values: Sequence[AbstractValue], k: int, axis: int) -> Ids | None:
     """Exponent column of axis `k` after concatenation along `axis`; zero parts take any exponent."""
     exponents = [v.exponents[k] for v in values]
-    known = [d for d in exponents if d is not None]
-    if not known:
+    present = [d for d in exponents if d is not None]
+    if not present:
         return None
-    if k != axis and all(d is known[0] for d in exponents) and known[0].shape[axis] == 1:
-        return known[0]
-    around = np.broadcast_shapes(*([1 if j == axis else n for j, n in enumerate(d.shape)] for d in known))
+    if k != axis and all(d is present[0] for d in exponents) and present[0].shape[axis] == 1:
+        return present[0]
+    around = np.broadcast_shapes(*([1 if j == axis else n for j, n in enumerate(d.shape)] for d in present))
     total = sum(v.shape[axis] for v in values)
     if prod(around) * total > CONTEXT_LIMIT and k != axis:
         return ctx.exponents_meet([ctx.exponent_forget(d, [axis]) for d in exponents])

@@ -5,71 +5,57 @@ They are no barriers: a rule that would let through more of them is not missing.
 
 from __future__ import annotations
 
-from onnxcanon.graph.operators import CLASSICAL, CONTRIB
+from onnxcanon.graph.operators import BOTH, CLASSICAL
 from onnxcanon.tracing.context import Context
 from onnxcanon.tracing.rules.normalization import root_mean_square
-from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, register
-
-DRAWN = "numbers are drawn for each position"
-NUMBERED = "its positions are the result"
-ATTRIBUTES = "attributes hold a number for each position"
-MADE = "it makes positions of numbers"
-TEXT = "text"
-
-MEANINGS = {
-    ("", "Bernoulli"): DRAWN,
-    ("", "Multinomial"): "its positions are the classes that are drawn",
-    ("", "RandomNormal"): DRAWN,
-    ("", "RandomUniform"): DRAWN,
-    ("", "NonZero"): NUMBERED,
-    ("", "Unique"): NUMBERED,
-    (CONTRIB, "Unique"): NUMBERED,
-    ("", "NonMaxSuppression"): NUMBERED,
-    ("", "MaxUnpool"): "positions to put maxima at",
-    ("", "NegativeLogLikelihoodLoss"): "its positions are the classes of a loss",
-    ("", "SoftmaxCrossEntropyLoss"): "its positions are the classes of a loss",
-    ("", "AffineGrid"): "coefficients of a map of positions",
-    ("", "Range"): MADE,
-    (CONTRIB, "Range"): MADE,
-    ("", "BlackmanWindow"): MADE,
-    ("", "HammingWindow"): MADE,
-    ("", "HannWindow"): MADE,
-    ("", "MelWeightMatrix"): MADE,
-    ("", "RegexFullMatch"): TEXT,
-    ("", "StringConcat"): TEXT,
-    ("", "StringNormalizer"): TEXT,
-    ("", "StringSplit"): TEXT,
-    ("", "TfIdfVectorizer"): "n-grams of positions",
-    ("", "ImageDecoder"): "bytes of a file",
-    (CLASSICAL, "CastMap"): "keys of a map",
-    (CLASSICAL, "DictVectorizer"): "keys of a map",
-    (CLASSICAL, "ZipMap"): "its positions become the keys of a map",
-    (CLASSICAL, "FeatureVectorizer"): "features are joined by position",
-    (CLASSICAL, "Imputer"): ATTRIBUTES,
-    (CLASSICAL, "LinearClassifier"): ATTRIBUTES,
-    (CLASSICAL, "LinearRegressor"): ATTRIBUTES,
-    (CLASSICAL, "OneHotEncoder"): "its values are positions",
-    (CLASSICAL, "Scaler"): ATTRIBUTES,
-    (CLASSICAL, "SVMClassifier"): ATTRIBUTES,
-    (CLASSICAL, "SVMRegressor"): ATTRIBUTES,
-    (CLASSICAL, "TreeEnsemble"): ATTRIBUTES,
-    (CLASSICAL, "TreeEnsembleClassifier"): ATTRIBUTES,
-    (CLASSICAL, "TreeEnsembleRegressor"): ATTRIBUTES,
-}
-"""By domain and operator: why nothing moves."""
+from onnxcanon.tracing.rules.registry import Outputs, Rule, SymmetryNode, register
 
 
-def still(ctx: Context, op: SymmetryNode) -> Outputs:
-    """X, … -> Y, …, all of them fixed."""
-    for i, value in enumerate(op.inputs):
-        if value is not None:
-            op.claimed.add(i)
-            ctx.fix_all(value, MEANINGS[op.domain, op.kind])
-    return [None] * len(op.node.outputs)
+def fixed(reason: str) -> Rule:
+    """X, … -> Y, …, all of them fixed for a reason."""
+
+    def rule(ctx: Context, op: SymmetryNode) -> Outputs:
+        for i, value in enumerate(op.inputs):
+            if value is not None:
+                op.claimed.add(i)
+                ctx.fix_all(value, reason)
+        return [None] * len(op.node.outputs)
+
+    return rule
 
 
-for _domain, _name in MEANINGS:
-    register(_name, domain=_domain)(still)
+register("Bernoulli", "RandomNormal", "RandomUniform")(fixed("numbers are drawn for each position"))
+register("Multinomial")(fixed("its positions are the classes that are drawn"))
+register("NonMaxSuppression", "NonZero")(fixed("its positions are the result"))
+register("Unique", domain=BOTH)(fixed("its positions are the result"))
+register("MaxUnpool")(fixed("positions to put maxima at"))
+register("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")(
+    fixed("its positions are the classes of a loss")
+)
+register("AffineGrid")(fixed("coefficients of a map of positions"))
+register("Range", domain=BOTH)(fixed("it makes positions of numbers"))
+register("BlackmanWindow", "HammingWindow", "HannWindow", "MelWeightMatrix")(
+    fixed("it makes positions of numbers")
+)
+register("RegexFullMatch", "StringConcat", "StringNormalizer", "StringSplit")(fixed("text"))
+register("TfIdfVectorizer")(fixed("n-grams of positions"))
+register("ImageDecoder")(fixed("bytes of a file"))
+register("CastMap", "DictVectorizer", domain=CLASSICAL)(fixed("keys of a map"))
+register("ZipMap", domain=CLASSICAL)(fixed("its positions become the keys of a map"))
+register("FeatureVectorizer", domain=CLASSICAL)(fixed("features are joined by position"))
+register("OneHotEncoder", domain=CLASSICAL)(fixed("its values are positions"))
+register(
+    "Imputer",
+    "LinearClassifier",
+    "LinearRegressor",
+    "Scaler",
+    "SVMClassifier",
+    "SVMRegressor",
+    "TreeEnsemble",
+    "TreeEnsembleClassifier",
+    "TreeEnsembleRegressor",
+    domain=CLASSICAL,
+)(fixed("attributes hold a number for each position"))
 
 
 @register("Binarizer", "CategoryMapper", "LabelEncoder", domain=CLASSICAL)
