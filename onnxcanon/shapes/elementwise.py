@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnxcanon.graph.operators import BOTH, CLASSICAL, CONTRIB
 from onnxcanon.graph.traits import Trait, operators
-from onnxcanon.shapes.values import OutputShapes, ShapeNode, broadcast, norm_axis, rule
+from onnxcanon.shapes.values import OutputShapes, ShapeNode, broadcast, rule
 
 
 @rule(*operators(Trait.POINTWISE, without=Trait.DROPOUT))
@@ -59,31 +59,6 @@ def quantized_where(op: ShapeNode) -> OutputShapes:
 def dropout(op: ShapeNode) -> OutputShapes:
     """X[*S] -> Y[*S], mask[*S]."""
     return [op.shape(0), op.shape(0)]
-
-
-@rule("BatchNormalization")
-def batch_norm(op: ShapeNode) -> OutputShapes:
-    """X[N, C, *S], scale[C], ... -> Y[N, C, *S], up to four statistics [C]."""
-    return [op.shape(0), *[op.shape(1)] * (len(op.node.outputs) - 1)]
-
-
-@rule("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization", domain=BOTH)
-def layer_norm(op: ShapeNode) -> OutputShapes:
-    """X[*S, *N] -> Y[*S, *N], mean[*S, 1...], inverse deviation[*S, 1...]."""
-    shape = op.shape(0)
-    axis = norm_axis(op.attr("axis", -1), len(shape))
-    statistics = shape[:axis] + (1,) * (len(shape) - axis)
-    return [shape, statistics, statistics]
-
-
-@rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization", "SkipGroupNorm", domain=CONTRIB)
-def skip_layer_norm(op: ShapeNode) -> OutputShapes:
-    """X[*S, C], skip, ... -> Y[*S, C], mean[*S, 1], inverse deviation[*S, 1], X + skip [*S, C]."""
-    shape = op.shape(0)
-    if op.kind == "SkipGroupNorm":
-        return [shape, shape]
-    statistics = (*shape[:-1], 1)
-    return [shape, statistics, statistics, shape]
 
 
 @rule("DynamicQuantizeLinear")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from onnxcanon.arrays import Shape
-from onnxcanon.graph.operators import BOTH, CLASSICAL, CONTRIB
+from onnxcanon.graph.operators import BOTH, CONTRIB
 from onnxcanon.shapes.values import (
     Contradiction,
     OutputShapes,
@@ -180,19 +180,6 @@ def gather(op: ShapeNode) -> OutputShapes:
     return [shape[:axis] + index.shape + shape[axis + 1 :]]
 
 
-@rule("GatherElements")
-def gather_elements(op: ShapeNode) -> OutputShapes:
-    """X[*S], index[*I] -> Y[*I]."""
-    return [op.shape(1)]
-
-
-@rule("GatherND", domain=BOTH)
-def gather_nd(op: ShapeNode) -> OutputShapes:
-    """X[*B, *S, *T], index[*B, *I, len S] -> Y[*B, *I, *T]."""
-    shape, index = op.shape(0), op.shape(1)
-    return [index[:-1] + shape[op.attr("batch_dims", 0) + index[-1] :]]
-
-
 @rule("Expand")
 def expand(op: ShapeNode) -> OutputShapes:
     """X[*S], shape[r] -> Y[broadcast of S and shape]."""
@@ -226,66 +213,6 @@ def pad(op: ShapeNode) -> OutputShapes:
         if result[axis] < 0:
             raise Contradiction(f"pad of {shape} by {pads}")
     return [tuple(result)]
-
-
-@rule("DepthToSpace")
-def depth_to_space(op: ShapeNode) -> OutputShapes:
-    """X[N, C*b*b, H, W] -> Y[N, C, H*b, W*b]."""
-    n, c, h, w = op.shape(0)
-    b = op.attr("blocksize")
-    if c % (b * b):
-        raise Contradiction(f"depth to space of {c} channels by {b}")
-    return [(n, c // (b * b), h * b, w * b)]
-
-
-@rule("SpaceToDepth")
-def space_to_depth(op: ShapeNode) -> OutputShapes:
-    """X[N, C, H*b, W*b] -> Y[N, C*b*b, H, W]."""
-    n, c, h, w = op.shape(0)
-    b = op.attr("blocksize")
-    if h % b or w % b:
-        raise Contradiction(f"space to depth of {h} x {w} by {b}")
-    return [(n, c * b * b, h // b, w // b)]
-
-
-@rule("Compress")
-def compress(op: ShapeNode) -> OutputShapes:
-    """X[*S, n, *T], condition[n] -> Y[*S, count, *T]; the count depends on the data."""
-    shape, count = op.shape(0), int(op.data(1).sum())
-    axis = op.attr("axis")
-    if axis is None:
-        return [(count,)]
-    axis = norm_axis(axis, len(shape))
-    return [(*shape[:axis], count, *shape[axis + 1 :])]
-
-
-@rule("Crop")
-def crop(op: ShapeNode) -> OutputShapes:
-    """X[N, C, H, W], border (left, top, right, bottom), optionally scale (height, width) -> Y[N, C, h, w]."""
-    n, c, h, w = op.shape(0)
-    left, top, right, bottom = op.attr("border", (0, 0, 0, 0))
-    scale = op.attr("scale")
-    h, w = scale if scale else (h - top - bottom, w - left - right)
-    if h <= 0 or w <= 0:
-        raise Contradiction(f"crop of {op.shape(0)}")
-    return [(n, c, h, w)]
-
-
-@rule("CenterCropPad")
-def center_crop_pad(op: ShapeNode) -> OutputShapes:
-    """X[*S], shape[axes] -> Y[S with the axes set to shape]."""
-    result = list(op.shape(0))
-    axes = op.attr("axes", range(len(result)))
-    for axis, dim in zip(axes, op.values(1), strict=True):
-        result[norm_axis(axis, len(result))] = dim
-    return [tuple(result)]
-
-
-@rule("ArrayFeatureExtractor", domain=CLASSICAL)
-def features(op: ShapeNode) -> OutputShapes:
-    """X[*S, n], positions[m] -> Y[*S, m], with at least two axes."""
-    shape, count = op.shape(0), size_of(op.shape(1))
-    return [(*(shape[:-1] or (1,)), count)]
 
 
 @rule("ExpandDims", domain=CONTRIB)

@@ -55,14 +55,6 @@ def top_k(op: ShapeNode) -> OutputShapes:
     return [result, result]
 
 
-@rule("OneHot")
-def one_hot(op: ShapeNode) -> OutputShapes:
-    """index[*S], depth[], values[2] -> Y[S with depth inserted at axis]."""
-    shape = op.shape(0)
-    axis = norm_axis(op.attr("axis", -1), len(shape) + 1)
-    return [(*shape[:axis], int(op.values(1)[0]), *shape[axis:])]
-
-
 @rule("SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss")
 def cross_entropy(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S], labels[N, *S], weights[C] -> loss[N, *S] or [], log probabilities[N, C, *S]."""

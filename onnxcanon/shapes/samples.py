@@ -20,12 +20,16 @@ from onnxcanon.graph.traversal import ordered
 from onnxcanon.shapes import (  # noqa: F401 - importing a family enters its rules
     attention,
     contraction,
+    convolution,
     elementwise,
     generators,
+    indexing,
+    normalization,
     rearrangement,
     recurrent,
     reduction,
     sequences,
+    signals,
     spatial,
 )
 from onnxcanon.shapes.propagation import Propagation, TensorReader

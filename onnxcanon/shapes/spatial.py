@@ -1,4 +1,4 @@
-"""Shapes of convolution, pooling and resampling. `*K` is a kernel, `*S` the spatial axes of the input."""
+"""Shapes of pooling, resampling and cropping. `*K` is a kernel, `*S` the spatial axes of the input."""
 
 from __future__ import annotations
 
@@ -8,96 +8,8 @@ import numpy as np
 
 from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import BOTH, CONTRIB
+from onnxcanon.shapes.convolution import windows
 from onnxcanon.shapes.values import Contradiction, OutputShapes, ShapeNode, Unresolved, norm_axis, rule
-
-
-@rule("Conv", "ConvInteger", "DeformConv")
-@rule("FusedConv", domain=CONTRIB)
-def conv(op: ShapeNode) -> OutputShapes:
-    """X[N, C, *S], W[M, C/g, *K], B[M] -> Y[N, M, *T]."""
-    return [convolved(op, op.shape(0), op.shape(1))]
-
-
-@rule("QLinearConv", domain=BOTH)
-def quantized_conv(op: ShapeNode) -> OutputShapes:
-    """X[N, C, *S], x_scale, x_zero, W[M, C/g, *K], ... -> Y[N, M, *T]; contrib channels_last: X[N, *S, C]."""
-    convolve = convolved_last if op.attr("channels_last", 0) else convolved
-    return [convolve(op, op.shape(0), op.shape(3))]
-
-
-@rule("NhwcConv", "NhwcFusedConv", domain=CONTRIB)
-def conv_nhwc(op: ShapeNode) -> OutputShapes:
-    """X[N, *S, C], W[M, C/g, *K] -> Y[N, *T, M]."""
-    return [convolved_last(op, op.shape(0), op.shape(1))]
-
-
-def convolved(op: ShapeNode, shape: Shape, weight: Shape) -> Shape:
-    """Y[N, M, *T] of a convolution of X[N, C, *S] with W[M, C/g, *K]."""
-    if len(shape) != len(weight) or shape[1] != weight[1] * op.attr("group", 1):
-        raise Contradiction(f"convolution of {shape} with {weight}")
-    return (shape[0], weight[0], *windows(op, shape[2:], op.attr("kernel_shape", weight[2:])))
-
-
-def convolved_last(op: ShapeNode, shape: Shape, weight: Shape) -> Shape:
-    """Y[N, *T, M] of a convolution of X[N, *S, C]: the channels are last."""
-    n, m, *spatial = convolved(op, (shape[0], shape[-1], *shape[1:-1]), weight)
-    return (n, *spatial, m)
-
-
-def windows(op: ShapeNode, spatial: Sequence[int], kernel: Sequence[int]) -> list[int]:
-    """How many windows fit along each spatial axis."""
-    rank = len(spatial)
-    strides = op.attr("strides") or (1,) * rank
-    dilations = op.attr("dilations") or (1,) * rank
-    pads = op.attr("pads") or (0,) * (2 * rank)
-    auto_pad = op.attr("auto_pad", "NOTSET")
-    ceil_mode = op.attr("ceil_mode", 0)
-    if len(kernel) != rank:
-        raise Contradiction(f"kernel {kernel} over {spatial}")
-    result = []
-    for axis, size in enumerate(spatial):
-        stride = strides[axis]
-        if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            count = -(-size // stride)
-        else:
-            begin, end = (0, 0) if auto_pad == "VALID" else (pads[axis], pads[axis + rank])
-            room = size + begin + end - dilations[axis] * (kernel[axis] - 1) - 1
-            count = (-(-room // stride) if ceil_mode else room // stride) + 1
-            # A last window that would start in the padding behind the input is not taken.
-            if ceil_mode and (count - 1) * stride >= size + begin:
-                count -= 1
-        if count <= 0:
-            raise Contradiction(f"no window of {kernel} in {spatial}")
-        result.append(count)
-    return result
-
-
-@rule("ConvTranspose")
-def conv_transpose(op: ShapeNode) -> OutputShapes:
-    """X[N, C, *S], W[C, M/g, *K] -> Y[N, M, stride*(S-1) + output_padding + dilation*(K-1) + 1 - pads]."""
-    shape, weight = op.shape(0), op.shape(1)
-    if len(shape) != len(weight) or shape[1] != weight[0]:
-        raise Contradiction(f"transposed convolution of {shape} with {weight}")
-    channels = weight[1] * op.attr("group", 1)
-    output_shape = op.attr("output_shape")
-    rank = len(shape) - 2
-    if output_shape:
-        return [(shape[0], channels, *output_shape[-rank:])]
-    strides = op.attr("strides") or (1,) * rank
-    dilations = op.attr("dilations") or (1,) * rank
-    pads = op.attr("pads") or (0,) * (2 * rank)
-    extra = op.attr("output_padding") or (0,) * rank
-    auto_pad = op.attr("auto_pad", "NOTSET")
-    result = []
-    for axis, size in enumerate(shape[2:]):
-        if auto_pad in ("SAME_UPPER", "SAME_LOWER"):
-            result.append(size * strides[axis])
-            continue
-        full = strides[axis] * (size - 1) + extra[axis] + dilations[axis] * (weight[axis + 2] - 1) + 1
-        result.append(full if auto_pad == "VALID" else full - pads[axis] - pads[axis + rank])
-    if min(result, default=1) <= 0:
-        raise Contradiction(f"transposed convolution of {shape} to {result}")
-    return [(shape[0], channels, *result)]
 
 
 @rule("MaxPool", "AveragePool", "LpPool")
@@ -212,3 +124,45 @@ def scaled(shape: Shape, axes: Sequence[int], scales: Sequence[float]) -> Shape:
     if min(result) <= 0:
         raise Contradiction(f"resize of {shape} to {result}")
     return tuple(result)
+
+
+@rule("DepthToSpace")
+def depth_to_space(op: ShapeNode) -> OutputShapes:
+    """X[N, C*b*b, H, W] -> Y[N, C, H*b, W*b]."""
+    n, c, h, w = op.shape(0)
+    b = op.attr("blocksize")
+    if c % (b * b):
+        raise Contradiction(f"depth to space of {c} channels by {b}")
+    return [(n, c // (b * b), h * b, w * b)]
+
+
+@rule("SpaceToDepth")
+def space_to_depth(op: ShapeNode) -> OutputShapes:
+    """X[N, C, H*b, W*b] -> Y[N, C*b*b, H, W]."""
+    n, c, h, w = op.shape(0)
+    b = op.attr("blocksize")
+    if h % b or w % b:
+        raise Contradiction(f"space to depth of {h} x {w} by {b}")
+    return [(n, c * b * b, h // b, w // b)]
+
+
+@rule("Crop")
+def crop(op: ShapeNode) -> OutputShapes:
+    """X[N, C, H, W], border (left, top, right, bottom), optionally scale (height, width) -> Y[N, C, h, w]."""
+    n, c, h, w = op.shape(0)
+    left, top, right, bottom = op.attr("border", (0, 0, 0, 0))
+    scale = op.attr("scale")
+    h, w = scale if scale else (h - top - bottom, w - left - right)
+    if h <= 0 or w <= 0:
+        raise Contradiction(f"crop of {op.shape(0)}")
+    return [(n, c, h, w)]
+
+
+@rule("CenterCropPad")
+def center_crop_pad(op: ShapeNode) -> OutputShapes:
+    """X[*S], shape[axes] -> Y[S with the axes set to shape]."""
+    result = list(op.shape(0))
+    axes = op.attr("axes", range(len(result)))
+    for axis, dim in zip(axes, op.values(1), strict=True):
+        result[norm_axis(axis, len(result))] = dim
+    return [tuple(result)]
