@@ -171,9 +171,9 @@ class _BranchSearch:
             if has(s.node, Trait.ASSOCIATIVE) and s.unordered_inputs:
                 terms: list[ir.Value | None] = []
                 for v in s.inputs:
-                    before = out.get(v) if v is not None else None
-                    if before is not None and before.node.op_type == s.node.op_type and v is not None \
-                            and len(v.uses()) == 1 and not v.is_graph_output():  # fmt: skip
+                    alone = v is not None and len(v.uses()) == 1 and not v.is_graph_output()
+                    before = out.get(v) if v is not None and alone else None
+                    if before is not None and before.node.op_type == s.node.op_type:
                         terms.extend(before.inputs)
                         gone.add(before.number)
                     else:

@@ -186,10 +186,8 @@ def extremum(ctx: Context, op: SymmetryNode) -> Outputs:
     return ctx.elementwise([ctx.stop(v, System.SIGN) for v in _aligned(ctx, op)])
 
 
-@register(
-    "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Greater", "GreaterOrEqual", "Less",
-    "LessOrEqual", "Mod", "Or", "Xor",
-)  # fmt: skip
+@register("And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Mod", "Or", "Xor")
+@register("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual")
 def compare(ctx: Context, op: SymmetryNode) -> Outputs:
     """A, B -> Y without scale or sign."""
     return ctx.elementwise([ctx.stop(v) for v in _aligned(ctx, op)])

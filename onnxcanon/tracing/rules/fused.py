@@ -11,9 +11,11 @@ from onnxcanon.tracing.rules.convolution import conv
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 
 STOPPED = {
-    "": None, "Relu": System.SIGN, "LeakyRelu": System.SIGN, "Tanh": System.SCALE, "Clip": System.BOTH,
-    "Sigmoid": System.BOTH, "HardSigmoid": System.BOTH,
-}  # fmt: skip
+    "": None,
+    **dict.fromkeys(("LeakyRelu", "Relu"), System.SIGN),
+    "Tanh": System.SCALE,
+    **dict.fromkeys(("Clip", "HardSigmoid", "Sigmoid"), System.BOTH),
+}
 """What each activation ends: signs where it is homogeneous, scales where it is odd, or both."""
 
 

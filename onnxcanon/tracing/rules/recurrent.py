@@ -24,7 +24,7 @@ DIRECTIONS = "directions of a recurrent layer"
 @register("GRU", "LSTM", "RNN")
 def recurrent(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[T, B, I], W[D, G·H, I], R[D, G·H, H], B[D, 2·G·H], lengths, h0[D, B, H], c0, P[D, 3·H]
-    -> Y[T, D, B, H], Y_h[D, B, H], Y_c (layout 0)."""  # fmt: skip
+    -> Y[T, D, B, H], Y_h[D, B, H], Y_c (layout 0)."""
     if op.attr("layout", 0):
         raise Unsupported("a recurrent layer with layout 1")
     return _layer(ctx, op, op.kind, op.x(0), op.x(1), op.x(2))[0]
