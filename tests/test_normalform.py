@@ -261,3 +261,19 @@ def test_outputs_keep_their_names_where_nothing_computes_them() -> None:
     one = normal_form(build(text, {"w": np.ones(2, np.float32)}))
     assert [value.name for value in one.ir.graph.outputs] == ["a", "b", "c"]
     assert keeps_function(one)
+
+
+def refused(body: str, **tensors: np.ndarray) -> list[str]:
+    """The reasons that rules give for a graph, each with its pattern."""
+    text = f"g (float[n, 4] x) => (float[a, b] y, float[c, d] z) {{ {body} }}"
+    form = normal_form(build(text, tensors, 17))
+    assert form.incomplete is None
+    return [f"{refusal.pattern} {refusal.reason}" for refusal in form.refusals]
+
+
+def test_rules_say_why_a_pattern_is_left_as_it_is() -> None:
+    weights = {"w": np.ones((4, 5), np.float32), "c": np.arange(5, dtype=np.float32)}
+    assert refused("p = MatMul(x, w) y = Mul(p, c) z = Relu(p)", **weights) == [
+        "contraction.factor_into_matrix reads a value that others read too"
+    ]
+    assert refused("p = MatMul(x, w) q = MatMul(x, w) y = Mul(p, c) z = Identity(x)", **weights) == []

@@ -1,7 +1,8 @@
 """The rewriting engine: what rules see of a graph, how they write to it, and in which order they are tried.
 
 A rule is a plain function for one rewrite pattern. It takes a node and returns the values that take the
-place of its outputs, or None where the pattern does not match. Dead nodes, common subexpressions, names and
+place of its outputs, None where the pattern does not match, or a `Refusal` where it does and something else
+stands in the way. Dead nodes, common subexpressions, names and
 the nodes that it makes are not its concern: the engine tries all rules until none applies.
 
     @rule("Identity")
@@ -16,6 +17,7 @@ dynamic dimensions; a size is static if these numbers agree.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -45,14 +47,48 @@ MOST_REWRITES = 64
 
 Size = tuple[int, ...]
 Sizes = tuple[Size, ...]
-Outputs = ir.Value | Sequence[ir.Value | None] | None
-Rule = Callable[["Rewriting", ir.Node], Outputs]
 
 _SMALL = 16  # elements up to which constants of equal content are one constant
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a rule leaves a node as it is though its pattern matches; false, as None is.
+
+    Attributes:
+        reason: a sentence without its subject, the node.
+        pattern: the rule, as "family.name".
+        node: the name of the node.
+    """
+
+    reason: str
+    pattern: str = ""
+    node: str = ""
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __str__(self) -> str:
+        return f"{self.pattern}: '{self.node}' {self.reason}"
+
+
+UNKNOWN_SIZES = Refusal("has sizes that are not known")
+SHARED_VALUE = Refusal("reads a value that others read too")
+SHARED_WEIGHT = Refusal("reads a weight that others read too")
+NO_FLOATS = Refusal("does not compute in floats")
+NOT_COMPUTED = Refusal("needs a constant that is too large to compute, or not finite")
+
+Outputs = ir.Value | Sequence[ir.Value | None] | Refusal | None
+Rule = Callable[["Rewriting", ir.Node], Outputs]
+
+
 class NonTermination(Exception):
     """The rules do not come to an end."""
+
+
+def pattern_of(rule: Rule) -> str:
+    """What the pattern of a rule is called: its family, which is its file, and its name."""
+    return f"{rule.__module__.rpartition('.')[2]}.{rule.__name__}"
 
 
 class Rules:
@@ -75,7 +111,7 @@ class Rules:
             family = function.__module__.rpartition(".")[2]
             if family not in self._rank:
                 raise ValueError(f"the family '{family}' has no place in the order of {self.table.subject}")
-            entry, pattern = (self._rank[family], function), f"{family}.{function.__name__}"
+            entry, pattern = (self._rank[family], function), pattern_of(function)
             self.table.enter(entry, *(names or (ANY,)), domain=domain, since=since, pattern=pattern)
             return function
 
@@ -100,6 +136,7 @@ class Rewriting:
         sources: the tensors of the original model that a constant was computed from.
         final: values in their final form, for rules that would else match their own results again.
         budget: bytes that constants may still be computed to.
+        refusals: rules that refused in the last pass, with the node and the reason.
     """
 
     def __init__(
@@ -110,6 +147,7 @@ class Rewriting:
         self.sources = dict(sources)
         self.final: set[ir.Value] = set()
         self.budget = _budget(sources)
+        self.refusals: list[tuple[Rule, ir.Node, str]] = []
         self._version = version
         # While a rule runs: the node it was given, before which its new nodes stand, and these nodes, which
         # are removed again if it refuses. Held here so that rules need not pass them to every `node(...)`.
@@ -289,6 +327,7 @@ class Rewriting:
         Raises:
             NonTermination: If they make new nodes without end.
         """
+        self.refusals.clear()
         return self._sweep(self.graph, rules)
 
     def _sweep(self, graph: ir.Graph, rules: Rules) -> bool:
@@ -311,7 +350,9 @@ class Rewriting:
         for rule in rules.of(node, self.version(node)):
             self._current, self._new_nodes = node, []
             result = rule(self, node)
-            if result is not None:
+            if isinstance(result, Refusal):
+                self.refusals.append((rule, node, result.reason))
+            elif result is not None:
                 self._left -= 1
                 if self._left < 0:
                     raise NonTermination(f"'{node.name}' ({node.op_type})")

@@ -21,9 +21,10 @@ from onnx_ir.passes.common import (
     RemoveUnusedOpsetsPass,
 )
 
+from onnxcanon.graph.nodes import node_name
 from onnxcanon.model import Model, load
 from onnxcanon.normalform.dead_nodes import remove_dead
-from onnxcanon.normalform.engine import TARGET, NonTermination, Rewriting
+from onnxcanon.normalform.engine import TARGET, NonTermination, Refusal, Rewriting, Rule, pattern_of
 from onnxcanon.normalform.names import Names
 from onnxcanon.normalform.preparation import (
     Sources,
@@ -37,7 +38,7 @@ from onnxcanon.normalform.preparation import (
 from onnxcanon.normalform.rules import RULES, UPGRADES
 from onnxcanon.normalform.structure import order_operands
 from onnxcanon.normalform.type_inference import infer_types
-from onnxcanon.normalform.version_check import Obstacle, check_complete, check_meaning
+from onnxcanon.normalform.version_check import CannotUpgrade, check_complete, check_meaning
 from onnxcanon.shapes import infer_shapes
 
 IR_VERSION = 10
@@ -56,12 +57,15 @@ class NormalForm:
             was computed from (as `original.tensor_names()` calls them); empty for numbers that no tensor of
             the original holds.
         incomplete: why the graph is not rewritten as far as others are; None where it is.
+        refusals: rules whose pattern a node of the graph matches but that left it as it is, with the reason:
+            where two exports of one model do not coincide, the cause is often among them.
     """
 
     original: Model
     ir: ir.Model
     sources: Mapping[str, tuple[str, ...]]
     incomplete: str | None
+    refusals: tuple[Refusal, ...] = ()
 
     @cached_property
     def model(self) -> Model:
@@ -83,8 +87,8 @@ def normal_form(model: Model, sizes: Mapping[str, int] | None = None) -> NormalF
     """
     try:
         return _made(model, sizes or {}, rewrite=True)
-    except Obstacle as obstacle:
-        return replace(_made(model, sizes or {}, rewrite=False), incomplete=str(obstacle))
+    except CannotUpgrade as reason:
+        return replace(_made(model, sizes or {}, rewrite=False), incomplete=str(reason))
 
 
 def _made(model: Model, sizes: Mapping[str, int], *, rewrite: bool) -> NormalForm:
@@ -97,16 +101,23 @@ def _made(model: Model, sizes: Mapping[str, int], *, rewrite: bool) -> NormalFor
     replaceable = take_replaceable(graph, clone.ir_version)
     remove_dead(graph)
     infer_types(graph, version)
-    incomplete = _rewrite(clone, sources, version) if rewrite else None
+    incomplete, refusals = _rewrite(clone, sources, version) if rewrite else (None, [])
     restore_replaceable(graph, replaceable)
     _finish(clone, outputs)
     initializers = [v for part in (graph, *graph.subgraphs()) for v in part.initializers.values()]
     named = {value.name: sources.get(value, ()) for value in reversed(initializers) if value.name}
-    return NormalForm(model, clone, named, incomplete)
+    reasons = tuple(
+        Refusal(reason, pattern_of(rule), node_name(node))
+        for rule, node, reason in refusals
+        if node.graph is not None  # not one of a branch that was never taken, or merged into its equal
+    )
+    return NormalForm(model, clone, named, incomplete, reasons)
 
 
-def _rewrite(model: ir.Model, sources: Sources, version: int) -> str | None:
-    """Rewrite the graph by all rules; returns why they did not come to an end."""
+def _rewrite(
+    model: ir.Model, sources: Sources, version: int
+) -> tuple[str | None, list[tuple[Rule, ir.Node, str]]]:
+    """Rewrite the graph by all rules; returns why they did not come to an end, and what they refused."""
     graph = model.graph
     check_complete(graph, version)
     g = Rewriting(graph, infer_shapes(graph, constant_array), sources, version)
@@ -120,9 +131,9 @@ def _rewrite(model: ir.Model, sources: Sources, version: int) -> str | None:
     try:
         while _to_fixpoint(g, model):
             g.shapes = infer_shapes(graph, constant_array)  # which sees more in the graph as it is now
-        return None
+        return None, g.refusals
     except NonTermination as error:
-        return f"the rules found no end at {error}"
+        return f"the rules found no end at {error}", g.refusals
     finally:
         sources |= g.sources
 

@@ -1,7 +1,7 @@
 """Whether nodes written for an older operator set mean the same in the one that rules read.
 
 Most operators only got more types over time, which a comparison of their schemas shows. Those that changed
-have a rule in `rules.upgrades`; what is left stands in the way.
+have a rule in `rules.upgrades`; for what is left there is no normal form.
 """
 
 from __future__ import annotations
@@ -21,35 +21,37 @@ _WITHDRAWN = frozenset({"Affine", "Crop", "ImageScaler", "ParametricSoftplus", "
 _SINGLE = OpSchema.FormalParameterOption.Single
 
 
-class Obstacle(Exception):
-    """A node stands in the way of a common operator set."""
+class CannotUpgrade(Exception):
+    """A node has no form in the operator set of normal forms."""
 
 
 def check_complete(graph: ir.Graph, version: int) -> None:
-    """See that every node has what its operator requires.
+    """Check that every node has what its operator requires.
 
     Raises:
-        Obstacle: If one has not.
+        CannotUpgrade: If one has not.
     """
     for node in graph.all_nodes():
         if node.domain in ("", "ai.onnx") and not _is_complete(node, node.version or version):
-            raise Obstacle(
+            raise CannotUpgrade(
                 f"{node.op_type} ('{node.name}') lacks what it requires, or has what it cannot have"
             )
 
 
 def check_meaning(graph: ir.Graph, version: int) -> None:
-    """See that every node means the same in the target's operator set.
+    """Check that every node means the same in the target's operator set.
 
     Raises:
-        Obstacle: If one does not.
+        CannotUpgrade: If one does not.
     """
     for node in graph.all_nodes():
         written = node.version or version
         if node.domain not in ("", "ai.onnx"):
             continue
         if written < TARGET and not _means_the_same(node.op_type, written, frozenset(node.attributes)):
-            raise Obstacle(f"{node.op_type} of operator set {written} ('{node.name}') has no newer form here")
+            raise CannotUpgrade(
+                f"{node.op_type} of operator set {written} ('{node.name}') has no newer form here"
+            )
 
 
 def _is_complete(node: ir.Node, version: int) -> bool:

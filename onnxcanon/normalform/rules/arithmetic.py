@@ -15,7 +15,15 @@ import onnx_ir as ir
 
 from onnxcanon.arrays import Array
 from onnxcanon.graph.nodes import given, made_by
-from onnxcanon.normalform.engine import Outputs, Rewriting
+from onnxcanon.normalform.engine import (
+    NOT_COMPUTED,
+    SHARED_VALUE,
+    SHARED_WEIGHT,
+    UNKNOWN_SIZES,
+    Outputs,
+    Refusal,
+    Rewriting,
+)
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 _MOST_COMPUTED = 1 << 24  # elements of a constant that is computed here
@@ -114,7 +122,7 @@ def subtracted_constant(g: Rewriting, node: ir.Node) -> Outputs:
     if not g.is_constant(c) or not g.is_float(x):
         return None
     negative = computed(g, np.negative, c)
-    return None if negative is None else g.node("Add", x, negative)
+    return NOT_COMPUTED if negative is None else g.node("Add", x, negative)
 
 
 @rule("Div")
@@ -124,7 +132,7 @@ def divided_by_constant(g: Rewriting, node: ir.Node) -> Outputs:
     if not g.is_constant(c) or not g.is_float(x):
         return None
     inverse = computed(g, np.reciprocal, c)
-    return None if inverse is None else g.node("Mul", x, inverse)
+    return NOT_COMPUTED if inverse is None else g.node("Mul", x, inverse)
 
 
 @rule("Neg")
@@ -178,11 +186,17 @@ def constants_together(g: Rewriting, node: ir.Node) -> Outputs:
     """(X + c) + d -> X + (c + d), (X * c) * d -> X * (c * d)."""
     x, d = node.inputs
     inner = made_by(x, node.op_type)
-    if inner is None or x is None or not g.is_constant(d) or not g.is_float(x) or not g.sole_use(x):
+    if inner is None or x is None or not g.is_constant(d) or not g.is_float(x):
         return None
     c = inner.inputs[1]
-    if not (g.is_own(c) and g.is_own(d)) or g.sizes(inner.inputs[0]) is None:
+    if not g.is_constant(c):
         return None
+    if not g.sole_use(x):
+        return SHARED_VALUE
+    if not (g.is_own(c) and g.is_own(d)):
+        return SHARED_WEIGHT
+    if g.sizes(inner.inputs[0]) is None:
+        return UNKNOWN_SIZES
     function = np.add if node.op_type == "Add" else np.multiply
     both = computed(g, function, c, d)
     if both is None or (g.rank(both) or 0) > (g.rank(inner.inputs[0]) or 0):
@@ -232,7 +246,7 @@ def clip(g: Rewriting, node: ir.Node) -> Outputs:
         return None
     bounds = [g.scalar(low), g.scalar(high)]
     if any(b is None and value is not None for b, value in zip(bounds, (low, high), strict=True)):
-        return None
+        return Refusal("has bounds that are computed")
     most = float(ir_max(x.dtype))
     lower = None if bounds[0] is None or bounds[0] <= -most else bounds[0]
     upper = None if bounds[1] is None or bounds[1] >= most else bounds[1]
@@ -283,10 +297,14 @@ def scaled_sum(g: Rewriting, node: ir.Node) -> Outputs:
     """(X + c) * d -> X * d + c * d for constants, unless d is but a number."""
     x, d = node.inputs
     inner = made_by(x, "Add")
-    if inner is None or x is None or not g.is_constant(d) or not g.is_float(x) or not g.sole_use(x):
+    if inner is None or x is None or not g.is_constant(d) or not g.is_float(x) or g.rank(d) in (0, None):
         return None
     c = inner.inputs[1]
-    if not (g.is_own(c) and g.is_own(d)) or g.rank(d) in (0, None):
+    if not g.is_constant(c):
         return None
+    if not g.sole_use(x):
+        return SHARED_VALUE
+    if not (g.is_own(c) and g.is_own(d)):
+        return SHARED_WEIGHT
     term = computed(g, np.multiply, c, d)
-    return None if term is None else g.node("Add", g.node("Mul", inner.inputs[0], d), term)
+    return NOT_COMPUTED if term is None else g.node("Add", g.node("Mul", inner.inputs[0], d), term)

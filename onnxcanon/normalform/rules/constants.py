@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.graph.element_types import FLOATS
-from onnxcanon.normalform.engine import Outputs, Rewriting, static
+from onnxcanon.normalform.engine import Outputs, Refusal, Rewriting, static
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.shapes.fold import LIMIT, fold
 from onnxcanon.shapes.values import Contradiction, SampleValue, ShapeNode, Unresolved
@@ -29,7 +29,7 @@ def evaluated(g: Rewriting, node: ir.Node) -> Outputs:
         return None
     results = _fold(g, node)
     if results is None or len(results) != len(node.outputs):
-        return None
+        return Refusal("has constant inputs but cannot be computed here, or only to more than the budget")
     for value, array in zip(node.outputs, results, strict=True):
         if value.dtype is None or array.dtype != value.dtype.numpy():
             return None

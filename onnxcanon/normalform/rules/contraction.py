@@ -17,7 +17,15 @@ import onnx_ir as ir
 from onnxcanon.arrays import Array
 from onnxcanon.graph.nodes import attribute, given, made_by
 from onnxcanon.normalform.axes import Chain, chain_of
-from onnxcanon.normalform.engine import Outputs, Rewriting, static
+from onnxcanon.normalform.engine import (
+    NO_FLOATS,
+    NOT_COMPUTED,
+    SHARED_VALUE,
+    SHARED_WEIGHT,
+    Outputs,
+    Rewriting,
+    static,
+)
 from onnxcanon.normalform.rules.arithmetic import computed
 from onnxcanon.normalform.rules.rearrangement import rebuilt
 from onnxcanon.normalform.rules.registry import RULES as rule
@@ -30,7 +38,7 @@ def gemm(g: Rewriting, node: ir.Node) -> Outputs:
     """A[M, K], B[K, N], C -> alpha * A @ B + beta * C."""
     a, b, c = node.inputs[0], node.inputs[1], given(node, 2)
     if a is None or b is None or not g.is_float(a):
-        return None
+        return NO_FLOATS
     if attribute(node, "transA", 0):
         a = g.node("Transpose", a, attributes={"perm": [1, 0]})
     if attribute(node, "transB", 0):
@@ -129,14 +137,18 @@ def replayed(g: Rewriting, value: ir.Value, root: ir.Value, other: ir.Value) -> 
 def factor_into_matrix(g: Rewriting, node: ir.Node) -> Outputs:
     """(X @ W[K, N]) * c[N] -> X @ (W * c)."""
     product, c = made_by(node.inputs[0], "MatMul"), node.inputs[1]
-    if product is None or node.inputs[0] is None or not g.sole_use(node.inputs[0]):
+    if product is None or node.inputs[0] is None or not g.is_constant(product.inputs[1]):
         return None
     weight = product.inputs[1]
     shape, factor = g.shape(weight), g.shape(c)
-    if not _is_own(g, weight) or not g.is_own(c) or not shape or factor != shape[-1:]:
+    if not g.is_constant(c) or not shape or factor != shape[-1:]:
         return None
+    if not g.sole_use(node.inputs[0]):
+        return SHARED_VALUE
+    if not _is_own(g, weight) or not g.is_own(c):
+        return SHARED_WEIGHT
     folded = computed(g, np.multiply, weight, c)
-    return None if folded is None else g.node("MatMul", product.inputs[0], folded)
+    return NOT_COMPUTED if folded is None else g.node("MatMul", product.inputs[0], folded)
 
 
 @rule("Mul")
@@ -144,9 +156,12 @@ def factor_into_convolution(g: Rewriting, node: ir.Node) -> Outputs:
     """Conv(X, W, b) * c[C, 1, ..., 1] -> Conv(X, W * c, b * c)."""
     layer = made_by(node.inputs[0], *CONVOLUTIONS)
     factor = None if layer is None else channelwise(g, node.inputs[1], g.rank(node.inputs[0]))
-    if layer is None or factor is None or factor.size == 1 or not g.is_own(node.inputs[1]):
+    if layer is None or factor is None or factor.size == 1:
         return None
-    return scaled_convolution(g, layer, factor, np.zeros_like(factor), node.inputs[1])
+    folded = None
+    if g.is_own(node.inputs[1]):
+        folded = scaled_convolution(g, layer, factor, np.zeros_like(factor), node.inputs[1])
+    return SHARED_WEIGHT if folded is None else folded
 
 
 @rule("Add")
@@ -155,20 +170,24 @@ def term_into_convolution(g: Rewriting, node: ir.Node) -> Outputs:
     x, c = node.inputs
     layer = made_by(x, *CONVOLUTIONS)
     term = None if layer is None else channelwise(g, c, g.rank(x))
-    if layer is None or x is None or term is None or not g.sole_use(x) or not g.is_own(c):
+    if layer is None or x is None or term is None:
         return None
+    if not g.sole_use(x):
+        return SHARED_VALUE
+    if not g.is_own(c):
+        return SHARED_WEIGHT
     channels = out_channels(g, layer)
     if channels is None or term.size not in (1, channels):
         return None
     bias = given(layer, 2)
     if bias is not None and not g.is_own(bias):
-        return None
+        return SHARED_WEIGHT
     spread = np.broadcast_to(term, (channels,))
     total = computed(g, lambda *_: spread, c)
     if bias is not None:
         total = computed(g, lambda b, _: b + spread, bias, c)
     if total is None:
-        return None
+        return NOT_COMPUTED
     return g.renewed(layer, inputs=[*layer.inputs[:2], total])
 
 

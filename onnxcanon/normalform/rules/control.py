@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute
-from onnxcanon.normalform.engine import Outputs, Rewriting
+from onnxcanon.normalform.engine import Outputs, Refusal, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 
@@ -15,7 +15,7 @@ def taken_branch(g: Rewriting, node: ir.Node) -> Outputs:
     array = g.array(node.inputs[0])
     taken = g.shapes.condition(node) if array is None else bool(array.all()) if array.size == 1 else None
     if taken is None:
-        return None
+        return Refusal("has a condition that is not known")
     branch: ir.Graph = attribute(node, "then_branch" if taken else "else_branch")
     results = list(branch.outputs)
     for value in list(branch.initializers.values()):

@@ -7,7 +7,7 @@ import math
 import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, given
-from onnxcanon.normalform.engine import Outputs, Rewriting
+from onnxcanon.normalform.engine import UNKNOWN_SIZES, Outputs, Refusal, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
 
@@ -79,20 +79,20 @@ def attention(g: Rewriting, node: ir.Node) -> Outputs:
     Heads may also lie in the last axis, [N, T, H * D].
     """
     if len(node.outputs) > 1 or any(given(node, k) is not None for k in range(4, len(node.inputs))):
-        return None
+        return Refusal("has a cache, or returns its scores")
     plain = ("is_causal", "softcap", "qk_matmul_output_mode", "softmax_precision")
     if any(attribute(node, name, 0) for name in plain):
-        return None
+        return Refusal("is causal, or has a cap or precision of its scores")
     q, k, v = (_by_head(g, node, place) for place in range(3))
     mask = given(node, 3)
     shapes = [g.shape(value) for value in (q, k, v)]
     if q is None or any(shape is None for shape in shapes) or shapes[0] is None or shapes[1] is None:
-        return None
+        return UNKNOWN_SIZES
     width = shapes[0][3]
     if width is None or shapes[0][1] is None or shapes[0][1] != shapes[1][1]:
-        return None
+        return Refusal("has fewer heads of keys than of queries, or a dynamic number")
     if mask is not None and not g.is_float(mask):
-        return None
+        return Refusal("has a mask of truth values")
     scale = attribute(node, "scale") or 1 / math.sqrt(width)
     scores = g.node("MatMul", q, g.node("Transpose", k, attributes={"perm": [0, 1, 3, 2]}))
     scores = g.node("Mul", scores, g.number(scale, q))

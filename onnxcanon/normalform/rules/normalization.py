@@ -13,10 +13,12 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, given, made_by
-from onnxcanon.normalform.engine import Outputs, Rewriting
+from onnxcanon.normalform.engine import NOT_COMPUTED, UNKNOWN_SIZES, Outputs, Refusal, Rewriting
 from onnxcanon.normalform.rules.contraction import CONVOLUTIONS, scaled_convolution
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
+
+_HALF = Refusal("is in half precision, where sums in another order differ too much")
 
 
 def normalized(g: Rewriting, x: ir.Value, axes: Sequence[int], epsilon: float, *, centered: bool) -> ir.Value:
@@ -34,8 +36,10 @@ def layer_normalization(g: Rewriting, node: ir.Node) -> Outputs:
     x, scale, bias = node.inputs[0], node.inputs[1], given(node, 2)
     rank = g.rank(x)
     others_read = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
-    if x is None or scale is None or rank is None or others_read or not g.is_float(x):
-        return None
+    if others_read:
+        return Refusal("has its mean or deviation read")
+    if x is None or scale is None or rank is None or not g.is_float(x):
+        return UNKNOWN_SIZES
     axes = range(attribute(node, "axis", -1) % rank, rank)
     wide = ir.DataType(attribute(node, "stash_type", 1))
     inner = x if x.dtype in (wide, ir.DataType.DOUBLE) else g.node("Cast", x, attributes={"to": wide.value})
@@ -52,8 +56,10 @@ def instance_normalization(g: Rewriting, node: ir.Node) -> Outputs:
     """X[N, C, *S], scale[C], bias[C] -> X normalized over S, times scale, plus bias."""
     x, scale, bias = node.inputs
     rank = g.rank(x)
-    if x is None or rank is None or rank < 3 or x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
-        return None
+    if x is None or rank is None or rank < 3:
+        return UNKNOWN_SIZES
+    if x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        return _HALF
     value = normalized(g, x, range(2, rank), attribute(node, "epsilon", 1e-5), centered=True)
     return _affine(g, value, scale, bias, rank)
 
@@ -63,8 +69,10 @@ def group_normalization(g: Rewriting, node: ir.Node) -> Outputs:
     """X[N, C, *S], scale[C], bias[C] -> X normalized over S and the channels of a group."""
     x, scale, bias = node.inputs
     shape, groups = g.sizes(x), attribute(node, "num_groups")
-    if x is None or shape is None or x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
-        return None
+    if x is None or shape is None:
+        return UNKNOWN_SIZES
+    if x.dtype in (ir.DataType.FLOAT16, ir.DataType.BFLOAT16):
+        return _HALF
     n, *rest = shape[0]
     count = len(n)
     inside = tuple(int(np.prod(row)) // groups for row in zip(*rest, strict=True))
@@ -92,16 +100,18 @@ def batch_normalization(g: Rewriting, node: ir.Node) -> Outputs:
     arrays = [g.array(value) for value in parameters]
     rank = g.rank(x)
     others_read = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
-    if x is None or x.dtype is None or attribute(node, "training_mode", 0) or others_read or rank is None:
-        return None
-    if rank < 2 or any(array is None for array in arrays):
-        return None
+    if attribute(node, "training_mode", 0) or others_read:
+        return Refusal("is in training mode")
+    if x is None or x.dtype is None or rank is None or rank < 2:
+        return UNKNOWN_SIZES
+    if any(array is None for array in arrays):
+        return Refusal("has parameters that are computed")
     scale, bias, mean, var = (np.asarray(array, np.float64) for array in arrays)
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(var + np.float32(attribute(node, "epsilon", 1e-5)))
         term = bias - mean * factor
     if not (np.isfinite(factor).all() and np.isfinite(term).all()):
-        return None
+        return NOT_COMPUTED
     layer = made_by(x, *CONVOLUTIONS)
     folded = None if layer is None else scaled_convolution(g, layer, factor, term, *parameters)
     if folded is None:

@@ -13,7 +13,7 @@ from itertools import pairwise
 import onnx_ir as ir
 
 from onnxcanon.graph.nodes import made_by
-from onnxcanon.normalform.engine import Outputs, Rewriting
+from onnxcanon.normalform.engine import SHARED_WEIGHT, Outputs, Refusal, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.slicing import one_cut, part
 
@@ -24,12 +24,16 @@ _POINTWISE = ("Add", "Mul")
 def part_of_product(g: Rewriting, node: ir.Node) -> Outputs:
     """(X @ W[K, N])[..., i:j] -> X @ W[:, i:j]."""
     product, cut = made_by(node.inputs[0], "MatMul"), one_cut(g, node)
-    if product is None or cut is None or not _is_unpacked(g, product.outputs[0], None):
+    if product is None or cut is None:
         return None
     weight = product.inputs[1]
     array = g.array(weight)
-    if array is None or array.ndim != 2 or weight is None or len(weight.uses()) != 1:
+    if array is None or array.ndim != 2 or weight is None:
         return None
+    if not _is_unpacked(g, product.outputs[0], None):
+        return Refusal("cuts a product whose parts overlap, or that is also read whole")
+    if len(weight.uses()) != 1:
+        return SHARED_WEIGHT
     return g.node("MatMul", product.inputs[0], g.constant(array[:, cut[1] : cut[2]], weight))
 
 

@@ -15,12 +15,7 @@ from onnxcanon.normalform.axes import (
     divided,
     times,
 )
-from onnxcanon.normalform.engine import (
-    Outputs,
-    Rewriting,
-    Sizes,
-    static,
-)
+from onnxcanon.normalform.engine import UNKNOWN_SIZES, Outputs, Refusal, Rewriting, Sizes, static
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
 
@@ -29,17 +24,19 @@ from onnxcanon.normalform.rules.sizes import size_vector
 def rearranged(g: Rewriting, node: ir.Node) -> Outputs:
     """X -> the same elements in another shape and order."""
     chain = chain_of(g, node.outputs[0])
-    if chain.root is node.outputs[0] or g.is_constant(chain.root):
+    if chain.root is node.outputs[0]:
+        return Refusal("has sizes that are not known, or cuts axes that do not line up")
+    if g.is_constant(chain.root):
         return None
     return rebuilt(g, chain, node.outputs[0])
 
 
-def rebuilt(g: Rewriting, chain: Chain, old: ir.Value | None = None) -> ir.Value | None:
-    """The rearrangement in its normal form; None where that cannot be written, or `old` is it already."""
+def rebuilt(g: Rewriting, chain: Chain, old: ir.Value | None = None) -> ir.Value | Refusal | None:
+    """The rearrangement in its normal form, unless that cannot be written; None where `old` is it already."""
     steps = _steps(chain.merged())
     targets = [None if step.perm else _target(g, step.before, step.after) for step in steps]
     if any(target is None and not step.perm for step, target in zip(steps, targets, strict=True)):
-        return None
+        return Refusal("has sizes that are no multiples of an input's")
     if old is not None and _is_rebuilt(g, old, chain.root, steps, targets):
         return None
     value = chain.root
@@ -118,7 +115,7 @@ def depth_to_space(g: Rewriting, node: ir.Node) -> Outputs:
     x, b = node.inputs[0], attribute(node, "blocksize")
     shape = g.sizes(x)
     if shape is None or len(shape[0]) != 4:
-        return None
+        return UNKNOWN_SIZES
     n, c, h, w = shape[0]
     block = (b,) * len(n)
     channels = divided(c, (b * b,) * len(n))
@@ -130,7 +127,7 @@ def depth_to_space(g: Rewriting, node: ir.Node) -> Outputs:
     target = size_vector(g, split)
     result = size_vector(g, (n, channels, times(h, block), times(w, block)))
     if target is None or result is None:
-        return None
+        return UNKNOWN_SIZES
     value = g.node("Reshape", x, target)
     return g.node("Reshape", g.node("Transpose", value, attributes={"perm": perm}), result)
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, given, made_by
 from onnxcanon.graph.traits import row
-from onnxcanon.normalform.engine import Outputs, Rewriting
+from onnxcanon.normalform.engine import UNKNOWN_SIZES, Outputs, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 _BIAS, _LENGTHS, _STATE, _CELL, _PEEPHOLES = 3, 4, 5, 6, 7
@@ -41,7 +41,7 @@ def explicit(g: Rewriting, node: ir.Node) -> Outputs:
     """hidden_size, direction and layout are given; the usual activations are not."""
     shape = g.shape(node.inputs[2])
     if not shape or shape[-1] is None:
-        return None
+        return UNKNOWN_SIZES
     usual = row(node).activations * (2 if attribute(node, "direction") == "bidirectional" else 1)
     defaults = {"hidden_size": shape[-1], "direction": "forward", "layout": 0}
     changes = {name: value for name, value in defaults.items() if attribute(node, name) is None}

@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from onnxcanon.normalform.engine import (
     Outputs,
+    Refusal,
     Rewriting,
     Size,
     static,
@@ -36,7 +37,7 @@ def dynamic_integers(g: Rewriting, node: ir.Node) -> Outputs:
     scalar = g.rank(value) == 0
     vector = size_vector(g, entries)
     if vector is None:
-        return None
+        return Refusal("has sizes that are no multiples of an input's")
     if scalar:
         vector = g.node("Reshape", vector, g.integers([]), attributes={"allowzero": 0})
         g.final.add(vector)

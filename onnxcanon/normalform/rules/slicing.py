@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, given, made_by
 from onnxcanon.normalform.axes import Chain, Factor, chain_of
-from onnxcanon.normalform.engine import Outputs, Rewriting, static
+from onnxcanon.normalform.engine import UNKNOWN_SIZES, Outputs, Refusal, Rewriting, static
 from onnxcanon.normalform.rules.rearrangement import rebuilt
 from onnxcanon.normalform.rules.registry import RULES as rule
 
@@ -36,12 +36,12 @@ def split(g: Rewriting, node: ir.Node) -> Outputs:
     x, sizes = node.inputs[0], g.ints(given(node, 1))
     shape = g.shape(x)
     if x is None or shape is None:
-        return None
+        return UNKNOWN_SIZES
     axis = attribute(node, "axis", 0) % len(shape)
     if sizes is None:
         whole, count = shape[axis], len(node.outputs)
         if given(node, 1) is not None or whole is None:
-            return None
+            return UNKNOWN_SIZES
         step = -(-whole // count)
         sizes = [min(step, whole - k * step) for k in range(count)]
     ends = np.cumsum(sizes).tolist()
@@ -92,7 +92,7 @@ def gather(g: Rewriting, node: ir.Node) -> Outputs:
     axis = attribute(node, "axis", 0) % len(shape)
     size, start = shape[axis], indices[0]
     if indices != list(range(start, start + len(indices))) or (start < 0 <= indices[-1]):
-        return None
+        return Refusal("takes rows that are no neighbours in order")
     if size is not None and start < 0:
         start += size
     end = start + len(indices)
@@ -107,7 +107,7 @@ def explicit(g: Rewriting, node: ir.Node) -> Outputs:
     shape = g.shape(x)
     starts, ends = g.ints(node.inputs[1]), g.ints(node.inputs[2])
     if x is None or shape is None or starts is None or ends is None:
-        return None
+        return Refusal("has bounds that are computed, or sizes that are not known")
     axes = g.ints(given(node, 3)) if given(node, 3) is not None else list(range(len(starts)))
     steps = g.ints(given(node, 4)) if given(node, 4) is not None else [1] * len(starts)
     if axes is None or steps is None:
@@ -162,7 +162,7 @@ def before_movement(g: Rewriting, node: ir.Node) -> Outputs:
     first = not any(other.axis == factor.axis and other.place < factor.place for other in chain.source)
     scale = _product(behind)
     if block is None or not first or scale is None:
-        return None
+        return Refusal("cuts through blocks of the axis that is rearranged")
     return _cut_root(g, chain, cut[0], (block[0] * scale, block[1] * scale), block[1] - block[0])
 
 
@@ -183,7 +183,7 @@ def _product(factors: Sequence[Factor]) -> int | None:
     return product
 
 
-def _cut_root(g: Rewriting, chain: Chain, axis: int, bounds: tuple[int, int], count: int) -> ir.Value | None:
+def _cut_root(g: Rewriting, chain: Chain, axis: int, bounds: tuple[int, int], count: int) -> Outputs:
     """The rearrangement of a slice of the chain's root along the axis of the first factor of `axis`."""
     factor, *inner = chain.groups[axis]
     samples = len(factor.size)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, given, made_by
-from onnxcanon.normalform.engine import Outputs, Rewriting, Size
+from onnxcanon.normalform.engine import UNKNOWN_SIZES, Outputs, Refusal, Rewriting, Size
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 
@@ -22,7 +22,7 @@ def explicit(g: Rewriting, node: ir.Node) -> Outputs:
     else:
         kernel = attribute(node, "kernel_shape") or ()
     if not kernel or None in kernel:
-        return None
+        return UNKNOWN_SIZES
     sizes = [size for size in kernel if size is not None]
     ones = [1] * len(sizes)
     wanted: dict[str, Any] = {
@@ -32,7 +32,7 @@ def explicit(g: Rewriting, node: ir.Node) -> Outputs:
     }
     pads = _pads(g, node, wanted)
     if pads is None:
-        return None
+        return Refusal("has padding that depends on dynamic sizes")
     wanted |= {"pads": pads, "auto_pad": "NOTSET"}
     if node.op_type == "Conv":
         wanted["group"] = attribute(node, "group", 1)
@@ -123,7 +123,7 @@ def resized_by_scales(g: Rewriting, node: ir.Node) -> Outputs:
         return None
     factors = [_factor(before, after) for before, after in zip(*sizes, strict=True)]
     if None in factors:
-        return None
+        return Refusal("multiplies a size by no fixed number")
     if given(node, 1) is None and given(node, 3) is None and _numbers(g, scales) == factors:
         return None
     wanted = g.constant(np.array(factors, np.float32))

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, given, made_by
 from onnxcanon.graph.traits import Trait, operators
-from onnxcanon.normalform.engine import Outputs, Rewriting
+from onnxcanon.normalform.engine import UNKNOWN_SIZES, Outputs, Refusal, Rewriting
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
 
@@ -32,7 +32,7 @@ def dropout(g: Rewriting, node: ir.Node) -> Outputs:
     training = given(node, 2)
     mask_read = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
     if mask_read or (training is not None and g.scalar(training) != 0):
-        return None
+        return Refusal("has its mask read, or may be in training mode")
     return [node.inputs[0], *(None for _ in node.outputs[1:])]
 
 
@@ -79,7 +79,7 @@ def pad(g: Rewriting, node: ir.Node) -> Outputs:
     """X -> X where nothing is added; all axes are explicit."""
     x, pads, axes = node.inputs[0], g.ints(node.inputs[1]), given(node, 3)
     if x is None or pads is None or not g.is_constant(node.inputs[1]):
-        return None
+        return Refusal("has padding that is computed")
     if not any(pads):
         return x
     rank, listed = g.rank(x), g.ints(axes)
@@ -97,7 +97,7 @@ def expand(g: Rewriting, node: ir.Node) -> Outputs:
     x, wanted = node.inputs
     sizes = g.sizes(x, node.outputs[0])
     if sizes is None:
-        return None
+        return UNKNOWN_SIZES
     if sizes[0] == sizes[1]:
         return x
     target = size_vector(g, sizes[1])
@@ -135,7 +135,7 @@ def reduction(g: Rewriting, node: ir.Node) -> Outputs:
     x, axes = node.inputs[0], given(node, 1)
     rank = g.rank(x)
     if rank is None or (axes is not None and not g.is_constant(axes)):
-        return None
+        return Refusal("has axes that are computed, or a rank that is not known")
     listed = g.ints(axes) or []
     if not listed and attribute(node, "noop_with_empty_axes", 0):
         return None
@@ -163,7 +163,7 @@ def global_pool(g: Rewriting, node: ir.Node) -> Outputs:
     """X[N, C, *S] -> its mean or maximum over S."""
     rank = g.rank(node.inputs[0])
     if rank is None:
-        return None
+        return UNKNOWN_SIZES
     op_type = "ReduceMean" if node.op_type == "GlobalAveragePool" else "ReduceMax"
     return g.node(op_type, node.inputs[0], g.integers(range(2, rank)), attributes={"keepdims": 1})
 
