@@ -11,8 +11,8 @@ from onnxcanon.model import Model, load
 from onnxcanon.symmetry import symmetry
 from onnxcanon.verifying.noise import rounds_to_integers
 from onnxcanon.verifying.overflow_guard import guarded
-from onnxcanon.verifying.smooth.model import unrounded
-from onnxcanon.verifying.smooth.rewriter import Unroundable
+from onnxcanon.verifying.smooth.model import smooth_model
+from onnxcanon.verifying.smooth.scales import Unroundable
 from tests.fuzz.builder import Array
 from tests.running import run, verify
 from tests.shared import SHARED
@@ -68,7 +68,7 @@ def test_one_operator_without_rounding_is_within_half_a_step(name: str) -> None:
     text = f"g (uint8[2, 3, 4, 4] x) => (uint8[a, b1, c1, d1] y) {{ {ONE_STEP[name]} }}"
     example = case(text, numbers())
     model = load(example.proto)
-    smooth = unrounded(model)
+    smooth = smooth_model(model)
     for feed in example.feeds:
         steps, free = run(model, feed, device="cpu")["y"], run(smooth, feed, device="cpu")["y"]
         assert free.dtype == np.float32
@@ -99,7 +99,7 @@ def test_sums_of_integers_are_the_same_in_floats(name: str) -> None:
     example = case(text, {**numbers(), **blocks})
     model = load(example.proto)
     for feed in example.feeds:
-        steps, free = (run(m, feed, device="cpu")["y"] for m in (model, unrounded(model)))
+        steps, free = (run(m, feed, device="cpu")["y"] for m in (model, smooth_model(model)))
         np.testing.assert_allclose(free, steps, rtol=1e-5)
 
 
@@ -113,7 +113,7 @@ def test_a_quantized_gemm_without_rounding(rounded: bool, turned: int) -> None:
     constants = {**numbers(), "b": ints(6, dtype=np.int32), "m": ints(*((6, 4) if turned else (4, 6)))}
     example = case(text, constants)
     model = load(example.proto)
-    steps, free = (run(m, example.feeds[0], device="cpu")["y"] for m in (model, unrounded(model)))
+    steps, free = (run(m, example.feeds[0], device="cpu")["y"] for m in (model, smooth_model(model)))
     assert np.abs((np.clip(free, 0, 255) if rounded else free) - steps).max() <= (0.501 if rounded else 1e-4)
 
 
@@ -229,7 +229,7 @@ def test_packed_weights_compute_in_floats() -> None:
         y = com.microsoft.MatMulNBits<K = 32, N = 6, bits = 4, block_size = 16, accuracy_level = 4>(x, vw, vs)
     }"""
     example = case(text, packed(6, 32, 16, 4, "v", False))
-    (node,) = unrounded(load(example.proto)).ir.graph
+    (node,) = smooth_model(load(example.proto)).ir.graph
     assert node.attributes["accuracy_level"].as_int() == 1
 
 
@@ -254,7 +254,7 @@ def test_what_has_no_form_without_rounding_is_said(name: str) -> None:
     model = load(case(f"g (float[3, 4] x) => (float[a, b1] y) {{ {body} }}", {**NUMBERS, **more}).proto)
     assert rounds_to_integers(model.ir)
     with pytest.raises(Unroundable, match=why):
-        unrounded(model)
+        smooth_model(model)
 
 
 def test_verification_falls_back_and_says_so() -> None:

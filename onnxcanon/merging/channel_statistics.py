@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError
+from onnxcanon.graph.traversal import reads
 from onnxcanon.model import Model, load
 from onnxcanon.runtime.batches import batches
 from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import INLINE_LIMIT, open_session
-from onnxcanon.verifying.smooth.rewriter import bodies, inside
 
 
 @dataclass(slots=True)
@@ -87,7 +88,7 @@ def cut(model: Model, values: tuple[str, ...]) -> Model:
         return model
     proto = model.to_proto()
     graph = proto.graph
-    needed = _needed(graph, values)
+    needed = _needed(model.ir.graph, values)
     nodes = [node for node in graph.node if needed.intersection(node.output)]
     tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
     inputs = [value for value in graph.input if value.name in needed]
@@ -99,17 +100,14 @@ def cut(model: Model, values: tuple[str, ...]) -> Model:
     return load(proto)
 
 
-def _needed(graph: onnx.GraphProto, values: tuple[str, ...]) -> set[str]:
+def _needed(graph: ir.Graph, values: tuple[str, ...]) -> set[str | None]:
     """The names that values depend on, their own among them."""
-    makers = {name: node for node in graph.node for name in node.output if name}
-    needed: set[str] = set()
-    waiting = list(values)
+    makers = {value.name: node for node in graph for value in node.outputs}
+    needed: set[str | None] = set()
+    waiting: list[str | None] = list(values)
     while waiting:
         name = waiting.pop()
-        if name in needed:
-            continue
-        needed.add(name)
-        if name in makers:
-            waiting += makers[name].input
-            waiting += [inner for body in bodies(makers[name]) for inner in inside(body)]
+        if name not in needed:
+            needed.add(name)
+            waiting += [value.name for value in reads(makers[name])] if name in makers else []
     return needed

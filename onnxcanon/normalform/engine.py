@@ -136,17 +136,26 @@ class Rewriting:
         sources: the tensors of the original model that a constant was computed from.
         final: values in their final form, for rules that would else match their own results again.
         budget: bytes that constants may still be computed to.
+        target: the version of the standard's operators that new nodes are of.
+        retyped: values in place of others of another element type, which only smooth models have.
         refusals: rules that refused in the last pass, with the node and the reason.
     """
 
     def __init__(
-        self, graph: ir.Graph, shapes: Shapes, sources: Mapping[ir.Value, tuple[str, ...]], version: int
+        self,
+        graph: ir.Graph,
+        shapes: Shapes,
+        sources: Mapping[ir.Value, tuple[str, ...]],
+        version: int,
+        target: int = TARGET,
     ) -> None:
         self.graph = graph
         self.shapes = shapes
         self.sources = dict(sources)
         self.final: set[ir.Value] = set()
         self.budget = _budget(sources)
+        self.target = target
+        self.retyped: set[ir.Value | None] = set()
         self.refusals: list[tuple[Rule, ir.Node, str]] = []
         self._version = version
         # While a rule runs: the node it was given, before which its new nodes stand, and these nodes, which
@@ -252,8 +261,8 @@ class Rewriting:
         """A new node of the standard."""
         assert self._current is not None and self._current.graph is not None
         present = {name: value for name, value in (attributes or {}).items() if value is not None}
-        node = ir.node(op_type, inputs, present, num_outputs=outputs, version=TARGET)
-        for value, dtype in zip(node.outputs, result_types(node, TARGET), strict=True):
+        node = ir.node(op_type, inputs, present, num_outputs=outputs, version=self.target)
+        for value, dtype in zip(node.outputs, result_types(node, self.target), strict=True):
             value.name = self._names.free(op_type.lower())
             if dtype is not None:
                 value.dtype = dtype
@@ -321,16 +330,20 @@ class Rewriting:
 
     # -- rewriting ----------------------------------------------------------------------------------
 
-    def apply(self, rules: Rules) -> bool:
+    def apply(self, rules: Rules, *, nested: bool = True) -> bool:
         """Try rules on all nodes, and on those they make, once; returns whether any applied.
+
+        Args:
+            rules: the rules.
+            nested: whether the graphs inside nodes are rewritten too.
 
         Raises:
             NonTermination: If they make new nodes without end.
         """
         self.refusals.clear()
-        return self._sweep(self.graph, rules)
+        return self._sweep(self.graph, rules, nested)
 
-    def _sweep(self, graph: ir.Graph, rules: Rules) -> bool:
+    def _sweep(self, graph: ir.Graph, rules: Rules, nested: bool) -> bool:
         changed = False
         for node in list(graph):
             stack = [node]
@@ -338,8 +351,8 @@ class Rewriting:
                 current = stack.pop()
                 if current.graph is None or not is_read(current):
                     continue
-                for body in subgraphs(current):
-                    changed |= self._sweep(body, rules)
+                for body in subgraphs(current) if nested else ():
+                    changed |= self._sweep(body, rules, nested)
                 new_nodes = self._rewrite(current, rules)
                 changed |= new_nodes is not None
                 stack += reversed(new_nodes or [])
@@ -373,6 +386,8 @@ class Rewriting:
                 new = self._presentable(old, new)
             if new.shape is None:
                 new.shape = old.shape
+            if new.dtype != old.dtype:
+                self.retyped.add(new)
             ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
         remove(node)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import onnx_ir as ir
 from onnx_ir.passes.common import (
@@ -22,16 +21,19 @@ from onnx_ir.passes.common import (
 )
 
 from onnxcanon.graph.nodes import node_name
+from onnxcanon.graph.traversal import inlined
 from onnxcanon.model import Model, load
 from onnxcanon.normalform.dead_nodes import remove_dead
 from onnxcanon.normalform.engine import TARGET, NonTermination, Refusal, Rewriting, Rule, pattern_of
 from onnxcanon.normalform.names import Names
 from onnxcanon.normalform.preparation import (
+    Declared,
     Sources,
     constant_array,
     constants_as_initializers,
     editable_copy,
     fix_sizes,
+    restore_outputs,
     restore_replaceable,
     take_replaceable,
 )
@@ -93,7 +95,7 @@ def normal_form(model: Model, sizes: Mapping[str, int] | None = None) -> NormalF
 
 def _made(model: Model, sizes: Mapping[str, int], *, rewrite: bool) -> NormalForm:
     """The normal form; without rewriting, functions are inlined and what is not used is dropped."""
-    clone, version = editable_copy(model), model.opset()
+    clone, version = editable_copy(model, inlined(model.ir)), model.opset()
     graph = clone.graph
     fix_sizes(graph, sizes)
     outputs = [(value.name, value.type, value.shape) for value in graph.outputs]
@@ -151,37 +153,17 @@ def _to_fixpoint(g: Rewriting, model: ir.Model) -> bool:
 # -- after ------------------------------------------------------------------------------------------
 
 
-def _finish(model: ir.Model, outputs: Sequence[tuple[str | None, Any, ir.Shape | None]]) -> None:
+def _finish(model: ir.Model, outputs: Sequence[Declared]) -> None:
     """Remove what is not used, make defaults explicit, order operands, and give outputs their names again."""
     graph = model.graph
     remove_dead(graph)
     AddDefaultAttributesPass()(model)
     order_operands(graph)
     CommonSubexpressionEliminationPass()(model)
-    names = Names.of(graph)
-    _separate_outputs(graph, outputs)
-    taken = {name for name, _, _ in outputs}
-    computed = [value for node in graph for value in node.outputs]
-    for value in (*computed, *graph.initializers.values()):
-        if value.name in taken and not value.is_graph_input():
-            value.name = names.free(value.name or "")
-    for value, (name, kind, shape) in zip(graph.outputs, outputs, strict=True):
-        value.name, value.type, value.shape = name, kind, shape
+    restore_outputs(graph, outputs)
     for part in (graph, *graph.subgraphs()):
         labels = Names()
         for node in part:
             node.name = labels.free(node.name or node.op_type)
     RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]  # its __init__ is not annotated
     RemoveUnusedOpsetsPass()(model)
-
-
-def _separate_outputs(graph: ir.Graph, outputs: Sequence[tuple[str | None, Any, ir.Shape | None]]) -> None:
-    """Give every output a value of its own that a node computes; an input that was an output stays one."""
-    seen: set[ir.Value] = set()
-    for k, value in enumerate(graph.outputs):
-        passed_on = value.is_graph_input() and value.name == outputs[k][0]
-        if not passed_on and (value.producer() is None or value in seen):
-            node = ir.node("Identity", [value])
-            graph.append(node)
-            graph.outputs[k] = value = node.outputs[0]
-        seen.add(value)

@@ -1,18 +1,18 @@
-"""A copy of a graph that rules can rewrite: functions inlined, nodes in order, constants as initializers.
+"""A copy of a graph that rules can rewrite: nodes in order, constants as initializers.
 
 Tensors are shared with the model, not copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
 from onnxcanon.arrays import Array
 from onnxcanon.errors import ModelError
-from onnxcanon.graph.traversal import inlined, ordered
+from onnxcanon.graph.traversal import ordered
 from onnxcanon.model import Model
 from onnxcanon.normalform.names import Names
 from onnxcanon.normalform.type_inference import constant_tensor
@@ -20,6 +20,9 @@ from onnxcanon.shapes.sizes import dimensions
 
 Sources = dict[ir.Value, tuple[str, ...]]
 """Constants with the tensors of the original model that they were computed from."""
+
+Declared = tuple[str | None, ir.TypeProtocol | None, ir.Shape | None]
+"""Name, type and shape of a graph output."""
 
 Replaceable = list[tuple[ir.Value, ir.TensorProtocol]]
 """Graph inputs with the values they have unless a caller gives others."""
@@ -31,13 +34,16 @@ def constant_array(value: ir.Value) -> Array:
     return np.asarray(value.const_value.numpy())
 
 
-def editable_copy(model: Model) -> ir.Model:
-    """A copy of the graph, local functions inlined and nodes in order, with the same tensors.
+def editable_copy(model: Model, whole: ir.Model) -> ir.Model:
+    """A copy of a graph with the same tensors, and its nodes in order.
+
+    Args:
+        model: the model, for its name.
+        whole: its graph, or this with local functions inlined.
 
     Raises:
         ModelError: If the nodes of a nested graph are not in order.
     """
-    whole = inlined(model.ir)
     graph = whole.graph
     view = ir.GraphView(
         graph.inputs,
@@ -120,3 +126,28 @@ def restore_replaceable(graph: ir.Graph, replaceable: Replaceable) -> None:
     for value, tensor in replaceable:
         value.const_value = tensor
         graph.register_initializer(value)
+
+
+def restore_outputs(graph: ir.Graph, outputs: Sequence[Declared]) -> None:
+    """Give the outputs their names, types and shapes again, each computed by a node of its own."""
+    names = Names.of(graph)
+    _separate_outputs(graph, outputs)
+    taken = {name for name, _, _ in outputs}
+    computed = [value for node in graph for value in node.outputs]
+    for value in (*computed, *graph.initializers.values()):
+        if value.name in taken and not value.is_graph_input():
+            value.name = names.free(value.name or "")
+    for value, (name, kind, shape) in zip(graph.outputs, outputs, strict=True):
+        value.name, value.type, value.shape = name, kind, shape
+
+
+def _separate_outputs(graph: ir.Graph, outputs: Sequence[Declared]) -> None:
+    """Give every output a value of its own that a node computes; an input that was an output stays one."""
+    seen: set[ir.Value] = set()
+    for k, value in enumerate(graph.outputs):
+        passed_on = value.is_graph_input() and value.name == outputs[k][0]
+        if not passed_on and (value.producer() is None or value in seen):
+            node = ir.node("Identity", [value])
+            graph.append(node)
+            graph.outputs[k] = value = node.outputs[0]
+        seen.add(value)

@@ -48,6 +48,9 @@ def _by_attribute(node: ir.Node) -> ir.DataType | None:
     to = node.attributes.get("to")
     if node.op_type == "Cast" and to is not None:
         return ir.DataType[to.value] if isinstance(to.value, str) else ir.DataType(to.value)
+    if node.op_type == "DequantizeLinear":  # which the schema does not say from version 23 on
+        scale, chosen = node.inputs[1], node.attributes.get("output_dtype")
+        return ir.DataType(chosen.value) if chosen and chosen.value else scale.dtype if scale else None
     if node.op_type in ("Shape", "Size"):
         return ir.DataType.INT64
     if node.op_type == "ConstantOfShape":
@@ -81,8 +84,19 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     return None
 
 
+_ZERO_POINTS = {"QuantizeLinear": 2, "QLinearConcat": 1, "QGemm": 8}
+"""Where onnxruntime's operators have the zero point of the result; others compute in the type of input 0."""
+
+
 def _first(node: ir.Node) -> ir.DataType | None:
-    """The usual type of what operators outside the standard compute: that of the first floating input."""
+    """The usual type of what operators outside the standard compute: that of the first floating input.
+
+    Those of onnxruntime that compute in integers do so with scales, which are floats.
+    """
+    place = _ZERO_POINTS.get(node.op_type, 0 if node.op_type.startswith("QLinear") else len(node.inputs))
+    value = node.inputs[place] if place < len(node.inputs) else None
+    if value is not None:
+        return value.dtype
     floats = (
         v.dtype for v in node.inputs if v is not None and v.dtype is not None and v.dtype.is_floating_point()
     )

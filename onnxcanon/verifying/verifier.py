@@ -35,8 +35,8 @@ from onnxcanon.verifying.differences import OutputDifference, PairedRun, compare
 from onnxcanon.verifying.noise import coarsest_unit, perturbed, perturbed_inputs, rounds_to_integers
 from onnxcanon.verifying.overflow_guard import guarded
 from onnxcanon.verifying.probes import same_graph
-from onnxcanon.verifying.smooth.model import unrounded
-from onnxcanon.verifying.smooth.rewriter import Unroundable
+from onnxcanon.verifying.smooth.model import smooth_model
+from onnxcanon.verifying.smooth.scales import Unroundable
 from onnxcanon.verifying.verification import SMOOTH, Verification, verdict
 
 # Every kind of input is worth something; a slow model runs at least on the first few of `INPUT_KINDS`.
@@ -169,7 +169,7 @@ class _Comparison:
         self.settings.progress("comparing without rounding to integers")
         some = _Inputs(inputs.kinds[: len(INPUT_KINDS)], inputs.arrays[: len(INPUT_KINDS)])
         try:
-            a, b = unrounded(a), unrounded(b)
+            a, b = smooth_model(a), smooth_model(b)
             values, _ = compared_values(a, b)
             results = self._run(a, some.arrays, names_to_run(values, 0))
             return self.differences(a, b, values, some, results, rounds=False)

@@ -13,7 +13,7 @@ from onnxcanon.model import Model, load
 from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.tracing.constraints import Reason
 from onnxcanon.transform import Transform
-from onnxcanon.verifying.smooth.model import unrounded
+from onnxcanon.verifying.smooth.model import smooth_model
 from tests.fuzz.builder import TOLERANCE, Array, nodes_in
 from tests.fuzz.graphs import Case, outputs_of, tensors
 
@@ -61,7 +61,7 @@ def as_it_is(model: Model) -> onnx.ModelProto:
 def smooth(model: Model) -> onnx.ModelProto:
     """A model that quantizes floats jumps where its twin rounds otherwise: without its rounding, then."""
     jumps = any(n.op_type in JUMPING for n in model.ir.graph)
-    return (unrounded(model) if jumps else model).to_proto()
+    return (smooth_model(model) if jumps else model).to_proto()
 
 
 def check(case: Case, seed: int = 0, ran: Callable[[Model], onnx.ModelProto] = smooth) -> Report:
