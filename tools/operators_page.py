@@ -11,7 +11,7 @@ import onnx
 from onnxcanon.graph.operators import CLASSICAL, CONTRIB, STANDARD, Table
 from onnxcanon.graph.traits import ROWS, Row, Trait
 from onnxcanon.merging.repair_sites import REPAIRS
-from onnxcanon.normalform.rules import RULES as SPELLINGS
+from onnxcanon.normalform.rules import RULES as PATTERNS
 from onnxcanon.normalform.rules import UPGRADES
 from onnxcanon.shapes import (
     samples,  # noqa: F401 - imported for the rules that it registers
@@ -20,8 +20,7 @@ from onnxcanon.shapes import (
 from onnxcanon.shapes.control import CONTROL
 from onnxcanon.shapes.fold import FOLDS
 from onnxcanon.tracing.rules import SYMMETRIES as SYMMETRIES
-from onnxcanon.verifying.smooth.operators import Rewriter  # noqa: F401 - imported for the rules beside it
-from onnxcanon.verifying.smooth.rewriter import RULES as SMOOTH
+from onnxcanon.verifying.smooth.rules import SMOOTH
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "operators.md"
 SCHEMAS_UNTIL = 22
@@ -47,7 +46,8 @@ compares the two. A name in a cell is the file that has the rule; a dash says th
 - **values** (`onnxcanon/shapes/fold.py`): what it computes from small constants.
 - **symmetry** (`onnxcanon/tracing/rules/`): what may move. Without a rule, nothing that it touches.
 - **scale and sign**: of what class it is as a function of each entry; others say so in their symmetry rule.
-- **spelling** (`onnxcanon/normalform/rules/`): how it is rewritten for comparing. Without a rule it stays.
+- **rewrite patterns** (`onnxcanon/normalform/rules/`): how it is rewritten for
+  comparing. Without a rule it stays.
 - **without rounding** (`onnxcanon/verifying/smooth/`): the form in which models that round are compared,
   asked of operators that round. Without it such a model is compared only as it runs, which is less exact.
 - **repair** (`onnxcanon/merging/repair_sites.py`): whether a merge can repair the statistics of its
@@ -67,7 +67,7 @@ def page() -> str:
 
 def _names(domain: str) -> list[str]:
     tables: list[Iterable[tuple[str, str]]] = [
-        values.SHAPES, values.VALUES, CONTROL, FOLDS, SYMMETRIES, ROWS, REPAIRS, SPELLINGS.table,
+        values.SHAPES, values.VALUES, CONTROL, FOLDS, SYMMETRIES, ROWS, REPAIRS, PATTERNS.table,
         UPGRADES.table,
     ]  # fmt: skip
     found = {name for table in tables for of, name in table if of == domain and name}
@@ -88,9 +88,10 @@ def _files(
 def _cells(domain: str, name: str) -> dict[str, str]:
     row = next((r for key, r in ROWS.entries.items() if key[:2] == (domain, name)), Row())
     symmetry = _files(SYMMETRIES, domain, name)
-    spelling = [_files(rules.table, domain, name, lambda entry: entry[1]) for rules in (UPGRADES, SPELLINGS)]
+    patterns = [_files(rules.table, domain, name, lambda entry: entry[1]) for rules in (UPGRADES, PATTERNS)]
     parity = next((word for traits, word in PARITY.items() if traits in row.traits), "")
     shapes = [_files(table, domain, name) for table in (values.SHAPES, values.VALUES, CONTROL)]
+    smooth = "yes" if (domain, name) in SMOOTH.table else NONE
     others = (trait.name or "" for trait in row.traits & ~OF_FUNCTIONS)
     return {
         "shapes": ", ".join(filter(None, shapes)) or NONE,
@@ -98,8 +99,8 @@ def _cells(domain: str, name: str) -> dict[str, str]:
         "symmetry": symmetry or NONE,
         "scale and sign": parity
         or ("by its rule" if symmetry and Trait.POINTWISE not in row.traits else NONE),
-        "spelling": ", ".join(filter(None, spelling)) or NONE,
-        "without rounding": ("yes" if name in SMOOTH else NONE) if Trait.ROUNDING in row.traits else "",
+        "rewrite patterns": ", ".join(filter(None, patterns)) or NONE,
+        "without rounding": smooth if Trait.ROUNDING in row.traits else "",
         "repair": ("yes" if (domain, name) in REPAIRS else NONE) if Trait.LAYER in row.traits else "",
         "traits": ", ".join(word.lower().replace("_", " ") for word in others),
     }

@@ -288,3 +288,24 @@ def packed_matmul(g: Rewriting, node: ir.Node) -> Outputs:
         raise Unroundable(f"MatMulNBits '{node.name}' reads rounded values")
     node.attributes["accuracy_level"] = ir.AttrInt64("accuracy_level", 1)
     return None
+
+
+@SMOOTH("DynamicQuantizeLSTM", domain=BOTH)
+def quantized_lstm(g: Rewriting, node: ir.Node) -> Outputs:
+    """X, int8 W[D, I, 4·H], R[D, H, 4·H], B, lengths, states, peepholes, scales and zero points -> LSTM."""
+    x, w, r, b, lengths, hidden, cell, peepholes, *steps = _inputs(node, 12)
+    weights = []
+    for weight, *step in ((w, *steps[:2]), (r, *steps[2:])):
+        scale, zero = (_by_gate(g, value) for value in step)
+        whole = dequantized(g, weight, scale, zero, 0)
+        weights.append(g.node("Transpose", whole, attributes={"perm": [0, 2, 1]}))
+    inputs = [number(g, x), *weights, b, lengths, hidden, cell, peepholes]
+    for value in node.outputs:
+        value.dtype = ir.DataType.FLOAT  # as before; without a schema only that of the first is inferred
+    return g.nodes("LSTM", *inputs, attributes=node.attributes, outputs=len(node.outputs))
+
+
+def _by_gate(g: Rewriting, value: ir.Value) -> ir.Value:
+    """A scale or zero point [D, 4·H] as [D, 1, 4·H]; [D] as it is."""
+    array = g.array(value)
+    return value if array is None or array.ndim == 1 else g.constant(array[:, None], value)
