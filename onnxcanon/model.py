@@ -15,11 +15,9 @@ import logging
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
-from math import prod
 from pathlib import Path
-from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -27,6 +25,7 @@ import onnx
 import onnx_ir
 from onnx_ir import DataType
 
+from onnxcanon.arrays import row_blocks
 from onnxcanon.errors import ArgumentError, ModelError, describe
 from onnxcanon.files import wire
 from onnxcanon.files.layout import lay_out, lay_out_without
@@ -42,8 +41,6 @@ LARGEST_MESSAGE = 2**31 - 1
 SMALLEST_MOVED = 1024
 # Bytes from which a tensor is large.
 LARGE_TENSOR = 1 << 20
-# Entries of a tensor that are looked at together, so that they stay in the processor's cache.
-BLOCK = 1 << 17
 
 Replacement = np.ndarray | Callable[[], np.ndarray]
 
@@ -347,15 +344,6 @@ class Model:
                 f" make it {old} like the tensor"
             )
         return array
-
-
-def row_blocks(shape: Sequence[int]) -> Iterator[slice | EllipsisType]:
-    """Which rows (along axis 0) of an array to look at together; all of it, if it has none."""
-    if not shape:
-        yield ...
-        return
-    step = max(1, BLOCK // max(1, prod(shape[1:])))
-    yield from (slice(start, min(start + step, shape[0])) for start in range(0, shape[0], step))
 
 
 def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Model | Model) -> Model:

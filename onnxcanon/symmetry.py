@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.action import Action, Factor, Index, by_context, move, tidy_index
 from onnxcanon.arrays import Ids
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.model import Model
@@ -28,7 +29,7 @@ from onnxcanon.solving.solve import solve
 from onnxcanon.tracing.branches import Branches
 from onnxcanon.tracing.constraints import Slot, System
 from onnxcanon.tracing.trace import Trace, trace
-from onnxcanon.transform import Action, Factor, Index, Transform, by_context, move, tidy_index
+from onnxcanon.transform import Transform
 
 
 @dataclass(eq=False, repr=False)

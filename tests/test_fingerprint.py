@@ -39,7 +39,7 @@ def test_names_are_kept_for_ever(path: Path) -> None:
 @pytest.mark.parametrize("path", each(SHIPPED))
 def test_names_do_not_depend_on_how_tensors_are_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large tensors are read in blocks, by several threads, again for every pass: here all of them are."""
-    monkeypatch.setattr("onnxcanon.model.BLOCK", 50)
+    monkeypatch.setattr("onnxcanon.arrays.BLOCK", 50)
     monkeypatch.setattr("onnxcanon.canonical.digest.LARGE_TENSOR", 64)
     monkeypatch.setattr("onnxcanon.canonical.choose_signs.READ_ONCE_ENTRIES", 0)
     for level, golden in document(ROOT / "tests" / "golden" / "fingerprints.json")[path.name].items():

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from onnxcanon.action import Action
 from onnxcanon.model import load
 from onnxcanon.symmetry import symmetry
-from onnxcanon.transform import Action
 from tests.fuzz.builder import TOLERANCE, Builder
 from tests.fuzz.check import check, worst_difference
 from tests.fuzz.graphs import Case, generate, outputs_of

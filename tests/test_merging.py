@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from scipy.optimize import linear_sum_assignment
 
 import onnxcanon as oc
+from onnxcanon.action import Action
 from onnxcanon.alignment import METHODS
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging import joint_alignment
@@ -30,7 +31,7 @@ from onnxcanon.merging.joint_alignment import (
 )
 from onnxcanon.merging.repair import REPAIRS
 from onnxcanon.model import Model, load
-from onnxcanon.transform import Action, Transform
+from onnxcanon.transform import Transform
 from tests.examples import build, contents, experts, layers, network, quantized, values
 from tests.merge_models import images, residual
 from tests.shared import ROOT, SHARED

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from onnxcanon.action import Action
 from onnxcanon.errors import TransformError
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry import symmetry
-from onnxcanon.transform import TRANSFORM_FORMAT, Action, Transform, load_transform
+from onnxcanon.transform import TRANSFORM_FORMAT, Transform, load_transform
 from tests.examples import Array, attention, bits, experts, layers, network, values
 from tests.shared import SHIPPED, each
 
@@ -58,7 +59,7 @@ def same(one: Transform, other: Transform) -> bool:
 
 @every_example
 def test_a_tensor_in_blocks_is_the_tensor(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxcanon.model.BLOCK", 20)
+    monkeypatch.setattr("onnxcanon.arrays.BLOCK", 20)
     model, (element,) = elements(kind, 1)
     moved = element.apply(model)
     blocks = {name: list(moved.blocks(name)) for name in model.tensor_names()}

@@ -13,10 +13,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from onnxcanon.action import Action
 from onnxcanon.alignment.assignment import Choice, Singles, assigned, weighed
 from onnxcanon.alignment.incidence import Branch
 from onnxcanon.arrays import Floats
-from onnxcanon.transform import Action
 
 
 class Gains:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.action import Action
 from onnxcanon.alignment.assignment import (
     Choice,
     Singles,
@@ -34,7 +35,7 @@ from onnxcanon.alignment.nearest_signs import nearest_signs
 from onnxcanon.alignment.row_signature import length, signature
 from onnxcanon.arrays import Ids
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.transform import Action, Transform
+from onnxcanon.transform import Transform
 
 SWEEPS = 100
 """Visits of all orbits after which matching ends in any case."""

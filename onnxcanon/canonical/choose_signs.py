@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.arrays import Ids
+from onnxcanon.action import rows_of
+from onnxcanon.arrays import Ids, Rows
 from onnxcanon.canonical.scaled_axes import Candidates, ScaledAxis, all_scaled_axes, sweep, undetermined
 from onnxcanon.model import Model
 from onnxcanon.solving.hashing import mix
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.transform import Rows, rows_of
 
 Whole = NDArray[np.signedinteger[Any]]
 """Entries as integers."""

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.action import Action
 from onnxcanon.arrays import Ids, Shape, Words
 from onnxcanon.model import Model
 from onnxcanon.solving.hashing import GOLDEN, mix, salt
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.transform import Action, Transform
+from onnxcanon.transform import Transform
 
 Picks = dict[int, Ids]
 """Positions to look at, by axis; all where an axis has none."""

@@ -19,6 +19,7 @@ from functools import partial
 
 import numpy as np
 
+from onnxcanon.action import rows_of, spread
 from onnxcanon.arrays import Floats, Ids
 from onnxcanon.canonical.exact_scaling import (
     SMALLEST_EXPONENT,
@@ -30,7 +31,6 @@ from onnxcanon.canonical.exact_scaling import (
 from onnxcanon.canonical.scaled_axes import Candidates, Mask, ScaledAxis, all_scaled_axes, sweep, undetermined
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.transform import rows_of, spread
 
 IMBALANCES = (40, 20, 10, -1)
 """Where bits would be lost, units whose sides differ by 2^40 are deferred first, then those by 2^20, 2^10,

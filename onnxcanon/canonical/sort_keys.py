@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxcanon.action import move
 from onnxcanon.arrays import Ids
 from onnxcanon.canonical.hash_order import Keys, sort_siblings
 from onnxcanon.model import Model
 from onnxcanon.solving.group import WreathNode
 from onnxcanon.symmetry import Symmetry
-from onnxcanon.transform import move
 
 
 def sort_by(

@@ -9,10 +9,10 @@ from itertools import combinations, islice, permutations
 
 import numpy as np
 
+from onnxcanon.action import move
 from onnxcanon.model import load
 from onnxcanon.symmetry import Symmetry, symmetry
 from onnxcanon.tracing.abstract_value import AbstractValue, State
-from onnxcanon.transform import move
 from tests.brute_force.function import Function, Places
 from tests.brute_force.groups import chain, products
 from tests.brute_force.oracle import Oracle, TooHard
