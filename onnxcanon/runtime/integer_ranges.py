@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from onnxcanon.graph.nodes import attribute
 from onnxcanon.graph.traits import Trait, has
+from onnxcanon.graph.traversal import subgraphs
 
 CARRYING = Trait.AXES | Trait.SELECTION | Trait.REPETITION | Trait.CAST | Trait.IN_RANGE
 """What hands on the integers of its first input."""
@@ -57,11 +59,11 @@ def _read_use(node: ir.Node, index: int, limits: IntegerRange) -> None:
     """Narrows the limits by one use: input `index` of `node`."""
     match node.op_type, index:
         case "Gather" | "GatherElements", 1:
-            limits.limit(_axis_size(node.inputs[0], _integer(node, "axis", 0)))
+            limits.limit(_axis_size(node.inputs[0], attribute(node, "axis", 0)))
         case "GatherND", 1:
-            limits.limit(_axis_size(node.inputs[0], _integer(node, "batch_dims", 0)))
+            limits.limit(_axis_size(node.inputs[0], attribute(node, "batch_dims", 0)))
         case "GatherBlockQuantized", 1:
-            limits.limit(_axis_size(node.inputs[0], _integer(node, "gather_axis", 0)))
+            limits.limit(_axis_size(node.inputs[0], attribute(node, "gather_axis", 0)))
         case "OneHot", 0:
             limits.limit(next(iter(_constants(node.inputs[1])), None))
         case "EmbedLayerNormalization", 0 | 1:
@@ -71,7 +73,7 @@ def _read_use(node: ir.Node, index: int, limits: IntegerRange) -> None:
         case "RotaryEmbedding", 1 | 3:  # com.microsoft and ai.onnx order their inputs differently
             limits.limit(_axis_size(node.inputs[2 if index == 1 else 1], 0))
         case "GreedySearch" | "BeamSearch" | "Sampling", 0:
-            limits.limit(_integer(node, "vocab_size", 0))
+            limits.limit(attribute(node, "vocab_size", 0))
         case "Equal", _:
             constants = _constants(node.inputs[1 - index])
             if len(constants) > 8:  # a one-hot encoding spelled out
@@ -89,11 +91,7 @@ def _carried(node: ir.Node, index: int, model: ir.Model) -> Iterator[ir.Value]:
     function = model.functions.get(node.op_identifier())
     bodies = [function.inputs] if function is not None else []
     if _hands_over(node, index):
-        bodies += [
-            attribute.as_graph().inputs
-            for attribute in node.attributes.values()
-            if attribute.type == ir.AttributeType.GRAPH
-        ]
+        bodies += [graph.inputs for graph in subgraphs(node)]
     for inputs in bodies:
         if index < len(inputs):
             yield inputs[index]
@@ -141,8 +139,3 @@ def _constants(value: ir.Value | None) -> list[int]:
         return [int(entry) for entry in tensor.numpy().ravel()]
     except (TypeError, ValueError):  # strings, infinities
         return []
-
-
-def _integer(node: ir.Node, name: str, default: int) -> int:
-    attribute = node.attributes.get(name)
-    return default if attribute is None or attribute.is_ref() else attribute.as_int()

@@ -26,17 +26,9 @@ _MASK = re.compile(r"mask", re.IGNORECASE)
 _POSITIONS = re.compile(r"position_?ids?", re.IGNORECASE)
 _LENGTH = re.compile(r"(^|_)(len|lens|lengths?)$", re.IGNORECASE)
 # Options that search operators take as inputs, and a value that every model accepts.
-_OPTIONS = {
-    "max_length": 20,
-    "min_length": 1,
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "length_penalty": 1,
-    "repetition_penalty": 1,
-    "temperature": 1,
-    "top_p": 1,
-    "top_k": 1,
-}
+_OPTIONS = {"max_length": 20, "temperature": 1, "top_p": 1, "top_k": 1} | dict.fromkeys(
+    ["min_length", "num_beams", "num_return_sequences", "length_penalty", "repetition_penalty"], 1
+)
 
 
 MOST_EMPTY = 6

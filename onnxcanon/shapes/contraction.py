@@ -19,6 +19,7 @@ def product(left: Shape, right: Shape) -> Shape:
 
 @rule("MatMul", "MatMulInteger")
 @rule("MatMulInteger16", "DynamicQuantizeMatMul", "MatMulIntegerToFloat", domain=CONTRIB)
+@rule("GemmFastGelu", domain=CONTRIB)
 def matmul(op: ShapeNode) -> OutputShapes:
     """A[*B, n, k], B[*B, k, m] -> Y[*B, n, m]."""
     return [product(op.shape(0), op.shape(1))]
@@ -56,11 +57,9 @@ def gemm_shape(op: ShapeNode, left: Shape, right: Shape) -> Shape:
 
 
 @rule("Gemm")
-@rule("FusedGemm", "GemmFastGelu", domain=CONTRIB)
+@rule("FusedGemm", domain=CONTRIB)
 def gemm(op: ShapeNode) -> OutputShapes:
     """A[n, k], B[k, m], C[...] -> Y[n, m]."""
-    if op.kind == "GemmFastGelu":
-        return [product(op.shape(0), op.shape(1))]
     return [gemm_shape(op, op.shape(0), op.shape(1))]
 
 

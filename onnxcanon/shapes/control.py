@@ -6,8 +6,8 @@ the first and is weakened until the body gives it back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
@@ -16,27 +16,15 @@ from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import Table
 from onnxcanon.shapes.values import UNKNOWN, SampleSequence, SampleValue, ShapeNode, norm_axis, same
 
+if TYPE_CHECKING:
+    from onnxcanon.shapes.propagation import Propagation
 
-class SubgraphPropagation(Protocol):
-    """What a rule needs of the propagation that it is a part of."""
-
-    contradictions: int
-    unknown: int
-    branches: Mapping[ir.Node, bool]
-
-    def body(self, graph: ir.Graph, inputs: Sequence[SampleValue]) -> list[SampleValue]:
-        """What is known of a subgraph's outputs, given what is known of its inputs."""
-
-    def or_declared(self, value: ir.Value, result: SampleValue) -> SampleValue:
-        """What is known of a value, or what the file declares where that is nothing."""
-
-
-ControlRule = Callable[[ShapeNode, SubgraphPropagation], list[SampleValue]]
+ControlRule = Callable[[ShapeNode, "Propagation"], list[SampleValue]]
 CONTROL: Table[ControlRule] = Table("shapes through bodies")
 
 
 @CONTROL.register("If")
-def if_(op: ShapeNode, sample: SubgraphPropagation) -> list[SampleValue]:
+def if_(op: ShapeNode, sample: Propagation) -> list[SampleValue]:
     """condition[] -> the outputs of the branch taken, or what both agree on."""
     data = op.value(0).data
     known = bool(data.item()) if data is not None and data.size == 1 else None
@@ -52,7 +40,7 @@ def if_(op: ShapeNode, sample: SubgraphPropagation) -> list[SampleValue]:
 
 
 @CONTROL.register("Loop")
-def loop(op: ShapeNode, sample: SubgraphPropagation) -> list[SampleValue]:
+def loop(op: ShapeNode, sample: Propagation) -> list[SampleValue]:
     """trip count[], condition[], state[*S]... -> state[*S]..., stacked outputs[trips, *T]..."""
     body: ir.Graph = op.attr("body")
     number, _, *formals = body.inputs
@@ -72,7 +60,7 @@ def loop(op: ShapeNode, sample: SubgraphPropagation) -> list[SampleValue]:
 
 
 @CONTROL.register("Scan")
-def scan(op: ShapeNode, sample: SubgraphPropagation) -> list[SampleValue]:
+def scan(op: ShapeNode, sample: Propagation) -> list[SampleValue]:
     """state[*S]..., sequence[T, *I]... -> state[*S]..., stacked[T, *O]... (axes as the attributes say)."""
     count = op.attr("num_scan_inputs")
     states = len(op.inputs) - count
@@ -101,7 +89,7 @@ def _fixpoint(
     before: list[SampleValue],
     states: list[SampleValue],
     after: list[SampleValue],
-    sample: SubgraphPropagation,
+    sample: Propagation,
 ) -> tuple[list[SampleValue], list[SampleValue]]:
     """What is known of the states at every iteration, and of the body's outputs; its first are the states."""
     # What is known only gets weaker and has few degrees (value, shape, nothing), so this ends soon.

@@ -45,9 +45,7 @@ def convolved_last(op: ShapeNode, shape: Shape, weight: Shape) -> Shape:
 def windows(op: ShapeNode, spatial: Sequence[int], kernel: Sequence[int]) -> list[int]:
     """How many windows fit along each spatial axis."""
     rank = len(spatial)
-    strides = op.attr("strides") or (1,) * rank
-    dilations = op.attr("dilations") or (1,) * rank
-    pads = op.attr("pads") or (0,) * (2 * rank)
+    strides, dilations, pads = steps(op, rank)
     auto_pad = op.attr("auto_pad", "NOTSET")
     ceil_mode = op.attr("ceil_mode", 0)
     if len(kernel) != rank:
@@ -70,6 +68,12 @@ def windows(op: ShapeNode, spatial: Sequence[int], kernel: Sequence[int]) -> lis
     return result
 
 
+def steps(op: ShapeNode, rank: int) -> tuple[Sequence[int], Sequence[int], Sequence[int]]:
+    """Strides and dilations of each spatial axis, and pads before and after all of them."""
+    ones, zeros = (1,) * rank, (0,) * (2 * rank)
+    return op.attr("strides") or ones, op.attr("dilations") or ones, op.attr("pads") or zeros
+
+
 @rule("ConvTranspose")
 def conv_transpose(op: ShapeNode) -> OutputShapes:
     """X[N, C, *S], W[C, M/g, *K] -> Y[N, M, stride*(S-1) + output_padding + dilation*(K-1) + 1 - pads]."""
@@ -81,9 +85,7 @@ def conv_transpose(op: ShapeNode) -> OutputShapes:
     rank = len(shape) - 2
     if output_shape:
         return [(shape[0], channels, *output_shape[-rank:])]
-    strides = op.attr("strides") or (1,) * rank
-    dilations = op.attr("dilations") or (1,) * rank
-    pads = op.attr("pads") or (0,) * (2 * rank)
+    strides, dilations, pads = steps(op, rank)
     extra = op.attr("output_padding") or (0,) * rank
     auto_pad = op.attr("auto_pad", "NOTSET")
     result = []

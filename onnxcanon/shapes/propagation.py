@@ -191,18 +191,11 @@ def _constant_node(op: ShapeNode) -> SampleValue:
         value = op.attr(name)
         if name == "value":
             return constant(value, value.numpy)
-        if name in ("value_float", "value_int"):
-            return SampleValue((), np.array(value, np.float32 if name == "value_float" else np.int64))
-        if name == "value_ints":
-            data = np.array(value, np.int64)
-            return SampleValue(data.shape, data)
-        if name == "value_floats":
-            tensor = ir.tensor(np.array(value, np.float32))
+        if name in ("value_string", "value_strings"):
+            return SampleValue(() if name == "value_string" else (len(value),))
+        if name in ("value_float", "value_floats", "value_int", "value_ints"):
+            tensor = ir.tensor(np.array(value, np.float32 if "float" in name else np.int64))
             return constant(tensor, tensor.numpy)
-        if name == "value_string":
-            return SampleValue(())
-        if name == "value_strings":
-            return SampleValue((len(value),))
     raise Unresolved
 
 

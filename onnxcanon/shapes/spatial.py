@@ -8,7 +8,7 @@ import numpy as np
 
 from onnxcanon.arrays import Shape
 from onnxcanon.graph.operators import BOTH, CONTRIB
-from onnxcanon.shapes.convolution import windows
+from onnxcanon.shapes.convolution import steps, windows
 from onnxcanon.shapes.values import Contradiction, OutputShapes, ShapeNode, Unresolved, norm_axis, rule
 
 
@@ -41,7 +41,7 @@ def max_unpool(op: ShapeNode) -> OutputShapes:
         return [tuple(op.values(2))]
     shape, kernel = op.shape(0), op.attr("kernel_shape")
     rank = len(kernel)
-    strides, pads = op.attr("strides") or (1,) * rank, op.attr("pads") or (0,) * (2 * rank)
+    strides, _, pads = steps(op, rank)
     sizes = [
         (size - 1) * strides[i] - pads[i] - pads[i + rank] + kernel[i] for i, size in enumerate(shape[2:])
     ]

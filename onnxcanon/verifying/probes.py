@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.graph.nodes import attribute
 from onnxcanon.graph.operators import is_standard
 from onnxcanon.graph.traits import Trait, has
 from onnxcanon.graph.traversal import ordered, reads, subgraphs
@@ -99,8 +100,7 @@ def _probe(node: ir.Node, value: str, opset: int) -> Probe:
     # Before opset 13 softmax joined all axes from `axis` on, which was 1 unless said; ArgMax takes one.
     to_end = opset < 13 and node.op_type == "Softmax"
     default = 0 if node.op_type.startswith("Arg") else 1 if to_end else -1
-    attribute = node.attributes.get("axis")
-    return Probe(value, node.op_type, form, default if attribute is None else attribute.as_int(), to_end)
+    return Probe(value, node.op_type, form, attribute(node, "axis", default), to_end)
 
 
 @dataclass(frozen=True, slots=True)
