@@ -199,7 +199,7 @@ class Evaluator:
         return _evaluation(model.name, totals, session.device)
 
 
-def labels_of(data: Mapping[str, np.ndarray]) -> np.ndarray:
+def labels_of(data: Mapping[str, Array]) -> Array:
     """The labels among the data.
 
     Raises:

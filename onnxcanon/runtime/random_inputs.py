@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxcanon.arrays import Arrays, Shape
+from onnxcanon.arrays import Array, Arrays, Shape
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.runtime.inputs import InputSpec
 from onnxcanon.settings import Settings
@@ -95,7 +95,7 @@ def accepted_inputs(
     )
 
 
-def _values(spec: InputSpec, shape: Shape, kind: str, rng: np.random.Generator) -> np.ndarray:
+def _values(spec: InputSpec, shape: Shape, kind: str, rng: np.random.Generator) -> Array:
     """Values for one input, before the cast to its type."""
     option = _OPTIONS.get(spec.name.lower())
     if option is not None and np.prod(shape) == 1:
@@ -115,7 +115,7 @@ def _values(spec: InputSpec, shape: Shape, kind: str, rng: np.random.Generator) 
     return _floats(shape, kind, rng, top)
 
 
-def _integers(spec: InputSpec, shape: Shape, kind: str, rng: np.random.Generator) -> np.ndarray:
+def _integers(spec: InputSpec, shape: Shape, kind: str, rng: np.random.Generator) -> Array:
     """Integers that index no table found in the graph."""
     if spec.values.compared:
         return np.full(
@@ -131,7 +131,7 @@ def _integers(spec: InputSpec, shape: Shape, kind: str, rng: np.random.Generator
     return _ids(shape, 8, kind, rng)
 
 
-def _floats(shape: Shape, kind: str, rng: np.random.Generator, top: float) -> np.ndarray:
+def _floats(shape: Shape, kind: str, rng: np.random.Generator, top: float) -> Array:
     noise = rng.standard_normal(shape)
     match kind:
         case "normal":
@@ -152,7 +152,7 @@ def _floats(shape: Shape, kind: str, rng: np.random.Generator, top: float) -> np
             return np.zeros(shape)
 
 
-def _waves(shape: Shape, rng: np.random.Generator, count: int = 4) -> np.ndarray:
+def _waves(shape: Shape, rng: np.random.Generator, count: int = 4) -> Array:
     """Slow cosines along every axis but the first, about within [-1, 1]; each row has its own."""
     total = np.zeros(shape)
     rows = (shape[0],) + (1,) * (len(shape) - 1) if shape else ()
@@ -165,7 +165,7 @@ def _waves(shape: Shape, rng: np.random.Generator, count: int = 4) -> np.ndarray
     return np.asarray(total / np.sqrt(2 * count))
 
 
-def _mask(shape: Shape, kind: str, rng: np.random.Generator) -> np.ndarray:
+def _mask(shape: Shape, kind: str, rng: np.random.Generator) -> Array:
     """Zeros and ones, a one at the start of each row: softmax over nothing divides by zero."""
     if kind in ("normal", "ones", "zeros") or not shape:
         return np.ones(shape, np.int64)
@@ -178,7 +178,7 @@ def _mask(shape: Shape, kind: str, rng: np.random.Generator) -> np.ndarray:
     return mask
 
 
-def _ids(shape: Shape, below: int, kind: str, rng: np.random.Generator) -> np.ndarray:
+def _ids(shape: Shape, below: int, kind: str, rng: np.random.Generator) -> Array:
     """Integers in [0, below)."""
     match kind:
         case "zeros":

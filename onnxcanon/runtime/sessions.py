@@ -17,13 +17,7 @@ import numpy as np
 
 from onnxcanon.arrays import Array, Arrays
 from onnxcanon.errors import RuntimeUnavailableError
-from onnxcanon.runtime.devices import (
-    CPU_PROVIDER,
-    CUDA_PROVIDER,
-    one_line,
-    onnxruntime,
-    providers_for,
-)
+from onnxcanon.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER, one_line, onnxruntime, providers_for
 from onnxcanon.runtime.session_values import SessionValue, flatten, to_numpy, to_ort
 
 if TYPE_CHECKING:

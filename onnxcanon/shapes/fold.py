@@ -180,7 +180,7 @@ def cast(op: ShapeNode, arrays: list[Any]) -> Any:
 
 @folds("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 def reshape(op: ShapeNode, arrays: list[Any]) -> Any:
-    """The same elements in the shape that the shape rule finds."""
+    """All elements in the shape that the shape rule finds."""
     rule = find_rule(STANDARD, op.kind, op.version)
     shape = rule(op)[0] if rule is not None else None
     return None if shape is None else arrays[0].reshape(shape)

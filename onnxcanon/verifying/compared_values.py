@@ -7,13 +7,7 @@ from dataclasses import dataclass, replace
 
 from onnxcanon.errors import RuntimeUnavailableError
 from onnxcanon.model import Model
-from onnxcanon.verifying.probes import (
-    ARGMAX,
-    Probe,
-    randomness,
-    same_graph,
-    saturating_probes,
-)
+from onnxcanon.verifying.probes import ARGMAX, Probe, randomness, same_graph, saturating_probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +80,8 @@ def _with_probes(a: Model, b: Model, value: ComparedValue) -> list[ComparedValue
     scores = tuple(pair for pair in pairs if pair[0].form == ARGMAX)
     bounded = bool(pairs) and not scores  # by 1: what shows a Softmax, Sigmoid or Tanh
     values = [replace(value, scores=scores, bounded=bounded)]
-    for probe, twin in pairs:
+    for probe, counterpart in pairs:
         mark = probe.op_type if len(pairs) == 1 else f"{probe.op_type} of {probe.value}"
-        values.append(ComparedValue(f"{value.label} (before {mark})", probe.value, twin.value, forget=probe))
+        label = f"{value.label} (before {mark})"
+        values.append(ComparedValue(label, probe.value, counterpart.value, forget=probe))
     return values

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxcanon.arrays import Arrays
+from onnxcanon.arrays import Array, Arrays
 from onnxcanon.verifying.compared_values import ComparedValue
 from onnxcanon.verifying.noise import unit
 from onnxcanon.verifying.probes import Probe
@@ -109,7 +109,7 @@ def compare(value: ComparedValue, runs: Sequence[PairedRun], limits: NoiseLimits
     return _verdict(rows, runs, 8 * max(unit(first.dtype), unit(np.dtype(np.float64))), limits)
 
 
-def difference(a: np.ndarray, b: np.ndarray) -> float:
+def difference(a: Array, b: Array) -> float:
     """max |a - b|; infinite where the shapes differ, or NaNs and infinities are not at the same places.
 
     >>> difference(np.array([1.0, np.inf]), np.array([1.5, np.inf]))
@@ -138,30 +138,30 @@ def _verdict(
     # A run is evidence where noise hides little: below the strictest cap that leaves any run. Outputs that
     # nearly vanish are noisier than the first cap in every run, and are judged by the next.
     for cap in limits.caps:
-        telling = [limits.rtol is not None or limits.factor * floor <= cap for floor in floors]
-        if any(telling):
+        evidence = [limits.rtol is not None or limits.factor * floor <= cap for floor in floors]
+        if any(evidence):
             break
-    floor = max((floor for floor, tells in zip(floors, telling, strict=True) if tells), default=0.0)
+    floor = max((floor for floor, counts in zip(floors, evidence, strict=True) if counts), default=0.0)
     tolerance = max(base, limits.factor * floor) if limits.rtol is None else limits.rtol
     # A run that is no evidence of equality still is of a difference beyond its own noise.
     allowed = [
-        tolerance if tells else limits.factor * own for own, tells in zip(floors, telling, strict=True)
+        tolerance if counts else limits.factor * own for own, counts in zip(floors, evidence, strict=True)
     ]
     # The run to report: the one furthest above what it is allowed, else the furthest apart that says
     # something.
     excess = [row[1] - limit if row[1] > limit else 0.0 for row, limit in zip(rows, allowed, strict=True)]
-    if not any(excess) and not any(telling):
+    if not any(excess) and not any(evidence):
         return f"rounding alone moves it by {min(floors):.1e} of its size"
-    quiet = [row[1] if tells else -1.0 for row, tells in zip(rows, telling, strict=True)]
+    quiet = [row[1] if counts else -1.0 for row, counts in zip(rows, evidence, strict=True)]
     worst = int(np.argmax(excess if any(excess) else quiet))
-    if not telling[worst]:
+    if not evidence[worst]:
         floor, tolerance = floors[worst], allowed[worst]
     return OutputDifference(
         not any(excess), rows[worst][0], rows[worst][1], floor, tolerance, runs[worst].kind
     )
 
 
-def _normalized(value: ComparedValue, run: PairedRun) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
+def _normalized(value: ComparedValue, run: PairedRun) -> tuple[Array, Array, list[Array]]:
     arrays = run.a[value.a], run.b[value.b], *(rerun[value.a] for rerun in run.reruns)
     forget = value.forget
     a, b, *reruns = (_wide(array if forget is None else forget.normal(array)) for array in arrays)
@@ -200,12 +200,12 @@ def _flips(probe: Probe, other_probe: Probe, run: PairedRun, other: Arrays) -> i
     return int(np.count_nonzero(best_a != best_b)) if gap.max(initial=0.0) <= 2 * noise else 0
 
 
-def _size(a: np.ndarray) -> float:
+def _size(a: Array) -> float:
     a = _wide(a)
     return float(np.abs(a[np.isfinite(a)]).max(initial=0.0))
 
 
-def _wide(a: np.ndarray) -> np.ndarray:
+def _wide(a: Array) -> Array:
     return a if a.dtype.kind == "c" else a.astype(np.float64)
 
 

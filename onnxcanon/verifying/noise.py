@@ -2,9 +2,9 @@
 
 A permutation adds in another order, a scale rounds every weight once: both act like moving each weight by
 about one unit in its last place, at random. So that is done to the model itself, and what it does to the
-outputs is the floor below which no difference means anything. On 160 twins (ten architectures, permuted,
-rescaled, exported again) the difference was at most 2.5 of these floors; one weight changed by a hundredth of
-its tensor's deviation makes 18 to 360.
+outputs is the floor below which no difference means anything. On 160 equal models (ten architectures,
+permuted, rescaled, exported again) the difference was at most 2.5 of these floors; one weight changed by a
+hundredth of its tensor's deviation makes 18 to 360.
 
 Rounding to integers answers in jumps: most tiny moves do nothing, and a rare one passes a threshold and moves
 all that follows. There weights and inputs are moved by 1e-4, enough to pass some thresholds on every input,
@@ -18,7 +18,7 @@ from functools import partial
 import numpy as np
 import onnx_ir as ir
 
-from onnxcanon.arrays import Arrays
+from onnxcanon.arrays import Array, Arrays
 from onnxcanon.graph.traits import Trait, has
 from onnxcanon.model import Model
 
@@ -76,11 +76,11 @@ def perturbed_inputs(inputs: Arrays, seed: int, rounds: bool) -> Arrays:
     }
 
 
-def _perturbed_tensor(model: Model, name: str, seed: int, index: int, rounds: bool) -> np.ndarray:
+def _perturbed_tensor(model: Model, name: str, seed: int, index: int, rounds: bool) -> Array:
     return _move(model.tensor(name), np.random.default_rng([seed, index]), rounds, outward=False)
 
 
-def _move(array: np.ndarray, rng: np.random.Generator, rounds: bool, outward: bool) -> np.ndarray:
+def _move(array: Array, rng: np.random.Generator, rounds: bool, outward: bool) -> Array:
     if rounds:
         factor = rng.normal(scale=_QUANTIZED_MOVE, size=array.shape).astype(np.float32)
         moved = (array * (1 + (np.abs(factor) if outward else factor))).astype(array.dtype)

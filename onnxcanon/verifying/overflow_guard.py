@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from onnxcanon.arrays import Array
 from onnxcanon.graph.traits import row
 from onnxcanon.model import Model, load
 
@@ -25,7 +26,7 @@ def guarded(model: Model) -> Model:
     proto = model.to_proto()
     constants = set(model.tensor_names())
     dynamic = {o for n in proto.graph.node if n.op_type == "DynamicQuantizeLinear" for o in n.output}
-    unsigned: dict[str, np.ndarray] = {}
+    unsigned: dict[str, Array] = {}
     for node in proto.graph.node:
         for inputs in row(node).weights:
             weight, zero = _name(node, inputs.weight), _name(node, inputs.zero)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from onnxcanon.arrays import Array
 from onnxcanon.graph.nodes import attribute
 from onnxcanon.graph.operators import is_standard
 from onnxcanon.graph.traits import Trait, has
@@ -54,7 +55,7 @@ class Probe:
         """Whether both go into the same operator along the same axes, by the same path."""
         return replace(self, value=other.value) == other
 
-    def normal(self, array: np.ndarray) -> np.ndarray:
+    def normal(self, array: Array) -> Array:
         """`array` with what the operator forgets taken away."""
         if self.form == PLAIN or array.ndim == 0 or array.size == 0:
             return array

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnx_ir import DataType
 
-from onnxcanon.arrays import Arrays
+from onnxcanon.arrays import Array, Arrays
 from onnxcanon.graph.element_types import NUMPY_TYPES
 from onnxcanon.model import Model
 from onnxcanon.runtime.devices import providers_for
@@ -80,7 +80,7 @@ class DeviceLine(AbstractContextManager["DeviceLine", None]):
         self._weights = {name: weights[f"w{k}"] for k, name in enumerate(self._names)}
         return self
 
-    def run(self, inputs: Mapping[str, np.ndarray], outputs: Iterable[str] | None = None) -> Arrays:
+    def run(self, inputs: Mapping[str, Array], outputs: Iterable[str] | None = None) -> Arrays:
         """Values of the named outputs (default: all) at this point.
 
         Raises:
