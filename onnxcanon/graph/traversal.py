@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
@@ -70,6 +70,20 @@ def _reached(graph: ir.Graph, roots: Sequence[ir.Node | None]) -> list[ir.Node]:
         before = [value.producer() for value in reads(node)]
         stack += [n for n in reversed(before) if n is not None and n.graph is graph and n not in opened]
     return nodes
+
+
+def leading_to(graph: ir.Graph, names: Iterable[str]) -> set[str]:
+    """The names of all values of a graph that some values depend on, these among them."""
+    values = {value.name: value for node in graph for value in node.outputs}
+    needed: set[str] = set()
+    stack = list(names)
+    while stack:
+        name = stack.pop()
+        if name not in needed:
+            needed.add(name)
+            producer = values[name].producer() if name in values else None
+            stack += [value.name for value in reads(producer) if value.name] if producer else ()
+    return needed
 
 
 def pruned(model: ir.Model, original: ir.Model) -> ir.Model:

@@ -10,17 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-import onnx
-import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.graph.traversal import reads
-from onnxcanon.model import Model, load
+from onnxcanon.model import Model
 from onnxcanon.runtime.batches import batches
 from onnxcanon.runtime.inputs import input_specs
-from onnxcanon.runtime.sessions import INLINE_LIMIT, open_session
+from onnxcanon.runtime.sessions import open_session
 
 
 @dataclass(slots=True)
@@ -60,17 +57,16 @@ def measure(
 ) -> dict[str, Moments]:
     """The moments of values of the main graph, given with the axis of their channels, in one pass over data.
 
-    Only what leads to these values is run: onnxruntime computes all of a graph whatever is asked for, so the
-    graph is cut.
+    Only what leads to these values is run.
 
     Raises:
         OnnxcanonError: the data does not fit, holds no example, or makes a value infinite.
         RuntimeUnavailableError: the model does not run.
     """
     found = {name: Moments() for name in values}
-    part = cut(model, tuple(values))
-    with open_session(part, device=device, optimize=True, extra_outputs=values) as session:
-        specs = input_specs(model.ir, any_type=True)
+    with open_session(model, device=device, optimize=True, only=values) as session:
+        inputs_read = {value.name for value in session.inputs}
+        specs = [spec for spec in input_specs(model.ir, any_type=True) if spec.name in inputs_read]
         for inputs in batches(specs, data, lambda first: session.run(first, outputs=values)):
             for name, array in session.run(inputs, outputs=values).items():
                 found[name].add(array, values[name])
@@ -79,35 +75,3 @@ def measure(
             what = "not finite" if moments.count else "empty"
             raise OnnxcanonError(f"{model.name}: on this data the value '{name}' is {what}; give other data")
     return found
-
-
-def cut(model: Model, values: tuple[str, ...]) -> Model:
-    """The part of the graph that leads to some values, which become its outputs; all of it where the model is
-    too large for one message."""
-    if model.serialized_size() >= INLINE_LIMIT:
-        return model
-    proto = model.to_proto()
-    graph = proto.graph
-    needed = _needed(model.ir.graph, values)
-    nodes = [node for node in graph.node if needed.intersection(node.output)]
-    tensors = [tensor for tensor in graph.initializer if tensor.name in needed]
-    inputs = [value for value in graph.input if value.name in needed]
-    del graph.node[:], graph.initializer[:], graph.input[:], graph.output[:], graph.value_info[:]
-    graph.node.extend(nodes)
-    graph.initializer.extend(tensors)
-    graph.input.extend(inputs)
-    graph.output.extend(onnx.ValueInfoProto(name=name) for name in values)
-    return load(proto)
-
-
-def _needed(graph: ir.Graph, values: tuple[str, ...]) -> set[str | None]:
-    """The names that values depend on, their own among them."""
-    makers = {value.name: node for node in graph for value in node.outputs}
-    needed: set[str | None] = set()
-    waiting: list[str | None] = list(values)
-    while waiting:
-        name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            waiting += [value.name for value in reads(makers[name])] if name in makers else []
-    return needed

@@ -17,6 +17,7 @@ import numpy as np
 
 from onnxcanon.arrays import Array, Arrays
 from onnxcanon.errors import RuntimeUnavailableError
+from onnxcanon.graph.traversal import leading_to
 from onnxcanon.runtime.devices import CPU_PROVIDER, CUDA_PROVIDER, one_line, onnxruntime, providers_for
 from onnxcanon.runtime.session_values import SessionValue, flatten, to_numpy, to_ort
 
@@ -152,6 +153,7 @@ def open_session(
     device: str = "auto",
     optimize: bool = False,
     extra_outputs: Iterable[str] = (),
+    only: Iterable[str] = (),
 ) -> Session:
     """Opens `model` in onnxruntime.
 
@@ -160,12 +162,15 @@ def open_session(
         device: `auto`, `cpu`, `cuda` or `cuda:N`; a device that was named is never replaced by another.
         optimize: whether to run the graph with every optimization, or as written.
         extra_outputs: names of intermediate values of the main graph to compute as well.
+        only: names of values of the main graph to compute in place of the outputs. onnxruntime computes all
+            of a graph whichever output is asked for, so the graph is cut at these values; a model that is
+            too large for one message runs whole.
 
     Raises:
         RuntimeUnavailableError: the device is not there, or onnxruntime rejects the model; one line says why.
     """
     options = session_options(optimize)
-    source, folder = _source(model, tuple(extra_outputs))
+    source, folder = _source(model, tuple(extra_outputs), tuple(only))
     return start(model.name, source, options, device, folder=folder)
 
 
@@ -220,12 +225,14 @@ def session_options(optimize: bool) -> Any:
 
 
 def _source(
-    model: Model, extra: tuple[str, ...]
+    model: Model, extra: tuple[str, ...], only: tuple[str, ...]
 ) -> tuple[bytes | str, tempfile.TemporaryDirectory[str] | None]:
     """What onnxruntime reads: bytes where one message holds them, else a file with external data."""
     if model.serialized_size() < INLINE_LIMIT:
         proto = model.to_proto()
-        _expose(proto, extra)
+        if only:
+            _cut(proto.graph, leading_to(model.ir.graph, only))
+        _expose(proto, extra + only)
         return proto.SerializeToString(), None
     import onnx
 
@@ -233,14 +240,25 @@ def _source(
     path = Path(folder.name) / "model.onnx"
     try:
         model.save(path)
-        if extra:
+        if extra or only:
             proto = onnx.load(path, load_external_data=False)
-            _expose(proto, extra)
+            _expose(proto, extra + only)
             path.write_bytes(proto.SerializeToString())
     except BaseException:
         folder.cleanup()
         raise
     return str(path), folder
+
+
+def _cut(graph: onnx.GraphProto, needed: set[str]) -> None:
+    """Leave what makes the needed values, and no outputs."""
+    for field in (graph.initializer, graph.input):
+        chosen = [item for item in field if item.name in needed]
+        del field[:]
+        field.extend(chosen)
+    nodes = [node for node in graph.node if needed.intersection(node.output)]
+    del graph.node[:], graph.output[:], graph.value_info[:]
+    graph.node.extend(nodes)
 
 
 def _expose(proto: onnx.ModelProto, extra: tuple[str, ...]) -> None:
