@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 
 import onnxcanon as oc
-from onnxcanon.alignment import NEAREST, NORMS, align
 from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Survey, axis_groups
-from onnxcanon.alignment.method import MethodContext
 from onnxcanon.alignment.nearest_scales import nearest_scale
 from onnxcanon.alignment.nearest_signs import nearest_signs
 from onnxcanon.canonical.random_element import random_element
+from onnxcanon.choices import ALIGNED_SCALES
 from onnxcanon.model import Model, load
+from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
 from onnxcanon.transform import Transform
+from tests.aligning import align
 from tests.examples import build, layers, network
 from tests.shared import MODELS, SHARED, SHIPPED, TRIVIAL, TWINS, each
 
@@ -101,7 +102,7 @@ def test_a_planted_element_is_found_under_noise(path: Path, seed: int) -> None:
 def test_what_is_aligned_stays_the_same_function_and_comes_closer(path: Path) -> None:
     base = path.with_name("base.onnx")
     far = squared(load(base), load(path))
-    for scale in (NEAREST, NORMS):
+    for scale in ALIGNED_SCALES:
         found = oc.align(base, path, scale=scale)
         assert oc.verify(path, found.model).same
         assert squared(load(base), found.model) < far
@@ -111,8 +112,8 @@ def test_what_is_aligned_stays_the_same_function_and_comes_closer(path: Path) ->
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_nearest_scale_is_nearer_than_that_of_equal_norms(family: str) -> None:
     reference, model = pair(family)
-    distance = {scale: oc.align(reference, model, scale=scale).distance[1] for scale in (NEAREST, NORMS)}
-    assert distance[NEAREST] < distance[NORMS]
+    distance = {scale: oc.align(reference, model, scale=scale).distance[1] for scale in ALIGNED_SCALES}
+    assert distance["nearest"] < distance["norms"]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -134,7 +135,7 @@ def test_several_starts_find_no_less_than_one(family: str) -> None:
     one, several = frame.matching(), frame.matching()
     one.from_signatures()
     one.run()
-    several.actions = dict(searched(frame.matching(), MethodContext()).actions)
+    several.actions = dict(searched(frame.matching(), Settings()).actions)
     several.moved = {
         n: several.actions[n](a) if n in several.actions else a for n, a in several.start.items()
     }

@@ -13,8 +13,6 @@ from onnx import helper, numpy_helper
 
 import onnxcanon as oc
 from onnxcanon.alignment import (
-    METHODS,
-    align,
     annealing_state,
     by_annealing,
     by_functional,
@@ -24,12 +22,13 @@ from onnxcanon.alignment.by_functional import _patches, _root
 from onnxcanon.alignment.capture import Covariance, watched
 from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import MethodContext
+from onnxcanon.choices import METHODS
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.merging.averaging import average, spelled_as
+from onnxcanon.merging.averaging import average, expressed_in
 from onnxcanon.model import Model, load
 from onnxcanon.runtime.evaluation import evaluate
 from onnxcanon.settings import Settings
+from tests.aligning import align
 from tests.examples import Array, attention, build, contents, experts, layers, network, theta_of
 from tests.merge_models import images, residual
 from tests.running import run
@@ -369,7 +368,7 @@ def test_units_that_no_known_layer_makes_are_matched_by_weights(kind: str, group
 
 
 def loss_between(a: Model, moved: Model, data: Data) -> float:
-    return evaluate([average([a, spelled_as(a, moved)], [0.5, 0.5])], Settings(data=data, **CPU))[0].loss
+    return evaluate([average([a, expressed_in(a, moved)], [0.5, 0.5])], Settings(data=data, **CPU))[0].loss
 
 
 def labelled(kind: str) -> tuple[Model, Model, Data]:
@@ -464,8 +463,8 @@ def test_methods_take_a_frame() -> None:
     a, b, data = pair("tanh")
     frame = Frame.of(a, b)
     lines: list[str] = []
-    found = by_activations(frame, MethodContext(data, device="cpu", say=lines.append))
+    found = by_activations(frame, Settings(data=data, device="cpu", progress=lines.append))
     assert lines
-    moved = spelled_as(a, frame.element(found.element).apply(b))
+    moved = expressed_in(a, frame.element(found.element).apply(b))
     (values,) = watched([a, moved], ["h0"], data, device="cpu")
     assert np.trace(correlation(*(side["h0"] for side in values))) > 0

@@ -14,8 +14,8 @@ from onnxcanon.alignment.assignment import assigned
 from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.gains import Gains
-from onnxcanon.alignment.method import MethodContext
 from onnxcanon.alignment.weight_matching import Matching
+from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
 from onnxcanon.transform import Transform
 from tests.shared import ROOT, SHARED, each
@@ -82,7 +82,7 @@ def test_planted_permutations_of_a_resnet_are_found(
     for seed in range(TRIALS):
         model, moved, hidden = planted(path, seed)
         frame = Frame.of(model, moved)
-        found = frame.element(searched(frame.matching(), MethodContext(seed=seed)))
+        found = frame.element(searched(frame.matching(), Settings(seed=seed)))
         assert hidden.permuted and hidden.then(found).permuted == 0
 
 

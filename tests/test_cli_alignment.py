@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,6 @@ from click.testing import CliRunner
 
 import onnxcanon as oc
 from onnxcanon import choices
-from onnxcanon.alignment import SCALES
 from onnxcanon.cli.main import main
 from tests.shared import ROOT
 
@@ -23,8 +23,8 @@ def call(*words: object) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-def test_the_choices_are_those_of_the_library() -> None:
-    assert choices.ALIGNED_SCALES == SCALES
+def test_every_method_that_can_be_chosen_is_there() -> None:
+    assert tuple(import_module("onnxcanon.alignment.align")._METHODS) == choices.METHODS
 
 
 def test_align_writes_a_twin_that_is_closer(tmp_path: Path) -> None:

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 
 from onnxcanon import choices
-from onnxcanon.alignment import METHODS
 from onnxcanon.landscape import paths, plotting
-from onnxcanon.merging.repair import REPAIRS
 from tests.shared import ROOT
 from tests.test_cli import CPU, Shell, shell  # noqa: F401 (a fixture)
 
@@ -32,8 +30,6 @@ def barrier(shell: Shell, *args: str | Path) -> object:  # noqa: F811
 
 def test_the_choices_are_those_there_are() -> None:
     assert choices.PATH_KINDS == paths.PATHS
-    assert choices.METHODS == METHODS
-    assert choices.REPAIRS == REPAIRS
 
 
 def test_barrier(shell: Shell) -> None:  # noqa: F811

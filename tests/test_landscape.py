@@ -13,7 +13,7 @@ from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.barrier import BARRIERS, Curve
 from onnxcanon.landscape.paths import PATHS, path
 from onnxcanon.landscape.spheres import LONE, spheres, unit_scale
-from onnxcanon.merging.averaging import spelled_as
+from onnxcanon.merging.averaging import expressed_in
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry import symmetry
 from onnxcanon.weights import averaged_names, learned_names
@@ -31,7 +31,7 @@ CPU = {"device": "cpu"}
 
 def loaded(pair: tuple[Path, ...]) -> tuple[Model, Model]:
     a, b = (load(one) for one in pair)
-    return a, spelled_as(a, b)
+    return a, expressed_in(a, b)
 
 
 def data(rows: int = 200) -> dict[str, np.ndarray]:

@@ -14,23 +14,13 @@ from scipy.optimize import linear_sum_assignment
 
 import onnxcanon as oc
 from onnxcanon.action import Action
-from onnxcanon.alignment import METHODS
+from onnxcanon.choices import ALIGNERS, METHODS, REPAIRS, TARGETS
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging import joint_alignment
-from onnxcanon.merging.averaging import (
-    average,
-    distance,
-    normalized,
-    spelled_as,
-)
-from onnxcanon.merging.joint_alignment import (
-    ALIGNERS,
-    REFERENCE,
-    TARGETS,
-    gather,
-)
-from onnxcanon.merging.repair import REPAIRS
+from onnxcanon.merging.averaging import average, distance, expressed_in, shares_of
+from onnxcanon.merging.joint_alignment import REFERENCE, align_jointly
 from onnxcanon.model import Model, load
+from onnxcanon.settings import Settings
 from onnxcanon.transform import Transform
 from tests.examples import build, contents, experts, layers, network, quantized, values
 from tests.merge_models import images, residual
@@ -107,15 +97,18 @@ def test_twins_in_branches_that_change_places() -> None:
 
 def spread(models: list[Model], to: str) -> float:
     """How far the gathered models lie from their mean, squared."""
-    weights = normalized(None, len(models))
-    found = [one.model for one in gather(models, weights, method="weights", to=to, device="cpu")]
+    weights = shares_of(None, len(models))
+    found = [
+        one.model
+        for one in align_jointly(models, weights, method="weights", to=to, settings=Settings(device="cpu"))
+    ]
     return sum(distance(average(found, weights), one) ** 2 for one in found)
 
 
 @pytest.mark.parametrize("activation", ["Relu", "Sigmoid"])
 def test_aligning_to_the_mean_brings_models_closer(activation: str) -> None:
     models = [network(layers(6, 12, 12, 3, seed=seed), activation) for seed in range(5)]
-    alike = [spelled_as(models[0], model) for model in models]
+    alike = [expressed_in(models[0], model) for model in models]
     assert spread(alike, "mean") <= spread(alike, REFERENCE)
     assert spread(alike, "universe") <= spread(alike, REFERENCE)
 
@@ -140,7 +133,7 @@ def rotated(monkeypatch: pytest.MonkeyPatch) -> list[list[Model]]:
     monkeypatch.setattr(joint_alignment, "align", assigned)
     models = [network(layers(6, 12, 3, seed=seed), "Sigmoid") for seed in range(4)]
     orders = [models[k:] + models[:k] for k in range(4)]
-    return [[spelled_as(order[0], model) for model in order] for order in orders]
+    return [[expressed_in(order[0], model) for model in order] for order in orders]
 
 
 def test_the_mean_improves_on_the_reference(rotated: list[list[Model]]) -> None:
@@ -152,7 +145,7 @@ def test_a_universe_starts_from_the_best_reference(
     rotated: list[list[Model]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whichever model stands first."""
-    monkeypatch.setattr(joint_alignment, "ROUNDS", 0)
+    monkeypatch.setattr(joint_alignment, "MOST_ROUNDS", 0)
     stars = [spread(order, REFERENCE) for order in rotated]
     assert max(stars) > 1.001 * min(stars)  # some reference is better than another
     found = [spread(order, "universe") for order in rotated]
@@ -281,7 +274,7 @@ def test_every_floating_type_is_averaged_in_double(dtype: str) -> None:
         return load(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
 
     models = [make(seed) for seed in range(3)]
-    found = average(models, normalized(None, 3)).tensor("w")
+    found = average(models, shares_of(None, 3)).tensor("w")
     wanted = sum(model.tensor("w").astype(np.float64) * (1 / 3) for model in models)
     assert found.dtype == kind
     assert found.tobytes() == np.asarray(wanted).astype(kind).tobytes()

@@ -11,7 +11,7 @@ from onnx import TensorProto
 import onnxcanon as oc
 from onnxcanon.landscape import barrier as curves
 from onnxcanon.landscape.paths import path as path_between
-from onnxcanon.merging.averaging import spelled_as
+from onnxcanon.merging.averaging import expressed_in
 from onnxcanon.model import Model, load
 from onnxcanon.runtime.sessions import open_session
 from onnxcanon.runtime.weights import on_device
@@ -117,7 +117,7 @@ def test_curves_on_cuda_are_those_on_the_cpu() -> None:
     a, b = (load(ROOT / "models" / f"digits_resnet_seed{k}.onnx") for k in (0, 1))
     with np.load(ROOT / "models" / "digits_eval.npz") as file:
         data = dict(file)
-    assert line_fits_device(a, spelled_as(a, b), "cuda")
+    assert line_fits_device(a, expressed_in(a, b), "cuda")
     for options in ({}, {"path": "geodesic"}, {"repair": "rescale"}):
         one, other = (
             oc.barrier(a, b, data, points=5, device=device, **options) for device in ("cuda", "cpu")

@@ -11,16 +11,22 @@ import pytest
 from onnx import helper, numpy_helper
 
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.merging.acceptance import FALL, MOVE, judge
-from onnxcanon.merging.averaging import average, spelled_as
-from onnxcanon.merging.channel_statistics import Moments, measure
+from onnxcanon.merging.acceptance import ALLOWED_FALL, ALLOWED_MOVEMENT, effect_of_repair
+from onnxcanon.merging.averaging import average, expressed_in
+from onnxcanon.merging.channel_statistics import ChannelStatistics, measure_channels
 from onnxcanon.merging.repair import rescale, reset_bn
-from onnxcanon.merging.repair_sites import norms, sites
+from onnxcanon.merging.repair_sites import norm_statistics, repair_sites
 from onnxcanon.model import Model, load
 from onnxcanon.runtime import batches, sessions
+from onnxcanon.settings import Settings
 from tests.examples import build, layers, network
 from tests.merge_models import SITES, images, residual, statistics
 from tests.running import run
+
+
+def on(data: dict[str, np.ndarray]) -> Settings:
+    return Settings(device="cpu", data=data)
+
 
 SINGLE = 2e-5
 """What rounding to single precision, layer after layer, makes of statistics of size about 1."""
@@ -34,14 +40,14 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 def pair(make: Callable[[int], Model]) -> tuple[list[Model], Model]:
     """Two models of one graph and their average."""
     first, second = make(0), make(1)
-    both = [first, spelled_as(first, second)]
+    both = [first, expressed_in(first, second)]
     return both, average(both, (0.25, 0.75))
 
 
 def test_moments_of_batches_are_those_of_the_whole() -> None:
     """Also where deviations are small beside the mean, which a sum of squares would lose."""
     rows = np.random.default_rng(0).normal(1e4, 1e-2, (1000, 3, 2))
-    found = Moments()
+    found = ChannelStatistics()
     for start in (0, 1, 10, 700):
         found.add(rows[start : {0: 1, 1: 10, 10: 700, 700: 1000}[start]], 1)
     assert found.count == 2000
@@ -51,7 +57,7 @@ def test_moments_of_batches_are_those_of_the_whole() -> None:
 
 def test_measured_is_what_a_run_at_once_has(small_batches: None) -> None:
     model, data = residual(normalized=True), images()
-    found = measure(model, SITES, data, device="cpu")
+    found = measure_channels(model, SITES, on(data))
     for value in SITES:
         mean, variance = statistics(model, value, data)
         np.testing.assert_allclose(found[value].mean, mean, atol=1e-6)
@@ -101,23 +107,23 @@ def test_a_cut_keeps_what_a_body_reads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_models_too_large_for_one_message_are_run_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     model, data = residual(), images()
-    cut = measure(model, {"z2": 1}, data, device="cpu")["z2"]
+    cut = measure_channels(model, {"z2": 1}, on(data))["z2"]
     monkeypatch.setattr(sessions, "INLINE_LIMIT", 0)
-    whole = measure(model, {"z2": 1}, data, device="cpu")["z2"]
+    whole = measure_channels(model, {"z2": 1}, on(data))["z2"]
     np.testing.assert_allclose(whole.mean, cut.mean, atol=1e-6)
 
 
 def test_batches_shrink_where_values_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    real = Moments.add
+    real = ChannelStatistics.add
 
-    def add(self: Moments, array: np.ndarray, axis: int) -> None:
+    def add(self: ChannelStatistics, array: np.ndarray, axis: int) -> None:
         seen.append(len(array))
         real(self, array, axis)
 
-    monkeypatch.setattr(Moments, "add", add)
+    monkeypatch.setattr(ChannelStatistics, "add", add)
     monkeypatch.setattr(batches, "HELD", 7 * 8 * 36 * 4)  # seven examples of 8 channels of 6 by 6
-    measure(residual(), {"z2": 1}, images(), device="cpu")
+    measure_channels(residual(), {"z2": 1}, on(images()))
     assert seen == [7] * 7 + [1]
 
 
@@ -125,7 +131,7 @@ def test_a_normalized_input(small_batches: None) -> None:
     text = "b (float[n, 3] x) => (float[n, 3] y) { y = BatchNormalization (x, g, b, m, v) }"
     model = build(text, {name: np.ones(3, np.float32) for name in "gbmv"}, 17)
     x = np.random.default_rng(0).normal(3, 2, (40, 3)).astype(np.float32)
-    found = reset_bn(model, {"x": x}, device="cpu").model
+    found = reset_bn(model, on({"x": x})).model
     np.testing.assert_allclose(found.tensor("m"), x.mean(0, np.float64), rtol=1e-6)
     np.testing.assert_allclose(found.tensor("v"), x.var(0, np.float64), rtol=1e-6)
 
@@ -140,7 +146,7 @@ def test_layers_in_bodies_are_named() -> None:
         y = Relu(z)
     }"""
     tensors = {"w": np.eye(4), "b": np.ones(4), "u": np.eye(4), "d": np.ones(4)}
-    found = sites(build(text, {name: array.astype(np.float32) for name, array in tensors.items()}))
+    found = repair_sites(build(text, {name: array.astype(np.float32) for name, array in tensors.items()}))
     assert [site.value for site in found.sites] == ["h"]
     assert found.left == {"Gemm(t)": "it lies in a body of the graph"}
 
@@ -152,7 +158,7 @@ def test_disturbed_statistics_become_those_of_the_data(small_batches: None) -> N
     """Those of the second layer are what they are with the first one reset, whatever they were before."""
     data = images()
     disturbed = residual(normalized=True)
-    found = reset_bn(disturbed, data, device="cpu")
+    found = reset_bn(disturbed, on(data))
     assert (found.layers, found.notes) == (2, ())
     for k in ("1", "2"):
         mean, variance = statistics(found.model, f"c{k}", data)
@@ -162,7 +168,7 @@ def test_disturbed_statistics_become_those_of_the_data(small_batches: None) -> N
     np.testing.assert_allclose(mean, disturbed.tensor("b2"), atol=SINGLE)
     np.testing.assert_allclose(variance**0.5, disturbed.tensor("g2"), rtol=1e-4)
     assert found.model.replaced == {"m1", "v1", "m2", "v2"}
-    again = reset_bn(found.model, data, device="cpu").model
+    again = reset_bn(found.model, on(data)).model
     np.testing.assert_allclose(again.tensor("v2"), found.model.tensor("v2"), rtol=1e-5)
 
 
@@ -182,7 +188,7 @@ def test_disturbed_statistics_become_those_of_the_data(small_batches: None) -> N
 def test_every_version_of_inference(opset: int, attributes: str, resets: bool) -> None:
     text = f"b (float[n, 3] x) => (float[n, 3] y) {{ y = BatchNormalization {attributes} (x, g, b, m, v) }}"
     model = build(text, {name: np.ones(3, np.float32) for name in "gbmv"}, opset)
-    found = norms(model)
+    found = norm_statistics(model)
     assert [norm.value for norm in found.norms] == ["x"] * resets
     assert len(found.left) == (not resets)
 
@@ -194,12 +200,12 @@ def test_shared_statistics_stay() -> None:
     }"""
     model = build(text, {name: np.ones(3, np.float32) for name in "gbmvw"}, 17)
     with pytest.raises(OnnxcanonError, match="'m' is shared by 2 nodes"):
-        reset_bn(model, {"x": np.zeros((4, 3), np.float32)}, device="cpu")
+        reset_bn(model, on({"x": np.zeros((4, 3), np.float32)}))
 
 
 def test_no_normalization_to_reset() -> None:
     with pytest.raises(OnnxcanonError, match="no BatchNormalization; use --repair rescale"):
-        reset_bn(residual(), images(), device="cpu")
+        reset_bn(residual(), on(images()))
 
 
 # -- rescale --------------------------------------------------------------------------------------------
@@ -209,7 +215,7 @@ def test_no_normalization_to_reset() -> None:
 def test_every_layer_has_the_statistics_asked_for(normalized: bool, small_batches: None) -> None:
     both, mean_of_both = pair(lambda seed: residual(seed, normalized=normalized))
     data = images()
-    found = rescale(mean_of_both, both, (0.25, 0.75), data, device="cpu")
+    found = rescale(mean_of_both, both, (0.25, 0.75), on(data))
     assert (found.layers, found.notes) == (len(SITES), ())
     for value in SITES:
         ends = [statistics(model, value, data) for model in both]
@@ -224,7 +230,7 @@ def test_every_layer_has_the_statistics_asked_for(normalized: bool, small_batche
 def test_a_deep_network_of_gemm() -> None:
     both, mean_of_both = pair(lambda seed: network(layers(8, 16, 16, 16, 3, seed=seed)))
     data = {"x": np.random.default_rng(3).normal(1, 1, (70, 8)).astype(np.float32)}
-    found = rescale(mean_of_both, both, (0.25, 0.75), data, device="cpu")
+    found = rescale(mean_of_both, both, (0.25, 0.75), on(data))
     for value in ("a0", "a1", "a2", "y"):
         ends = [statistics(model, value, data) for model in both]
         mean, variance = statistics(found.model, value, data)
@@ -247,7 +253,7 @@ def test_groups_of_a_transposed_convolution() -> None:
 
     both, mean_of_both = pair(make)
     data = {"x": rng.normal(size=(20, 4, 5, 5)).astype(np.float32)}
-    found = rescale(mean_of_both, both, (0.25, 0.75), data, device="cpu")
+    found = rescale(mean_of_both, both, (0.25, 0.75), on(data))
     ends = [statistics(model, "y", data) for model in both]
     mean, variance = statistics(found.model, "y", data)
     np.testing.assert_allclose(mean, 0.25 * ends[0][0] + 0.75 * ends[1][0], atol=SINGLE)
@@ -257,7 +263,7 @@ def test_groups_of_a_transposed_convolution() -> None:
 def test_a_single_model_stays_as_it_is() -> None:
     """Its statistics are the ones asked for: what the endpoints of a repair go through."""
     model, data = residual(), images()
-    found = rescale(model, [model], [1.0], data, device="cpu").model
+    found = rescale(model, [model], [1.0], on(data)).model
     for name in ("k1", "b1", "k3", "b3", "wg", "bg", "wm", "bm"):
         np.testing.assert_allclose(found.tensor(name), model.tensor(name), rtol=1e-4, atol=1e-5)
 
@@ -269,7 +275,7 @@ def test_a_dead_channel_is_shifted_only() -> None:
     weight[:, 5] = 0
     dead = mean_of_both.with_tensors({"w0": weight})
     data = {"x": np.random.default_rng(3).normal(1, 1, (70, 8)).astype(np.float32)}
-    found = rescale(dead, both, (0.25, 0.75), data, device="cpu").model
+    found = rescale(dead, both, (0.25, 0.75), on(data)).model
     assert np.isfinite(found.tensor("w0")).all()
     mean = sum(w * statistics(m, "a0", data)[0] for w, m in zip((0.25, 0.75), both, strict=True))
     np.testing.assert_allclose(statistics(found, "a0", data)[0], mean, atol=SINGLE)
@@ -295,16 +301,16 @@ def test_what_cannot_be_repaired_says_why(text: str, reason: str) -> None:
         {name: array.astype(np.float32) for name, array in tensors.items() if f"{name}" in text},
         17,
     )
-    found = sites(model)
+    found = repair_sites(model)
     assert any(reason in told for told in found.left.values()), found
     if not found.sites:
         with pytest.raises(OnnxcanonError, match="no layer that can be rescaled"):
-            rescale(model, [model], [1.0], {"x": np.ones((3, 4), np.float32)}, device="cpu")
+            rescale(model, [model], [1.0], on({"x": np.ones((3, 4), np.float32)}))
 
 
 def test_products_of_two_values_are_no_layers() -> None:
     text = "m (float[n, 4] x) => (float[n, n] y) { t = Transpose(x) \n y = MatMul(x, t) }"
-    found = sites(build(text, {}, 17))
+    found = repair_sites(build(text, {}, 17))
     assert (found.sites, found.left) == ([], {})
 
 
@@ -321,7 +327,7 @@ def test_half_precision_is_repaired_in_its_own_type() -> None:
 
     both, mean_of_both = pair(make)
     data = {"x": np.random.default_rng(3).normal(1, 1, (70, 8)).astype(np.float16)}
-    found = rescale(mean_of_both, both, (0.25, 0.75), data, device="cpu").model
+    found = rescale(mean_of_both, both, (0.25, 0.75), on(data)).model
     assert found.tensor("w0").dtype == np.float16
     wanted = sum(w * statistics(m, "a0", data)[1] ** 0.5 for w, m in zip((0.25, 0.75), both, strict=True))
     np.testing.assert_allclose(statistics(found, "a0", data)[1] ** 0.5, wanted, rtol=5e-3)  # 11 bits
@@ -331,7 +337,7 @@ def test_values_that_are_not_finite() -> None:
     model = network(layers(8, 16, 3))
     data = {"x": np.full((4, 8), np.inf, np.float32)}
     with pytest.raises(OnnxcanonError, match="not finite; give other data"):
-        rescale(model, [model], [1.0], data, device="cpu")
+        rescale(model, [model], [1.0], on(data))
 
 
 # -- judging --------------------------------------------------------------------------------------------
@@ -343,12 +349,15 @@ def test_labels_tell_a_repair_that_spoils() -> None:
     x = rng.normal(size=(200, 8)).astype(np.float32)
     y = run(good, {"x": x}, device="cpu")["y"].argmax(1)
     bad = network(layers(8, 16, 3, seed=1))
-    told = judge("good.onnx", good, bad, {"x": x, "y": y}, device="cpu")
+    told = effect_of_repair("good.onnx", good, bad, on({"x": x, "y": y}))
     assert told is not None
     assert told.before is not None
     assert (told.before.accuracy, told.moved) == (1.0, None)
-    assert f"good.onnx: accuracy falls from 1.0000 to {told.after.accuracy:.4f}, {FALL} is" in told.objection
-    same = judge("good.onnx", good, good, {"x": x, "y": y}, device="cpu")
+    assert (
+        f"good.onnx: accuracy falls from 1.0000 to {told.after.accuracy:.4f}, {ALLOWED_FALL} is"
+        in told.objection
+    )
+    same = effect_of_repair("good.onnx", good, good, on({"x": x, "y": y}))
     assert same is not None
     assert same.objection == ""
 
@@ -357,10 +366,10 @@ def test_without_labels_outputs_tell_it() -> None:
     good, data = network(layers(8, 16, 3)), {"x": np.random.default_rng(0).normal(size=(200, 8)).astype("f4")}
     by = 3.0
     shifted = good.with_tensors({"b1": good.tensor("b1") + np.float32(by)})
-    told = judge("good.onnx", good, shifted, data, device="cpu")
+    told = effect_of_repair("good.onnx", good, shifted, on(data))
     outputs = run(good, data, device="cpu")["y"].astype(np.float64)
     assert told is not None
     assert told.moved == pytest.approx(by / np.sqrt(outputs.var(0).mean()), rel=1e-4)
-    assert told.moved > MOVE
+    assert told.moved > ALLOWED_MOVEMENT
     assert "outputs move by" in told.objection
-    assert judge("good.onnx", good, None, data, device="cpu") is None
+    assert effect_of_repair("good.onnx", good, None, on(data)) is None

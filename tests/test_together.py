@@ -12,10 +12,9 @@ from onnxcanon.alignment import by_annealing
 from onnxcanon.alignment.annealing_state import Average, Mover, inverse
 from onnxcanon.alignment.by_annealing import Fed
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import MethodContext
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average
-from onnxcanon.merging.joint_annealing import Rescaling, together
+from onnxcanon.merging.joint_annealing import GraphRescaling, anneal_jointly
 from onnxcanon.merging.repair import rescale
 from onnxcanon.model import Model
 from onnxcanon.runtime.evaluation import evaluate
@@ -62,7 +61,7 @@ def test_the_average_that_is_judged_is_the_repaired_one(kind: str) -> None:
     stay = Transform({}, models[0].name)
     movers = [Mover(f, f.matching(), stay, s) for f, s in zip(frames, SHARES[1:], strict=True)]
     begun = [models[0], *(f.spelled(f.element(stay)) for f in frames)]
-    repair = Rescaling.of(begun, frames[0].ours, data, "cpu")
+    repair = GraphRescaling.of(begun, frames[0].ours, Settings(device="cpu", data=data))
     assert len(repair.layers) == (2 if kind.startswith("tokens") else 5)
     state = Average(movers, repair.riders)
     rng = np.random.default_rng(0)
@@ -73,7 +72,7 @@ def test_the_average_that_is_judged_is_the_repaired_one(kind: str) -> None:
             moved = [
                 models[0], *(t.apply(model) for t, model in zip(found, models[1:], strict=True))
             ]  # fmt: skip
-            wanted = rescale(average(moved, SHARES), moved, SHARES, data, **CPU).model
+            wanted = rescale(average(moved, SHARES), moved, SHARES, Settings(data=data, **CPU)).model
             judged = Fed(session, state.inputs).run(data)["y"]
             expected = run(wanted, data, **CPU)["y"]
             assert np.allclose(judged, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
@@ -117,7 +116,7 @@ def test_data_is_asked_for_before_any_work() -> None:
 def test_models_that_contribute_nothing_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_annealing, "STEPS", 40)
     models, data = three("plain")
-    found = together(models, [0.5, 0.5, 0.0], MethodContext(data, device="cpu"), rescaled=True)
+    found = anneal_jointly(models, [0.5, 0.5, 0.0], Settings(data=data, device="cpu"), rescaled=True)
     assert [bool(transform.changes) for transform in found] == [False, True, False]
-    found = together(models, [1.0, 0.0, 0.0], MethodContext(data, device="cpu"))
+    found = anneal_jointly(models, [1.0, 0.0, 0.0], Settings(data=data, device="cpu"))
     assert not any(transform.changes for transform in found)

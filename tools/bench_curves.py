@@ -24,7 +24,7 @@ import numpy as np
 
 import onnxcanon as oc
 from onnxcanon.landscape.paths import held, path
-from onnxcanon.merging.averaging import spelled_as
+from onnxcanon.merging.averaging import expressed_in
 from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import Session, open_session
 from onnxcanon.runtime.weights.external import WeightSessions
@@ -107,7 +107,7 @@ def main() -> None:
     parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
     given = parser.parse_args()
     a = oc.load(given.a)
-    b = spelled_as(a, oc.load(given.b))
+    b = expressed_in(a, oc.load(given.b))
     batches = examples(a, given.examples, given.batch)
     alphas = [float(x) for x in np.linspace(0, 1, given.points)]
     exact: list[Outputs] | None = None

@@ -41,8 +41,8 @@ from numpy.typing import NDArray
 import onnxcanon as oc
 from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import MethodContext
 from onnxcanon.alignment.weight_matching import Matching
+from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
 from onnxcanon.transform import Transform
 
@@ -197,7 +197,7 @@ def measure(pair: str, one: Path, other: Path, seeds: int) -> Measured:
         sweeps: list[str] = []
         start = time.process_time()
         fresh = Matching(matching.symmetry, ours, theirs)
-        found = searched(fresh, MethodContext(seed=seed, say=sweeps.append))
+        found = searched(fresh, Settings(seed=seed, progress=sweeps.append))
         taken = time.process_time() - start
         out.found.append(Matched("onnxcanon", taken, len(sweeps), objective(ours, _moved(found, theirs))))
     where = sites(matching)

@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 import onnxcanon as oc
-from onnxcanon.alignment import METHODS
+from onnxcanon.choices import METHODS
 
 NONE, CANONICAL, JOINT = "none", "canonical", "annealing-to-mean"
 """Ways beside the methods of `align`: as they are, in the canonical basis, and by annealing that judges the

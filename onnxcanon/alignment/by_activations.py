@@ -27,9 +27,10 @@ from onnxcanon.alignment.capture import Covariance, watched
 from onnxcanon.alignment.flow import Flow, in_main_graph
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Rows, axis_groups
-from onnxcanon.alignment.method import MethodContext, MethodResult
+from onnxcanon.alignment.method import MethodResult, data_for
 from onnxcanon.alignment.weight_matching import Matching
 from onnxcanon.arrays import Floats, Ids
+from onnxcanon.settings import Settings
 from onnxcanon.solving.blocks import Blocks
 from onnxcanon.solving.rescaling import unite_exponents
 from onnxcanon.symmetry import Symmetry
@@ -67,21 +68,21 @@ class View:
         )
 
 
-def by_activations(frame: Frame, given: MethodContext) -> MethodResult:
+def by_activations(frame: Frame, settings: Settings) -> MethodResult:
     """The element under which units correlate most with those of the reference, on data.
 
     Raises:
         OnnxcanonError: there is no data, or it does not fit.
         RuntimeUnavailableError: a model does not run.
     """
-    data = given.inputs("activations")
+    data = data_for("activations", settings)
     views = _views(frame)
     if not views:
-        return replace(by_weights(frame, given), notes=(NOTHING_SHOWN,))
+        return replace(by_weights(frame, settings), notes=(NOTHING_SHOWN,))
     covariances = {view.value: Covariance(view.rows.count) for view in views}
-    batches = watched(frame.models, list(covariances), data, device=given.device)
+    batches = watched(frame.models, list(covariances), data, device=settings.device)
     for done, (ours, theirs) in enumerate(batches, 1):
-        given.say(f"measuring activations, batch {done}")
+        settings.progress(f"measuring activations, batch {done}")
         views = [view for view in views if view.fits(ours[view.value])]
         for view in views:
             covariances[view.value].add(*(view.rows.matrix(side[view.value]) for side in (ours, theirs)))
@@ -93,7 +94,7 @@ def by_activations(frame: Frame, given: MethodContext) -> MethodResult:
     matching = _with_statistics(frame.matching(), statistics)
 
     def say(told: str) -> None:
-        given.say(f"matching activations, {told}")
+        settings.progress(f"matching activations, {told}")
 
     matching.run(say)
     for made, total in statistics:

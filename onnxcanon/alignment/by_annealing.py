@@ -29,7 +29,7 @@ from onnxcanon.alignment.annealing_state import (
 from onnxcanon.alignment.by_weights import searched
 from onnxcanon.alignment.capture import watched
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import MethodContext, MethodResult
+from onnxcanon.alignment.method import MethodResult, data_for
 from onnxcanon.arrays import Arrays, Ids
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.runtime.evaluation import LABELS, Evaluator, labels_of
@@ -55,40 +55,38 @@ EXAMPLES = 256
 NOTHING_MOVES = "no exchange of units can be tried one by one: they were matched by weights alone"
 
 
-def by_annealing(frame: Frame, given: MethodContext) -> MethodResult:
+def by_annealing(frame: Frame, settings: Settings) -> MethodResult:
     """The element of the lowest loss of the average of both models that was seen, from weight matching on.
 
     Raises:
         OnnxcanonError: there is no data, or it does not fit.
         RuntimeUnavailableError: a model does not run.
     """
-    given.inputs("annealing")
+    data_for("annealing", settings)
     matching = frame.matching()
-    return annealed([Mover(frame, matching, searched(matching, given), 0.5)], given)[0]
+    return annealed([Mover(frame, matching, searched(matching, settings), 0.5)], settings)[0]
 
 
-def annealed(
-    movers: Sequence[Mover], given: MethodContext, repair: Repair | None = None
-) -> list[MethodResult]:
+def annealed(movers: Sequence[Mover], settings: Settings, repair: Repair | None = None) -> list[MethodResult]:
     """The elements of the lowest loss that was seen of the average of a reference and all that move.
 
     Args:
         movers: the models that move, with one reference.
-        given: the data, and what chance is drawn from.
+        settings: data, seed and device.
         repair: what is done to every average before it is judged.
 
     Raises:
         OnnxcanonError: there is no data, or it does not fit.
         RuntimeUnavailableError: a model does not run.
     """
-    data, frame = given.inputs("annealing"), movers[0].frame
-    rng = np.random.default_rng(given.seed)
+    data, frame = data_for("annealing", settings), movers[0].frame
+    rng = np.random.default_rng(settings.seed)
     average = Average(movers, () if repair is None else repair.riders)
     begun = [mover.begun for mover in movers]
     if not average.pieces:
         return [MethodResult(element, (NOTHING_MOVES,)) for element in begun]
-    some = _some(_labelled(movers, data, given.device), EXAMPLES * len(movers), rng)
-    with closing(average.session(given.device, repair)) as session:
+    some = _some(_labelled(movers, data, settings.device), EXAMPLES * len(movers), rng)
+    with closing(average.session(settings.device, repair)) as session:
         evaluator = Evaluator(frame.reference, Settings(data=some), batch=len(labels_of(some)))
         fed = Fed(session, average.inputs)
 
@@ -96,7 +94,7 @@ def annealed(
             return evaluator.in_session(frame.reference, fed).loss
 
         first = loss()
-        images = _images(average, loss, first, rng, given)
+        images = _images(average, loss, first, rng, settings)
         found = [e.then(frame.ours.action(image)) for e, image in zip(begun, images, strict=True)]
         average.put(found)
         if loss() > first:  # an exchange of rows was not what the group makes of it
@@ -109,7 +107,7 @@ def _images(
     loss: Callable[[], float],
     first_loss: float,
     rng: np.random.Generator,
-    given: MethodContext,
+    settings: Settings,
 ) -> list[Ids]:
     """The image of every unit class of each model in the best state."""
     changes = []
@@ -123,7 +121,7 @@ def _images(
     kept = average.source.copy()
     for step in range(STEPS):
         if step % 50 == 0:
-            given.say(f"annealing, step {step} of {STEPS}: loss {best:.6g}")
+            settings.progress(f"annealing, step {step} of {STEPS}: loss {best:.6g}")
         temperature = first * COOLING ** (step / STEPS)
         swap = average.drawn(rng)
         average.exchange(*swap)

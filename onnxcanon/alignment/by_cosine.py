@@ -17,16 +17,17 @@ from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Branch, Rows
 from onnxcanon.alignment.layers import Features, in_order
-from onnxcanon.alignment.method import MethodContext, MethodResult
+from onnxcanon.alignment.method import MethodResult
+from onnxcanon.settings import Settings
 
 
-def by_cosine(frame: Frame, given: MethodContext) -> MethodResult:
+def by_cosine(frame: Frame, settings: Settings) -> MethodResult:
     """The element that brings the incoming weights of all units nearest in direction, layer by layer."""
     matching = replace(frame, scale="unit").matching()
     flow = Flow(frame.ours)
 
     def features(k: int, branch: Branch) -> Features | None:
-        given.say(f"matching cosines, {flow.order.index(k) + 1} of {len(flow.order)}")
+        settings.progress(f"matching cosines, {flow.order.index(k) + 1} of {len(flow.order)}")
         return Features(_directions(branch, matching.ours), _directions(branch, matching.moved))
 
     notes = in_order(matching, flow, features)

@@ -25,11 +25,12 @@ from onnxcanon.alignment.flow import Flow, in_main_graph
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Branch, Rows
 from onnxcanon.alignment.layers import Features, in_order
-from onnxcanon.alignment.method import MethodContext, MethodResult
+from onnxcanon.alignment.method import MethodResult, data_for
 from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.nodes import attribute
 from onnxcanon.graph.operators import is_standard
+from onnxcanon.settings import Settings
 from onnxcanon.symmetry import Symmetry
 
 DAMPING = 1e-3
@@ -83,24 +84,24 @@ class Layer:
         return np.concatenate([weight, bias], 1).reshape(self.groups, -1, self.width + 1)
 
 
-def by_functional(frame: Frame, given: MethodContext) -> MethodResult:
+def by_functional(frame: Frame, settings: Settings) -> MethodResult:
     """The element under which units differ least on the data, layer by layer.
 
     Raises:
         OnnxcanonError: there is no data, it does not fit, or makes the inputs of a layer infinite.
         RuntimeUnavailableError: a model does not run.
     """
-    data = given.inputs("functional")
+    data = data_for("functional", settings)
     matching, flow = frame.matching(), Flow(frame.ours)
 
     def features(k: int, branch: Branch) -> Features | None:
-        given.say(f"matching functions, {flow.order.index(k) + 1} of {len(flow.order)}")
+        settings.progress(f"matching functions, {flow.order.index(k) + 1} of {len(flow.order)}")
         layers = _layers(frame, flow, k, branch)
         if not layers:
             return None
         one, other = frame.models
         models = one, matching.transform.apply(other)
-        moments = _moments(models, layers, data, given.device)
+        moments = _moments(models, layers, data, settings.device)
         out = Features({}, {}, near=True)
         for layer, pair in zip(layers, moments, strict=True):
             root = _root(*pair)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import MethodContext, MethodResult
+from onnxcanon.alignment.method import MethodResult
 from onnxcanon.alignment.weight_matching import Matching
+from onnxcanon.settings import Settings
 from onnxcanon.transform import Transform
 
 STARTS = 6
@@ -24,25 +25,25 @@ ALIKE = 0.1
 """The part of the objective signatures lead to from which on large models are also matched as they come."""
 
 
-def by_weights(frame: Frame, given: MethodContext) -> MethodResult:
+def by_weights(frame: Frame, settings: Settings) -> MethodResult:
     """The element of the largest objective found. Large models are matched from the more promising of two
     starts: the one signatures lead to, and none. Small ones are from both, and then again and again from the
     best with one orbit shuffled (iterated local search, Lourenço et al. 2003)."""
-    return MethodResult(searched(frame.matching(), given))
+    return MethodResult(searched(frame.matching(), settings))
 
 
-def searched(matching: Matching, given: MethodContext) -> Transform:
+def searched(matching: Matching, settings: Settings) -> Transform:
     """The element found by weight matching."""
 
     def say(told: str) -> None:
-        given.say(f"matching weights, {told}")
+        settings.progress(f"matching weights, {told}")
 
     size = sum(array.size for array in matching.start.values())
     if size > MANY:
         best = _promising(matching, say)
         best.run(say, enough=ENOUGH)
         return best.transform
-    rng = np.random.default_rng(given.seed)
+    rng = np.random.default_rng(settings.seed)
     best, value = matching, -np.inf
     for start in range(max(2, min(STARTS, MANY // max(size, 1)))):
         search = best.fork()

@@ -42,7 +42,7 @@ def merge(call: Call[Merged], output: Path) -> int:
         emit({**merged.to_json(), "output": str(output), "written": written})
     elif not call.quiet:
         if written:
-            click.echo(f"{output}: {merged.told}")
+            click.echo(f"{output}: {merged.summary}")
         for evaluation in merged.evaluations:
             click.echo(f"  {evaluation}")
     if not call.quiet:

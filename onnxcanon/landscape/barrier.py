@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from onnxcanon.alignment import METHODS, align
+from onnxcanon.alignment import align
 from onnxcanon.arrays import Floats
+from onnxcanon.choices import PATH_ALIGNERS, REPAIRS, PathAligner, Repair
 from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.landscape.paths import (
     LINEAR,
@@ -30,15 +31,9 @@ from onnxcanon.landscape.paths import (
     held,
     path,
 )
-from onnxcanon.merging.averaging import spelled_as
+from onnxcanon.merging.averaging import expressed_in
 from onnxcanon.merging.repair import NONE as NO_REPAIR
-from onnxcanon.merging.repair import (
-    REPAIRS,
-    RESCALE,
-    RESET,
-    Rescale,
-    reset_bn,
-)
+from onnxcanon.merging.repair import RESCALE, RESET, Rescaler, reset_bn
 from onnxcanon.model import Model
 from onnxcanon.results import Brief, Result, curves_html
 from onnxcanon.runtime.evaluation import Evaluation, Evaluator
@@ -51,7 +46,6 @@ ABOVE = {"": "the line between the ends", "_mean": "the mean of the ends", "_wor
 """What a barrier is measured from, by the end of its name."""
 
 NONE = "none"
-ALIGNERS = (*METHODS, NONE)
 POINTS = 25
 
 Progress = Callable[[str], None]
@@ -203,26 +197,21 @@ class Barrier(Curve, Result):
 def barrier(
     a: Model,
     b: Model,
-    data: Mapping[str, np.ndarray],
     *,
     kind: str = LINEAR,
     points: int = POINTS,
-    method: str = "weights",
-    repair: str = NO_REPAIR,
+    method: PathAligner = "weights",
+    repair: Repair = "none",
     repair_data: Mapping[str, np.ndarray] | None = None,
     output: str | None = None,
     batch: int = 256,
-    sizes: dict[str, int] | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    progress: Progress | None = None,
+    settings: Settings,
 ) -> Barrier:
     """Loss and error along the path from `a` to `b`, and to `b` aligned to `a`.
 
     Args:
         a: the model at 0.
         b: the model at 1, of the same structure.
-        data: inputs by name and the labels `y`; what alignment runs models on, too.
         kind: `linear` or `geodesic`.
         points: how many points, evenly from 0 to 1, ends included.
         method: how `b` is aligned to `a`; `none` leaves the second curve out.
@@ -230,42 +219,38 @@ def barrier(
         repair_data: inputs by name that statistics are measured on; by default those of `data`.
         output: the output to judge, by name; by default the first.
         batch: how many examples run at a time where the model takes any number.
-        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        seed: what chance in the alignment is drawn from.
-        progress: called with a line before each step that lasts.
+        settings: the data is inputs by name and the labels `y`; alignment runs models on it, too.
 
     Raises:
         OnnxcanonError: the models have different structures, the data does not fit, there is no such path,
             method or repair, or there are fewer than two points.
         RuntimeUnavailableError: a model does not run.
     """
-    for what, given, known in (
+    for what, choice, choices in (
         ("path", kind, PATHS),
-        ("alignment", method, ALIGNERS),
+        ("alignment", method, PATH_ALIGNERS),
         ("repair", repair, REPAIRS),
     ):
-        check_choice(what, given, known)
+        check_choice(what, choice, choices)
     if points < 2:
         raise OnnxcanonError("a path has two ends; give two points or more")
-    say = progress or (lambda _: None)
-    ends = {"before": spelled_as(a, b)}
-    evaluate = Evaluator(a, Settings(device=device, data=data), output=output, batch=batch)
-    if method != NONE:
+    say = settings.progress
+    ends = {"before": expressed_in(a, b)}
+    evaluate = Evaluator(a, Settings(device=settings.device, data=settings.data), output=output, batch=batch)
+    if method != "none":
         say(f"aligning {b.name}")
-        found = align(
-            a, b, method=method, data=data, sizes=sizes, seed=seed, device=device, progress=progress
-        )
-        ends["aligned"] = spelled_as(a, found.model)
-    group = None if kind == LINEAR else symmetry(a, sizes)
+        aligned = align(a, b, method=method, scale="norms", settings=settings)
+        ends["aligned"] = expressed_in(a, aligned.model)
+    group = None if kind == LINEAR else symmetry(a, settings.sizes)
     alphas = tuple(float(x) for x in np.linspace(0, 1, points))
-    judging = _Judging(evaluate, repair, data if repair_data is None else repair_data, device)
+    measured_on = settings.data if repair_data is None else repair_data
+    evaluation = _PointEvaluation(evaluate, repair, Settings(device=settings.device, data=measured_on))
     measured: dict[str, list[Evaluation]] = {}
     for name, end in ends.items():
         with ExitStack() as stack:
-            stays = kind == LINEAR and repair == NO_REPAIR and line_fits_device(a, end, device)
+            stays = kind == LINEAR and repair == NO_REPAIR and line_fits_device(a, end, settings.device)
             along = path(kind, a, end, group)
-            at = judging.on_device(a, end, stack) if stays else judging.swapped(along)
+            at = evaluation.on_device(a, end, stack) if stays else evaluation.swapped(along)
             measured[name] = []
             for k, alpha in enumerate(alphas, 1):
                 say(f"{name}: point {k} of {points}")
@@ -287,13 +272,12 @@ def barrier(
 
 
 @dataclass(frozen=True, slots=True)
-class _Judging:
+class _PointEvaluation:
     """How points are repaired and judged; the attributes are as for `barrier`."""
 
     evaluate: Evaluator
     repair: str
-    repair_data: Mapping[str, np.ndarray]
-    device: str
+    quiet: Settings
 
     def swapped(self, along: Path) -> Callable[[float], Evaluation]:
         """What is found at each point of a path, in sessions that are given its weights."""
@@ -302,15 +286,15 @@ class _Judging:
 
     def on_device(self, a: Model, b: Model, stack: ExitStack) -> Callable[[float], Evaluation]:
         """The same for the straight line, with weights that stay on the device until the stack is left."""
-        mix = stack.enter_context(DeviceLine(a, b, device=self.device, optimize=True))
+        mix = stack.enter_context(DeviceLine(a, b, device=self.quiet.device, optimize=True))
         return lambda alpha: self.evaluate.in_session(a, mix.at(alpha))
 
     def _repairer(self, along: Path) -> Callable[[Model, float], Model]:
         """What is done to the model of a point; endpoints that are measured are measured once."""
         if self.repair == RESET:
-            return lambda model, _: held(reset_bn(model, self.repair_data, device=self.device).model)
+            return lambda model, _: held(reset_bn(model, self.quiet).model)
         if self.repair == RESCALE:
-            rescale = Rescale((along(0), along(1)), self.repair_data, device=self.device)
+            rescale = Rescaler((along(0), along(1)), self.quiet)
             return lambda model, alpha: held(rescale(held(model), (1 - alpha, alpha)).model)
         return lambda model, _: model
 

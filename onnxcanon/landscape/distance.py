@@ -14,7 +14,7 @@ how well they were aligned.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -23,12 +23,13 @@ import numpy as np
 from onnxcanon.alignment import align
 from onnxcanon.alignment.metrics import squared
 from onnxcanon.canonical import canonicalize
+from onnxcanon.choices import Method
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.spheres import spheres, unit_scale
-from onnxcanon.merging.averaging import spelled_as
+from onnxcanon.merging.averaging import expressed_in
 from onnxcanon.model import Model
 from onnxcanon.results import Result
-from onnxcanon.settings import Settings
+from onnxcanon.settings import DEFAULTS, Settings
 from onnxcanon.symmetry import symmetry
 from onnxcanon.text import table
 from onnxcanon.weights import learned_names
@@ -86,55 +87,40 @@ class Distances(Result):
 def distance(
     models: Sequence[Model],
     *,
-    method: str = "weights",
-    data: Mapping[str, np.ndarray] | None = None,
-    sizes: dict[str, int] | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    method: Method = "weights",
+    settings: Settings = DEFAULTS,
 ) -> Distances:
     """Distances between all pairs of models.
 
     Args:
         models: two or more models of one structure.
         method: how a model is aligned to another.
-        data: inputs by name, where the method runs models.
-        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
-        device: where models are run then: `auto`, `cpu`, `cuda` or `cuda:N`.
-        seed: what chance in the alignment is drawn from.
-        progress: called with a line before each step that lasts.
+        settings: how models run, where the method runs them.
 
     Raises:
         OnnxcanonError: the models have different structures, or there is only one.
     """
     if len(models) < 2:
         raise OnnxcanonError("distances are between models; name two or more")
-    say = progress or (lambda _: None)
+    say = settings.progress
     first = models[0]
-    group = symmetry(first, sizes)
+    group = symmetry(first, settings.sizes)
     names = learned_names(first, group)
-    stored = [spelled_as(first, model) for model in models]
+    stored = [expressed_in(first, model) for model in models]
     forms = []
     for model in models:
         say(f"bringing {model.name} into canonical form")
-        forms.append(
-            spelled_as(
-                first,
-                canonicalize(
-                    model, order="norm", scale="balanced", settings=Settings(dict(sizes or {}))
-                ).model,
-            )
-        )
+        form = canonicalize(model, order="norm", scale="balanced", settings=Settings(settings.sizes))
+        forms.append(expressed_in(first, form.model))
     found = {kind: np.zeros((len(models), len(models))) for kind in KINDS}
     count = 0
-    options: dict[str, Any] = {"method": method, "data": data, "sizes": sizes, "device": device, "seed": seed}
     for i, reference in enumerate(forms):
         scaled = unit_scale(reference, group).apply(reference)
         parts = spheres(reference, group, names)
         count = max(count, parts.count)
         for j in range(i + 1, len(models)):
             say(f"aligning {models[j].name} to {models[i].name}")
-            aligned = align(reference, forms[j], progress=progress, **options).model
+            aligned = align(reference, forms[j], method=method, scale="norms", settings=settings).model
             angles = parts.angles(scaled, unit_scale(aligned, group).apply(aligned))
             found["raw"][i, j] = euclidean(stored[i], stored[j], names)
             found["canonical"][i, j] = euclidean(reference, forms[j], names)

@@ -11,7 +11,7 @@ are equally flat. Statistics that a normalization has measured, and data, are le
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -98,31 +98,24 @@ class Flatness(Result):
 
 def flatness(
     model: Model,
-    data: Mapping[str, np.ndarray],
     *,
     sigmas: Sequence[float] = SIGMAS,
     draws: int = DRAWS,
     output: str | None = None,
     batch: int = 256,
-    sizes: dict[str, int] | None = None,
-    device: str = "auto",
-    seed: int = 0,
-    progress: Callable[[str], None] | None = None,
+    settings: Settings,
 ) -> Flatness:
     """The mean rise of loss and error under noise of several strengths.
 
     Args:
         model: the model.
-        data: inputs by name and the labels `y`; training data, for the measure of the paper.
         sigmas: the strengths, relative to each weight.
         draws: how often noise is drawn for each, two times or more. The k-th draw is the same noise at every
             strength.
         output: the output to judge, by name; by default the first.
         batch: how many examples run at a time where the model takes any number.
-        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        seed: what noise is drawn from, together with the names of the tensors.
-        progress: called with a line before each step that lasts.
+        settings: the data is inputs by name and the labels `y`; training data, for the measure of the paper.
+            Noise is drawn from the seed and the names of the tensors.
 
     Raises:
         OnnxcanonError: the data does not fit, a strength is negative, or there are fewer than two draws.
@@ -130,22 +123,24 @@ def flatness(
     """
     if draws < 2 or not all(0 <= sigma < np.inf for sigma in sigmas):
         raise OnnxcanonError("noise has a finite strength of 0 or more, and is drawn two times or more")
-    say = progress or (lambda _: None)
-    group = symmetry(model, sizes)
+    say = settings.progress
+    group = symmetry(model, settings.sizes)
     normalized = held(unit_scale(model, group).apply(model))
     names = learned_names(model, group)
-    evaluate = Evaluator(model, Settings(device=device, data=data), output=output, batch=batch)
+    evaluate = Evaluator(
+        model, Settings(device=settings.device, data=settings.data), output=output, batch=batch
+    )
     still = evaluate(normalized)
     rises = []
     for sigma in sigmas:
         found = []
         for draw in range(draws):
             say(f"noise {sigma:g}: draw {draw + 1} of {draws}")
-            noisy = {name: partial(_noisy, normalized, name, sigma, (seed, draw)) for name in names}
+            noisy = {name: partial(_noisy, normalized, name, sigma, (settings.seed, draw)) for name in names}
             found.append(evaluate(normalized.with_tensors(noisy)))
         rises.append(_rise(sigma, still, found))
     told = (model.name, still.loss, still.accuracy, still.measure, still.samples, still.device)
-    return Flatness(*told, draws, seed, tuple(rises))
+    return Flatness(*told, draws, settings.seed, tuple(rises))
 
 
 def _noisy(model: Model, name: str, sigma: float, seed: tuple[int, ...]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxcanon.merging.acceptance import Judged
+from onnxcanon.merging.acceptance import RepairEffect
 from onnxcanon.merging.merge import Merged, merge
 
-__all__ = ["Judged", "Merged", "merge"]
+__all__ = ["Merged", "RepairEffect", "merge"]

@@ -1,19 +1,18 @@
-"""What a repair does to a model: to the average, which it should help, and to the models it is made of.
+"""The acceptance check: the effect of a repair on the average, and on the models themselves.
 
-Resetting BatchNormalization on data unlike that of training spoils every model, and would spoil the average
-for no fault of its own. So the models go through the same repair, and what they do not bear is not done.
-(Rescaling leaves a single model as it is, by construction.)
+Resetting BatchNormalization on data unlike that of training spoils every model, the average included. So the
+models go through the same repair first, and if it spoils one of them, the repair is refused. (Rescaling
+does not change a single model, by construction.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from onnxcanon.merging.channel_statistics import Moments
+from onnxcanon.merging.channel_statistics import ChannelStatistics
 from onnxcanon.model import Model
 from onnxcanon.runtime.batches import batches
 from onnxcanon.runtime.evaluation import LABELS, Evaluation, evaluate
@@ -21,16 +20,16 @@ from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import open_session
 from onnxcanon.settings import Settings
 
-FALL = 0.02
-"""How much accuracy a model may lose by a repair that is to be used on an average."""
+ALLOWED_FALL = 0.02
+"""How much accuracy a model may lose by a repair that is accepted for an average."""
 
-MOVE = 0.5
+ALLOWED_MOVEMENT = 0.5
 """How far outputs may move by it, relative to their deviation over the data, where accuracy is not known.
 Statistics of training images move those of a small ResNet by 0.06, of 32 of them by 0.25, of noise by 2."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class RepairEffect:
     """A model before and after a repair, on the data of the repair.
 
     Attributes:
@@ -49,19 +48,20 @@ class Judged:
     @property
     def objection(self) -> str:
         """Why the repair is not fit for this model; empty if it is."""
-        if self.moved is not None and self.moved > MOVE:
-            return f"{self.model}: outputs move by {self.moved:.2f} of their deviation, {MOVE} is allowed"
+        if self.moved is not None and self.moved > ALLOWED_MOVEMENT:
+            limit = f"{ALLOWED_MOVEMENT} is allowed"
+            return f"{self.model}: outputs move by {self.moved:.2f} of their deviation, {limit}"
         if self.before is None or self.after is None:
             return ""
         was, now = self.before.accuracy, self.after.accuracy
-        if was is None or now is None or was - now <= FALL:
+        if was is None or now is None or was - now <= ALLOWED_FALL:
             return ""
-        return f"{self.model}: accuracy falls from {was:.4f} to {now:.4f}, {FALL} is allowed"
+        return f"{self.model}: accuracy falls from {was:.4f} to {now:.4f}, {ALLOWED_FALL} is allowed"
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as JSON values."""
         before, after = (None if one is None else one.to_json() for one in (self.before, self.after))
-        return {"model": self.model, "before": before, "after": after, "moved": self.moved}
+        return {"model": self.model, "before": before, "after": after, "output_movement": self.moved}
 
     def __str__(self) -> str:
         steps = [one for one in (self.before, self.after) if one is not None]
@@ -75,37 +75,35 @@ class Judged:
         return "  ".join([*parts, self.model])
 
 
-def judge(
-    name: str,
-    model: Model,
-    repaired: Model | None,
-    data: Mapping[str, np.ndarray],
-    *,
-    device: str = "auto",
-) -> Judged | None:
+def effect_of_repair(
+    name: str, model: Model, repaired: Model | None, settings: Settings
+) -> RepairEffect | None:
     """How a model does on data, and repaired; None where the data has no labels and there is no repair.
 
     Raises:
         OnnxcanonError: the data does not fit.
         RuntimeUnavailableError: the model does not run.
     """
-    before = after = apart = None
-    if LABELS in data:
-        before = _evaluated(name, model, data, device)
-        after = None if repaired is None else _evaluated(name, repaired, data, device)
+    before = after = movement = None
+    if LABELS in (settings.data or {}):
+        before = _evaluation(name, model, settings)
+        after = None if repaired is None else _evaluation(name, repaired, settings)
     if repaired is not None and (before is None or before.accuracy is None):
-        apart = moved(model, repaired, data, device=device)
-    return Judged(name, before, after, apart) if before is not None or apart is not None else None
+        movement = output_movement(model, repaired, settings)
+    if before is None and movement is None:
+        return None
+    return RepairEffect(name, before, after, movement)
 
 
-def _evaluated(name: str, model: Model, data: Mapping[str, np.ndarray], device: str) -> Evaluation:
-    return replace(evaluate([model], Settings(device=device, data=data))[0], model=name)
+def _evaluation(name: str, model: Model, settings: Settings) -> Evaluation:
+    return replace(evaluate([model], Settings(device=settings.device, data=settings.data))[0], model=name)
 
 
-def moved(a: Model, b: Model, data: Mapping[str, np.ndarray], *, device: str = "auto") -> float:
+def output_movement(a: Model, b: Model, settings: Settings) -> float:
     """The root mean square difference of the floating outputs of two models, relative to the deviation of the
     first model's over the data; of the output that moves most."""
-    spread: dict[str, Moments] = {}
+    device, data = settings.device, settings.data or {}
+    spread: dict[str, ChannelStatistics] = {}
     gaps: dict[str, float] = {}
     with (
         open_session(a, device=device, optimize=True) as one,
@@ -116,7 +114,7 @@ def moved(a: Model, b: Model, data: Mapping[str, np.ndarray], *, device: str = "
             for name, array in one.run(inputs).items():
                 if array.dtype.kind != "f" or not array.ndim or name not in after:
                     continue
-                spread.setdefault(name, Moments()).add(array, -1)
+                spread.setdefault(name, ChannelStatistics()).add(array, -1)
                 gap = after[name].astype(np.float64) - array
                 gaps[name] = gaps.get(name, 0.0) + float((gap**2).sum())
     tiny = np.finfo(np.float64).tiny

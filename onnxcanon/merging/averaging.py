@@ -1,7 +1,7 @@
 """Weighted averages of models of one structure: θ = Σ wᵢ θᵢ, tensor by tensor, in double precision.
 
 All models are first spelled as one of them, the reference: its graph, its names, their parameters
-(`spelled_as`). What is no weight has to be equal then, and everything that follows goes by name.
+(`expressed_in`). What is no weight has to be equal then, and everything that follows goes by name.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from onnxcanon.model import Model
 from onnxcanon.text import plural
 from onnxcanon.weights import averaged_names
 
-KEPT = 1 << 24
-"""Entries up to which a model that is read again and again is computed once and kept."""
+MEMORY_ENTRIES = 1 << 24
+"""Entries up to which a model that is read again and again is computed once and in_memory."""
 
 
-def spelled_as(reference: Model, model: Model) -> Model:
+def expressed_in(reference: Model, model: Model) -> Model:
     """The parameters of `model` in the graph, with the names and metadata, of `reference`; read lazily.
 
     What no output depends on stays as it is in the reference.
@@ -64,7 +64,7 @@ def average(models: Sequence[Model], weights: Sequence[float]) -> Model:
     return models[0].with_tensors({name: partial(_mean, models, weights, name) for name in names})
 
 
-def normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
+def shares_of(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     """Weights that add up to 1; equal ones by default.
 
     Raises:
@@ -82,10 +82,10 @@ def normalized(weights: Sequence[float] | None, count: int) -> tuple[float, ...]
     return tuple(w / total for w in given)
 
 
-def kept(model: Model) -> Model:
+def in_memory(model: Model) -> Model:
     """The same model, its averaged tensors computed once if they are few enough to stay in memory."""
     names = averaged_names(model)
-    if sum(int(np.prod(model.tensor_info(n)[0], dtype=np.int64)) for n in names) > KEPT:
+    if sum(int(np.prod(model.tensor_info(n)[0], dtype=np.int64)) for n in names) > MEMORY_ENTRIES:
         return model
     return model.with_tensors({name: model.tensor(name) for name in names})
 

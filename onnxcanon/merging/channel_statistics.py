@@ -18,10 +18,11 @@ from onnxcanon.model import Model
 from onnxcanon.runtime.batches import batches
 from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import open_session
+from onnxcanon.settings import Settings
 
 
 @dataclass(slots=True)
-class Moments:
+class ChannelStatistics:
     """Of each channel: how many entries were seen, their mean [channels] and sum of squared deviations."""
 
     count: int = 0
@@ -52,10 +53,10 @@ class Moments:
         return np.asarray(np.sqrt(self.variance))
 
 
-def measure(
-    model: Model, values: Mapping[str, int], data: Mapping[str, np.ndarray], *, device: str = "auto"
-) -> dict[str, Moments]:
-    """The moments of values of the main graph, given with the axis of their channels, in one pass over data.
+def measure_channels(
+    model: Model, values: Mapping[str, int], settings: Settings
+) -> dict[str, ChannelStatistics]:
+    """Statistics of values of the main graph, named with the axis of their channels, in one pass over data.
 
     Only what leads to these values is run.
 
@@ -63,15 +64,15 @@ def measure(
         OnnxcanonError: the data does not fit, holds no example, or makes a value infinite.
         RuntimeUnavailableError: the model does not run.
     """
-    found = {name: Moments() for name in values}
-    with open_session(model, device=device, optimize=True, only=values) as session:
+    statistics = {name: ChannelStatistics() for name in values}
+    with open_session(model, device=settings.device, optimize=True, only=values) as session:
         inputs_read = {value.name for value in session.inputs}
         specs = [spec for spec in input_specs(model.ir, any_type=True) if spec.name in inputs_read]
-        for inputs in batches(specs, data, lambda first: session.run(first, outputs=values)):
+        for inputs in batches(specs, settings.data or {}, lambda first: session.run(first, outputs=values)):
             for name, array in session.run(inputs, outputs=values).items():
-                found[name].add(array, values[name])
-    for name, moments in found.items():
+                statistics[name].add(array, values[name])
+    for name, moments in statistics.items():
         if not moments.count or not np.isfinite(moments.squares).all():
             what = "not finite" if moments.count else "empty"
             raise OnnxcanonError(f"{model.name}: on this data the value '{name}' is {what}; give other data")
-    return found
+    return statistics

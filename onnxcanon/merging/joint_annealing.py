@@ -23,63 +23,60 @@ from onnx import helper, numpy_helper
 from onnxcanon.alignment.annealing_state import Mover, Rider
 from onnxcanon.alignment.by_annealing import annealed
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.method import MethodContext
+from onnxcanon.alignment.method import data_for
 from onnxcanon.merging import repair_sites as places
-from onnxcanon.merging.channel_statistics import Moments, measure
+from onnxcanon.merging.channel_statistics import ChannelStatistics, measure_channels
+from onnxcanon.merging.repair import CONSTANT_CHANNEL
 from onnxcanon.merging.repair_sites import RepairSite
 from onnxcanon.model import Model
+from onnxcanon.settings import Settings
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform
-
-STILL = 1e-6
-"""A channel that deviates by less than this part of its mean is not spread to the deviation of others."""
 
 BROADCASTS = 8
 """The operator set from which on elementwise operators broadcast."""
 
 
-def together(
+def anneal_jointly(
     models: Sequence[Model],
-    weights: Sequence[float],
-    given: MethodContext,
+    shares: Sequence[float],
+    settings: Settings,
     *,
-    sizes: dict[str, int] | None = None,
     rescaled: bool = False,
 ) -> list[Transform]:
     """The exchanges after which the average has the lowest loss that was seen; none in the first model.
 
     Args:
         models: models that share the graph of the first, in its basis.
-        weights: what each contributes; they add up to 1.
-        given: the data, and what chance is drawn from.
-        sizes: sizes of dynamic dimensions by name, where the graph works only for some.
-        rescaled: whether the average is judged after its layers were rescaled.
+        shares: what each contributes; they add up to 1.
+        settings: the data, sizes, seed and device.
+        rescaled: whether the loss is that of the average after its layers were rescaled.
 
     Raises:
         OnnxcanonError: there is no data, or it does not fit.
         RuntimeUnavailableError: a model does not run.
     """
-    data = given.inputs("annealing")
-    moving = [k for k in range(1, len(models)) if weights[k]]
+    data_for("annealing", settings)
+    moving = [k for k in range(1, len(models)) if shares[k]]
     stay = [Transform({}, model.name) for model in models]
     if not moving:
         return stay
-    frames = [Frame.of(models[0], models[k], sizes) for k in moving]
+    frames = [Frame.of(models[0], models[k], settings.sizes) for k in moving]
     movers = [
-        Mover(frame, frame.matching(), Transform({}, models[0].name), weights[k])
+        Mover(frame, frame.matching(), Transform({}, models[0].name), shares[k])
         for frame, k in zip(frames, moving, strict=True)
     ]
     repair = None
     if rescaled and models[0].opset() >= BROADCASTS:
-        given.say("measuring the models")
-        repair = Rescaling.of([models[k] for k in (0, *moving)], frames[0].ours, data, given.device)
-    for frame, k, found in zip(frames, moving, annealed(movers, given, repair), strict=True):
+        settings.progress("measuring the models")
+        repair = GraphRescaling.of([models[k] for k in (0, *moving)], frames[0].ours, settings)
+    for frame, k, found in zip(frames, moving, annealed(movers, settings, repair), strict=True):
         stay[k] = frame.element(found.element)
     return stay
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class RescaledLayer:
     """A value that is rescaled: its site, its rank, and the mean and deviation that it is to have."""
 
     site: RepairSite
@@ -89,19 +86,17 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Rescaling:
+class GraphRescaling:
     """The rescaling of an average within its graph."""
 
-    layers: Sequence[Layer]
+    layers: Sequence[RescaledLayer]
 
     @classmethod
-    def of(
-        cls, models: Sequence[Model], symmetry: Symmetry, data: Mapping[str, np.ndarray], device: str
-    ) -> Rescaling:
+    def of(cls, models: Sequence[Model], symmetry: Symmetry, settings: Settings) -> GraphRescaling:
         """That of the layers whose shapes are known, to what the models have on the data."""
-        known = [s for s in places.sites(models[0]).sites if s.value in symmetry.trace.values]
+        known = [s for s in places.repair_sites(models[0]).sites if s.value in symmetry.trace.values]
         axes = {site.value: site.axis for site in known}
-        each = [measure(model, axes, data, device=device) for model in models] if axes else []
+        each = [measure_channels(model, axes, settings) for model in models] if axes else []
         ranks = {name: len(symmetry.trace.values[name].shape) for name in axes}
         return cls([_layer(site, ranks[site.value], models[0], each) for site in known])
 
@@ -124,14 +119,16 @@ class Rescaling:
             proto.graph.node.extend([node, *after])
 
 
-def _layer(site: RepairSite, rank: int, reference: Model, each: Sequence[Mapping[str, Moments]]) -> Layer:
+def _layer(
+    site: RepairSite, rank: int, reference: Model, each: Sequence[Mapping[str, ChannelStatistics]]
+) -> RescaledLayer:
     """A site with the targets; these have the type of its bias and broadcast against its value."""
     kind = reference.tensor_info(site.bias.name)[1].numpy()
     shape = (-1, *[1] * (rank - 1 - site.axis % rank))
     found = [moments[site.value] for moments in each]
     means = [moments.mean.astype(kind).reshape(shape) for moments in found]
     deviations = [moments.deviation.astype(kind).reshape(shape) for moments in found]
-    return Layer(
+    return RescaledLayer(
         site,
         rank,
         Rider(f"{site.value}/mean", site.bias.name, means),
@@ -139,12 +136,12 @@ def _layer(site: RepairSite, rank: int, reference: Model, each: Sequence[Mapping
     )
 
 
-def _nodes(layer: Layer, proto: onnx.ModelProto) -> list[onnx.NodeProto]:
+def _nodes(layer: RescaledLayer, proto: onnx.ModelProto) -> list[onnx.NodeProto]:
     """What makes the rescaled value of the raw one."""
     value, kind = layer.site.value, layer.mean.each[0].dtype
     axes = [a for a in range(layer.rank) if a != layer.site.axis % layer.rank]
     version = max(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
-    constants = {"still": np.array(STILL, kind), "tiny": np.array(np.finfo(kind).tiny, kind)}
+    constants = {"still": np.array(CONSTANT_CHANNEL, kind), "tiny": np.array(np.finfo(kind).tiny, kind)}
     if version >= 18:
         constants["axes"] = np.array(axes, np.int64)
     named = {key: f"{value}/{key}" for key in constants}

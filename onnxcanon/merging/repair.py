@@ -15,7 +15,7 @@ a single model as rescale finds it; reset-bn changes one whose data is not what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,22 +24,20 @@ from numpy.typing import NDArray
 
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging import repair_sites as places
-from onnxcanon.merging.channel_statistics import Moments, measure
-from onnxcanon.merging.repair_sites import Fold, RepairSite
+from onnxcanon.merging.channel_statistics import ChannelStatistics, measure_channels
+from onnxcanon.merging.repair_sites import FoldableParameter, RepairSite
 from onnxcanon.model import Model
+from onnxcanon.settings import Settings
 from onnxcanon.text import some
 
-NONE, RESCALE, RESET = REPAIRS = ("none", "rescale", "reset-bn")
+NONE, RESCALE, RESET = "none", "rescale", "reset-bn"
 
-STILL = 1e-6
+CONSTANT_CHANNEL = 1e-6
 """A channel that deviates by less than this part of its size is constant but for rounding: only shifted."""
-
-Data = Mapping[str, np.ndarray]
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Repaired:
+class RepairResult:
     """A repaired model.
 
     Attributes:
@@ -61,90 +59,87 @@ class Repaired:
         return tuple(f"not repaired: {some(names)}: {reason}" for reason, names in reasons.items())
 
 
-def reset_bn(model: Model, data: Data, *, device: str = "auto", say: Say = lambda _: None) -> Repaired:
+def reset_bn(model: Model, settings: Settings) -> RepairResult:
     """Set mean and variance of every BatchNormalization to those of the data: the population variance over
     examples and positions.
 
     Raises:
         OnnxcanonError: the model has none that can be reset, or the data does not fit.
     """
-    found = places.norms(model)
+    found = places.norm_statistics(model)
     if not found.norms:
         why = f" that can be reset ({next(iter(found.left.values()))})" if found.left else ""
         raise OnnxcanonError(f"{model.name}: it has no BatchNormalization{why}; use --repair rescale")
     for k, norm in enumerate(found.norms, 1):
-        say(f"measuring BatchNormalization {k} of {len(found.norms)}")
-        moments = measure(model, {norm.value: 1}, data, device=device)[norm.value]
+        settings.progress(f"measuring BatchNormalization {k} of {len(found.norms)}")
+        moments = measure_channels(model, {norm.value: 1}, settings)[norm.value]
         new = {norm.mean: np.asarray(moments.mean), norm.variance: moments.variance}
         model = model.with_tensors({n: a.astype(model.tensor(n).dtype) for n, a in new.items()})
-    return Repaired(model, len(found.norms), found.left)
+    return RepairResult(model, len(found.norms), found.left)
 
 
 def rescale(
     model: Model,
     endpoints: Sequence[Model],
-    weights: Sequence[float],
-    data: Data,
-    *,
-    device: str = "auto",
-    say: Say = lambda _: None,
-) -> Repaired:
+    shares: Sequence[float],
+    settings: Settings,
+) -> RepairResult:
     """Give the channels of an average the means and deviations of the models it was made of.
 
     Args:
         model: the average.
         endpoints: the models, in the basis of the average, with its graph.
-        weights: what each contributes; they add up to 1.
-        data: inputs by name.
-        device: where the models are run.
-        say: called with a line before each step that lasts.
+        shares: what each contributes; they add up to 1.
+        settings: the data, inputs by name, and how the models run.
 
     Raises:
         OnnxcanonError: no layer can be repaired, or the data does not fit.
     """
-    return Rescale(endpoints, data, device=device, say=say)(model, weights)
+    return Rescaler(endpoints, settings)(model, shares)
 
 
-class Rescale:
+class Rescaler:
     """`rescale` for any average of the same models, which are measured once.
 
     Raises:
         OnnxcanonError: no layer can be repaired, or the data does not fit.
     """
 
-    def __init__(
-        self, endpoints: Sequence[Model], data: Data, *, device: str = "auto", say: Say = lambda _: None
-    ) -> None:
-        self.found = places.sites(endpoints[0])
-        if not self.found.sites:
-            why = f": {next(iter(self.found.left.values()))}" if self.found.left else ""
+    def __init__(self, endpoints: Sequence[Model], settings: Settings) -> None:
+        self.places = places.repair_sites(endpoints[0])
+        if not self.places.sites:
+            why = f": {next(iter(self.places.left.values()))}" if self.places.left else ""
             raise OnnxcanonError(f"{endpoints[0].name}: it has no layer that can be rescaled{why}")
-        self.data, self.device, self.say = data, device, say
-        values = {site.value: site.axis for site in self.found.sites}
+        self.settings = settings
+        values = {site.value: site.axis for site in self.places.sites}
         self.measured = []
         for k, endpoint in enumerate(endpoints, 1):
-            say(f"measuring model {k} of {len(endpoints)}")
-            self.measured.append(measure(endpoint, values, data, device=device))
+            settings.progress(f"measuring model {k} of {len(endpoints)}")
+            self.measured.append(measure_channels(endpoint, values, settings))
 
-    def __call__(self, model: Model, weights: Sequence[float]) -> Repaired:
-        """The average with these weights, repaired."""
-        sites = self.found.sites
+    def __call__(self, model: Model, shares: Sequence[float]) -> RepairResult:
+        """The average with these shares, repaired."""
+        sites = self.places.sites
         for k, site in enumerate(sites, 1):
-            self.say(f"rescaling layer {k} of {len(sites)}")
+            self.settings.progress(f"rescaling layer {k} of {len(sites)}")
             each = [moments[site.value] for moments in self.measured]
-            mean = np.sum([w * m.mean for w, m in zip(weights, each, strict=True)], 0)
-            deviation = np.sum([w * m.deviation for w, m in zip(weights, each, strict=True)], 0)
-            here = measure(model, {site.value: site.axis}, self.data, device=self.device)[site.value]
+            mean = np.sum([w * m.mean for w, m in zip(shares, each, strict=True)], 0)
+            deviation = np.sum([w * m.deviation for w, m in zip(shares, each, strict=True)], 0)
+            here = measure_channels(model, {site.value: site.axis}, self.settings)[site.value]
             model = _moved(model, site, here, mean, deviation)
-        return Repaired(model, len(sites), self.found.left)
+        return RepairResult(model, len(sites), self.places.left)
 
 
 def _moved(
-    model: Model, site: RepairSite, now: Moments, mean: NDArray[np.float64], deviation: NDArray[np.float64]
+    model: Model,
+    site: RepairSite,
+    now: ChannelStatistics,
+    mean: NDArray[np.float64],
+    deviation: NDArray[np.float64],
 ) -> Model:
     """The model with the channels of a site brought to the given means and deviations [channels]."""
     size = np.abs(now.mean) + now.deviation
-    still = now.deviation <= STILL * size
+    still = now.deviation <= CONSTANT_CHANNEL * size
     factor = np.where(still, 1.0, deviation / np.where(still, 1.0, now.deviation))
     shift = mean - factor * now.mean
     return model.with_tensors(
@@ -156,7 +151,7 @@ def _moved(
 
 
 def _folded(
-    model: Model, fold: Fold, factor: NDArray[np.float64], shift: NDArray[np.float64]
+    model: Model, fold: FoldableParameter, factor: NDArray[np.float64], shift: NDArray[np.float64]
 ) -> NDArray[np.generic]:
     """A constant times a factor plus a shift, per channel."""
     array = model.tensor(fold.name)

@@ -24,7 +24,7 @@ from onnxcanon.graph.operators import Table, domain_of, is_standard
 from onnxcanon.graph.traversal import live, subgraphs
 from onnxcanon.model import Model
 
-Rule = Callable[["_Graph", ir.Node], "RepairSite | Norm | None"]
+Rule = Callable[["_Graph", ir.Node], "RepairSite | NormStatistics | None"]
 """What a node offers to repair: None if it is no layer, or one that another node stands for."""
 
 REPAIRS: Table[Rule] = Table("repairs")
@@ -36,7 +36,7 @@ class Unrepairable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Fold:
+class FoldableParameter:
     """How a number per channel meets a constant: along `axis`, of which there are `groups` (those of a
     transposed convolution, whose axis 0 goes through all groups in turn). The constant enters the value
     multiplied by `unit`."""
@@ -67,12 +67,12 @@ class RepairSite:
 
     value: str
     axis: int
-    weight: Fold
-    bias: Fold
+    weight: FoldableParameter
+    bias: FoldableParameter
 
 
 @dataclass(frozen=True, slots=True)
-class Norm:
+class NormStatistics:
     """A BatchNormalization in inference mode: the names of what it normalizes and of its own statistics."""
 
     value: str
@@ -85,16 +85,16 @@ class RepairSites:
     """What can be repaired, in the order in which the graph runs, and what cannot, with the reason."""
 
     sites: list[RepairSite] = field(default_factory=list)
-    norms: list[Norm] = field(default_factory=list)
+    norms: list[NormStatistics] = field(default_factory=list)
     left: dict[str, str] = field(default_factory=dict)
 
 
-def norms(model: Model) -> RepairSites:
+def norm_statistics(model: Model) -> RepairSites:
     """The BatchNormalizations of a model whose statistics can be measured anew."""
     return _found(model, STATISTICS)
 
 
-def sites(model: Model) -> RepairSites:
+def repair_sites(model: Model) -> RepairSites:
     """The layers of a model that can be repaired."""
     return _found(model, REPAIRS)
 
@@ -154,7 +154,7 @@ class _Graph:
             raise Unrepairable(f"its {what} '{name}' is {self.model.tensor_info(name)[1].name}")
         return name
 
-    def weight(self, value: ir.Value | None, axis: int) -> Fold | None:
+    def weight(self, value: ir.Value | None, axis: int) -> FoldableParameter | None:
         """The constant that a layer reads as its weight, by Transpose or directly, with the axis that becomes
         `axis` of what the layer reads."""
         while value is not None and self.model.key(value) is None:
@@ -167,17 +167,17 @@ class _Graph:
                 rank = len(self.shape(name)) if name is not None else 2
                 axis = [*attribute(node, "perm", range(rank)[::-1])][axis]
         name = self.own(value, "weight")
-        return None if name is None else Fold(name, axis)
+        return None if name is None else FoldableParameter(name, axis)
 
     @STATISTICS.register("BatchNormalization")
-    def norm(self, node: ir.Node) -> Norm:
+    def norm(self, node: ir.Node) -> NormStatistics:
         """A BatchNormalization whose statistics are constants of its own."""
         if not self.infers(node):
             raise Unrepairable("it is in training mode, or normalizes each position by itself")
         mean, variance = self.own(node.inputs[3], "mean"), self.own(node.inputs[4], "variance")
         if mean is None or variance is None:
             raise Unrepairable("its statistics are computed")
-        return Norm(_name(node.inputs[0]), mean, variance)
+        return NormStatistics(_name(node.inputs[0]), mean, variance)
 
     def infers(self, node: ir.Node) -> bool:
         """Whether a BatchNormalization uses running statistics, one per channel; all versions."""
@@ -192,7 +192,7 @@ class _Graph:
         return reader is not None and is_standard(reader, "BatchNormalization") and reader.inputs[0] is value
 
     def layer(
-        self, node: ir.Node, weight: Fold, bias: Fold | None, rank: int, axis: int
+        self, node: ir.Node, weight: FoldableParameter, bias: FoldableParameter | None, rank: int, axis: int
     ) -> RepairSite | None:
         """A linear layer whose channels lie on `axis` of its `rank` axes, with what follows it."""
         value = node.outputs[0]
@@ -204,11 +204,13 @@ class _Graph:
             raise Unrepairable("it has no bias")
         return RepairSite(_name(value), axis, weight, bias)
 
-    def channels(self, weight: Fold) -> int:
+    def channels(self, weight: FoldableParameter) -> int:
         """How many channels a weight makes."""
         return self.shape(weight.name)[weight.axis] * weight.groups
 
-    def added(self, value: ir.Value, channels: int, rank: int, axis: int) -> tuple[Fold, ir.Value] | None:
+    def added(
+        self, value: ir.Value, channels: int, rank: int, axis: int
+    ) -> tuple[FoldableParameter, ir.Value] | None:
         """The constant per channel that is added to a value, and the sum."""
         reader = sole_reader(value)
         if reader is None or not is_standard(reader, "Add") or "broadcast" in reader.attributes:
@@ -222,7 +224,7 @@ class _Graph:
         place = axis % rank - rank + len(shape)
         if place < 0 or shape[place] != channels or np.prod(shape) != channels:
             return None
-        return Fold(name, place), reader.outputs[0]
+        return FoldableParameter(name, place), reader.outputs[0]
 
 
 @REPAIRS.register("Conv")
@@ -247,8 +249,8 @@ def _convolution(graph: _Graph, node: ir.Node, axis: int, groups: int = 1) -> Re
     if given(node, 2) is not None and bias is None:
         raise Unrepairable("its bias is computed")
     rank = len(graph.shape(weight.name))
-    fold = Fold(bias, 0) if bias is not None else None
-    return graph.layer(node, Fold(weight.name, weight.axis, groups), fold, rank, 1)
+    fold = FoldableParameter(bias, 0) if bias is not None else None
+    return graph.layer(node, FoldableParameter(weight.name, weight.axis, groups), fold, rank, 1)
 
 
 @REPAIRS.register("Gemm")
@@ -264,7 +266,7 @@ def gemm(graph: _Graph, node: ir.Node) -> RepairSite | None:
         shape = graph.shape(bias) if bias is not None else ()
         if bias is None or beta == 0 or not shape or not shape[-1] == np.prod(shape) == channels:
             raise Unrepairable("its bias is not one number per channel")
-        fold = Fold(bias, len(shape) - 1, unit=beta)
+        fold = FoldableParameter(bias, len(shape) - 1, unit=beta)
     return graph.layer(node, weight, fold, 2, 1)
 
 
@@ -290,7 +292,7 @@ def batch_normalization(graph: _Graph, node: ir.Node) -> RepairSite | None:
     scale, bias = graph.own(node.inputs[1], "scale"), graph.own(node.inputs[2], "bias")
     if scale is None or bias is None:
         raise Unrepairable("its scale or bias is computed")
-    return RepairSite(_name(node.outputs[0]), 1, Fold(scale, 0), Fold(bias, 0))
+    return RepairSite(_name(node.outputs[0]), 1, FoldableParameter(scale, 0), FoldableParameter(bias, 0))
 
 
 def sole_reader(value: ir.Value) -> ir.Node | None:

@@ -66,16 +66,5 @@ def align(
     settings = settings_for(
         first, sizes=sizes, device=device, seed=seed, data=data, labels=labels, progress=progress
     )
-    alignment = bring(
-        first,
-        second,
-        method=method,
-        scale=scale,
-        data=settings.data,
-        sizes=settings.sizes,
-        normalize=normalize,
-        device=settings.device,
-        seed=settings.seed,
-        progress=settings.progress,
-    )
+    alignment = bring(first, second, method=method, scale=scale, normalize=normalize, settings=settings)
     return replace(alignment, model=alignment.model.with_protected(first, second))

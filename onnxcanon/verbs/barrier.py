@@ -70,11 +70,9 @@ def barrier(
     settings = settings_for(
         first, sizes=sizes, device=device, seed=seed, data=data, labels=labels, progress=progress
     )
-    assert settings.data is not None
     return measure(
         first,
         second,
-        settings.data,
         kind=path,
         points=points,
         method=align,
@@ -82,8 +80,5 @@ def barrier(
         repair_data=None if repair_data is None else load_data(first, repair_data),
         output=output,
         batch=batch,
-        sizes=settings.sizes,
-        device=settings.device,
-        seed=settings.seed,
-        progress=settings.progress,
+        settings=settings,
     )

@@ -55,12 +55,4 @@ def distance(
     if len(originals) < 2:
         raise OnnxcanonError("distances are between models; name two or more")
     settings = settings_for(originals[0], sizes=sizes, device=device, seed=seed, data=data, progress=progress)
-    return measure(
-        originals,
-        method=align,
-        data=settings.data,
-        sizes=settings.sizes,
-        device=settings.device,
-        seed=settings.seed,
-        progress=settings.progress,
-    )
+    return measure(originals, method=align, settings=settings)

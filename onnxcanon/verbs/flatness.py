@@ -59,16 +59,11 @@ def flatness(
     settings = settings_for(
         original, sizes=sizes, device=device, seed=seed, data=data, labels=labels, progress=progress
     )
-    assert settings.data is not None
     return measure(
         original,
-        settings.data,
         sigmas=SIGMAS if sigmas is None else sigmas,
         draws=draws,
         output=output,
         batch=batch,
-        sizes=settings.sizes,
-        device=settings.device,
-        seed=settings.seed,
-        progress=settings.progress,
+        settings=settings,
     )

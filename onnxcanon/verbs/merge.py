@@ -69,7 +69,7 @@ def merge(
             way; or data is missing or does not fit.
         RuntimeUnavailableError: onnxruntime cannot run a model.
     """
-    from onnxcanon.alignment import normalized
+    from onnxcanon.alignment import in_normal_form
     from onnxcanon.errors import OnnxcanonError
     from onnxcanon.merging import merge as average
     from onnxcanon.verbs.arguments import all_opened, settings_for
@@ -81,16 +81,12 @@ def merge(
         originals[0], sizes=sizes, device=device, seed=seed, data=data, labels=labels, progress=progress
     )
     merged = average(
-        normalized(originals, settings.sizes) if normalize else originals,
+        in_normal_form(originals, settings.sizes) if normalize else originals,
         weights=weights,
         align=align,
         to=to,
         repair=repair,
-        data=settings.data,
-        sizes=settings.sizes,
         verified=verify,
-        device=settings.device,
-        seed=settings.seed,
-        progress=settings.progress,
+        settings=settings,
     )
     return merged if merged.model is None else replace(merged, model=merged.model.with_protected(*originals))
