@@ -131,9 +131,9 @@ class Model:
         if not is_standard(node, "Constant"):
             return None
         for attribute in node.attributes.values():
-            held = attribute.value if attribute.type == onnx_ir.AttributeType.TENSOR else attribute
-            if id(held) in self._source.keys:
-                return self._source.keys[id(held)]
+            tensor = attribute.value if attribute.type == onnx_ir.AttributeType.TENSOR else attribute
+            if id(tensor) in self._source.keys:
+                return self._source.keys[id(tensor)]
         return None
 
     def tensor_info(self, name: str) -> tuple[tuple[int, ...], DataType]:
@@ -199,7 +199,7 @@ class Model:
         return sum(tensor.nbytes for tensor in self._source.tensors.values())
 
     def with_tensors(self, new: Mapping[str, Replacement]) -> Model:
-        """The same model with some tensors replaced by arrays, or by functions called for the values.
+        """This model with some tensors replaced by arrays, or by functions called for the values.
 
         Functions are called at each `tensor` and `save`, where many tensors are read by several threads; what
         they return is not kept. Shape and type have to be those of the tensor, which is checked then.
@@ -210,20 +210,19 @@ class Model:
         for name in new:
             if self._lookup(name).dtype == DataType.STRING:
                 raise ModelError(f"{self.name}: tensor '{name}' holds strings; only numbers can be replaced")
-        twin = copy.copy(self)
-        twin._new = {**self._new, **new}
-        return twin
+        model = copy.copy(self)
+        model._new = {**self._new, **new}
+        return model
 
     def with_protected(self, *others: Model) -> Model:
-        """The same model, made with the help of others: `save` will not replace what they are read from
-        either."""
-        twin = copy.copy(self)
-        twin._protected = (*self._protected, *others)
-        return twin
+        """This model, whose `save` will not replace the files that others are read from either."""
+        model = copy.copy(self)
+        model._protected = (*self._protected, *others)
+        return model
 
     def reads(self, path: Path) -> bool:
         """Whether the model is read from this file, the file of the graph or one of external data."""
-        return any(same_file(one, path) for one in self._mappings.paths)
+        return any(same_file(source, path) for source in self._mappings.paths)
 
     def drop_pages(self, last: np.ndarray) -> None:
         """Give back the memory that tensors read so far are mapped to, if with the last one they were many;
@@ -276,8 +275,8 @@ class Model:
             overwrite: Whether an existing file may be replaced.
 
         Raises:
-            ModelError: If it cannot be written, would destroy a file this model is read from, or one that it
-                guards, or a replacement has another shape or type.
+            ModelError: If it cannot be written, would destroy a file this model is read from, or one that is
+                protected, or a replacement has another shape or type.
         """
         target = Path(path)
         with blame(str(target)), Staging() as staging:
@@ -309,10 +308,10 @@ class Model:
             raise Refusal(f"{target.name} is not a regular file", "name a new file")
         if not overwrite:
             raise Refusal(f"{target.name} exists", "choose another name")
-        for one in (self, *self._protected):
-            in_place = one.path is not None and same_file(one.path, beside or target)
-            if not in_place and one.reads(target):
-                whose = "the model being saved" if one is self else one.name
+        for model in (self, *self._protected):
+            in_place = model.path is not None and same_file(model.path, beside or target)
+            if not in_place and model.reads(target):
+                whose = "the model being saved" if model is self else model.name
                 raise Refusal(f"{target.name} holds data of {whose}", "choose another name")
 
     def _lookup(self, name: str) -> Tensor:

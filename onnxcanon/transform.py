@@ -30,6 +30,12 @@ from onnxcanon.results import Brief
 TRANSFORM_FORMAT = "onnxcanon-transform-1"
 HEADER_LIMIT = 1 << 28
 
+UNREADABLE: tuple[type[Exception], ...] = (
+    *(OSError, EOFError, LookupError, RuntimeError, TypeError, ValueError),
+    *(TransformError, zipfile.BadZipFile, zlib.error),
+)
+"""What reading a damaged file may raise."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Transform(Brief):
@@ -58,14 +64,14 @@ class Transform(Brief):
 
     def check(self, model: Model) -> None:
         """Raise `TransformError` unless every parameter exists in the model with the recorded shape."""
-        known = set(model.tensor_names())
+        names = set(model.tensor_names())
         shapes = {
             member: action.shape[1:] if name in self.stacks else action.shape
             for name, action in self.actions.items()
             for member in self.stacks.get(name, (name,))
         }
         for name, expected in shapes.items():
-            if name not in known:
+            if name not in names:
                 raise TransformError(
                     f"{model.name}: has no parameter '{name}'; the transform was made for another model"
                 )
@@ -82,14 +88,14 @@ class Transform(Brief):
         for name, action in later.actions.items():
             actions[name] = actions[name].then(action) if name in actions else action
         self._check_stacks(later)
-        kept = {n: a for n, a in actions.items() if a.index or a.factor}
-        stacks = {n: m for n, m in {**self.stacks, **later.stacks}.items() if n in kept}
-        return Transform(kept, self.model or later.model, stacks)
+        actions = {n: a for n, a in actions.items() if a.index or a.factor}
+        stacks = {n: m for n, m in {**self.stacks, **later.stacks}.items() if n in actions}
+        return Transform(actions, self.model or later.model, stacks)
 
     def _check_stacks(self, later: Transform) -> None:
         """Raise unless what both act on is stacked alike."""
-        for one, other in ((self, later), (later, self)):
-            for name, members in one.stacks.items():
+        for stacked, other in ((self, later), (later, self)):
+            for name, members in stacked.stacks.items():
                 for changed in other.actions:
                     if changed != name and set(members) & set(other.stacks.get(changed, (changed,))):
                         raise TransformError(
@@ -165,7 +171,7 @@ class _TransformedTensor(BlockReplacement):
         return self.action(self.model.tensor(self.name))
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """The same, some rows at a time."""
+        """The values after the transform, some rows (along axis 0) at a time."""
         return self.action.blocks(self.model.tensor(self.name))
 
 
@@ -193,8 +199,7 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
             return Transform(actions, str(header["model"]), stacks)
     except FileNotFoundError as error:
         raise TransformError(f"{path}: no such file") from error
-    except (OSError, EOFError, LookupError, RuntimeError, TransformError, TypeError, ValueError,
-            zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+    except UNREADABLE as error:
         cause = " ".join(str(error).split())
         raise TransformError(f"{path}: not an onnxcanon transform ({cause})") from error
 
@@ -209,10 +214,10 @@ def _stack(names: Sequence[object], shape: tuple[int, ...]) -> tuple[str, ...]:
 
 def _axes(axes: Sequence[int], shape: tuple[int, ...]) -> list[int]:
     """Axes of an array of the given shape."""
-    found = [int(axis) for axis in axes]
-    if any(not 0 <= axis < len(shape) for axis in found):
-        raise ValueError(f"axes {found} of shape {list(shape)}")
-    return found
+    numbers = [int(axis) for axis in axes]
+    if any(not 0 <= axis < len(shape) for axis in numbers):
+        raise ValueError(f"axes {numbers} of shape {list(shape)}")
+    return numbers
 
 
 def _array(archive: zipfile.ZipFile, name: str, limit: int, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -223,9 +228,9 @@ def _array(archive: zipfile.ZipFile, name: str, limit: int, dtype: np.dtype[Any]
         content = io.BytesIO(file.read(limit + 1024))
     if np.lib.format.read_magic(content) != (1, 0):
         raise ValueError(f"{name} has an unknown version")
-    shape, fortran, found = np.lib.format.read_array_header_1_0(content)
-    if found != dtype:
-        raise ValueError(f"{name} has dtype {found}")
+    shape, fortran, stored = np.lib.format.read_array_header_1_0(content)
+    if stored != dtype:
+        raise ValueError(f"{name} has dtype {stored}")
     values = np.frombuffer(content.getbuffer()[content.tell() :], dtype)
     return np.ascontiguousarray(values.reshape(shape, order="F" if fortran else "C"))
 

@@ -5,6 +5,14 @@ of the graph is preferred: incoming and outgoing norms of each unit agree. One s
 
 The squares of a parameter are a table over its scaled axes, and a term's factor is the product of one number
 for each axis: sums over terms, and products with the Hessian, are matrix-vector products with the table.
+
+A unit with the incoming weight 4 and the outgoing weight 1: 16·2^(2t) + 2^(-2t) is smallest at t = -1, where
+both weights are 2.
+
+>>> incoming, outgoing = (ScaledAxis(0, (1,), csr_matrix([[sign]])) for sign in (1.0, -1.0))
+>>> terms = [ParameterTerms(np.array([16.0]), (incoming,)), ParameterTerms(np.array([1.0]), (outgoing,))]
+>>> _minimize(terms, 1).round(9).tolist()
+[-1.0]
 """
 
 from __future__ import annotations
@@ -24,22 +32,22 @@ from onnxcanon.canonical.scaled_axes import ScaledAxis, scaled_axes
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 
-WARM_UP = 8
+SWEEPS = 8
 """Rounds of coordinate-wise balance that bring any start near the minimum."""
 
-STEPS, INNER = 100, 400
+NEWTON_STEPS, GRADIENT_STEPS = 100, 400
 """At most so many Newton steps, of so many conjugate gradients."""
 
-SHORTER = tuple(0.5**k for k in range(20))
+STEP_SIZES = tuple(0.5**k for k in range(20))
 """Parts of a step that are tried, until the sum does not grow."""
 
-SMALL = 1e-12
+CONVERGED = 1e-12
 """The gradient, relative to the curvature, at which the minimum is reached."""
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterTerms:
-    """Terms squares[p] · Π over sites of factor[p] of one parameter; a freedom acts by one site."""
+    """Terms squares[p] · Π over axes of factor[p] of one parameter; a freedom acts along one axis."""
 
     squares: Floats
     sites: tuple[ScaledAxis, ...]
@@ -73,12 +81,12 @@ class ParameterTerms:
         for site in self.sites:
             rows = np.asarray(abs(site.forms) @ touched.astype(np.float64)) > 0
             hit = hit | rows.reshape(site.shape)
-        kept = np.where(hit, 0.0, self.squares)
-        return ParameterTerms(kept, self.sites), ParameterTerms(self.squares - kept, self.sites)
+        free = np.where(hit, 0.0, self.squares)
+        return ParameterTerms(free, self.sites), ParameterTerms(self.squares - free, self.sites)
 
 
 class Posynomial:
-    """All terms: tables, and the forms of the positions of all their sites below each other."""
+    """All terms, a posynomial in the factors: tables, and the forms of all their axes below each other."""
 
     def __init__(self, tables: Sequence[ParameterTerms]) -> None:
         self.tables = tables
@@ -179,9 +187,9 @@ def _minimize(tables: list[ParameterTerms], count: int) -> Floats:
             break
         touched = np.zeros(count, bool)
         touched[single] = True
-        parted = [table.split(touched) for table in tables]
-        tables = [kept for kept, _ in parted]
-        rounds.append((single, Posynomial([gone for _, gone in parted])))
+        parts = [table.split(touched) for table in tables]
+        tables = [free for free, _ in parts]
+        rounds.append((single, Posynomial([gone for _, gone in parts])))
     x = _newton(terms, count)
     for single, gone in reversed(rounds):
         x = _normalize(x, single, gone)
@@ -203,7 +211,7 @@ def _newton(terms: Posynomial, count: int) -> Floats:
     """Minimize Σ w e^(A·x) for convex two-sided terms, from the coordinate-wise balance; steps are only as
     exact as the distance to the minimum asks for (Dembo, Eisenstat and Steihaug 1982)."""
     x = np.zeros(count)
-    for _ in range(WARM_UP):
+    for _ in range(SWEEPS):
         parts = terms.parts(terms.factors(x))
         grow, shrink = terms.up @ parts, terms.down @ parts
         both = (grow > 0) & (shrink > 0)
@@ -211,17 +219,17 @@ def _newton(terms: Posynomial, count: int) -> Floats:
     factors = terms.factors(x)
     parts = terms.parts(factors)
     value = terms.value(parts)
-    for _ in range(STEPS):
+    for _ in range(NEWTON_STEPS):
         gradient, curve = terms.forms.T @ parts, terms.square @ parts
         scale = np.where(curve > 0, curve, 1.0)
         left = float(np.abs(gradient / scale).max(initial=0.0))
-        if left < SMALL:
+        if left < CONVERGED:
             break
         matvec = partial(terms.hessian, factors, parts)
         hessian = LinearOperator((count, count), matvec=matvec, dtype=np.float64)
         damp = LinearOperator((count, count), matvec=lambda v, s=scale: v / s, dtype=np.float64)
-        step, _ = cg(hessian, -gradient, rtol=min(1e-2, left), maxiter=INNER, M=damp)
-        for size in SHORTER:
+        step, _ = cg(hessian, -gradient, rtol=min(1e-2, left), maxiter=GRADIENT_STEPS, M=damp)
+        for size in STEP_SIZES:
             there = x + size * step
             factors = terms.factors(there)
             parts = terms.parts(factors)

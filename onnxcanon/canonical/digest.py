@@ -33,7 +33,11 @@ TENSORS = (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS)
 
 
 def digest_of(kind: str, *parts: bytes | str | int) -> Digest:
-    """The digest of a tuple; every part is told apart from its neighbours by its length."""
+    """The digest of a tuple; the length of every part goes before it.
+
+    >>> digest_of("pair", "ab", "c") == digest_of("pair", "a", "bc")
+    False
+    """
     out = blake3(kind.encode())
     for part in parts:
         data = part if isinstance(part, bytes) else str(part).encode()
@@ -77,7 +81,7 @@ def shapes_only(model: Model, smallest: int = 2) -> Content:
 
 @dataclass(frozen=True, slots=True)
 class ConstantUse:
-    """What reads constants: the digest of a node (or of a graph, for what it hands out), and their names in
+    """What reads constants: the digest of a node (or of a graph, for its outputs), and their names in
     the order in which it reads them, None for other values."""
 
     reader: Digest
@@ -104,7 +108,7 @@ def constant_uses(model: Model, *, versions: bool = True) -> list[ConstantUse]:
     program = inlined(model.ir)
     digest = _GraphDigest(model, program, shapes_only(model, 0), sizes=False, versions=versions)
     digest.of_graph(program.graph, 0)
-    return digest.roles
+    return digest.uses
 
 
 def _bytes(array: np.ndarray) -> memoryview | bytes:
@@ -121,7 +125,7 @@ class _GraphDigest:
     ) -> None:
         self.model, self.program, self.content = model, program, content
         self.sizes, self.versions = sizes, versions
-        self.roles: list[ConstantUse] = []
+        self.uses: list[ConstantUse] = []
         self.values: dict[ir.Value, Digest] = {}
         self.tensors: dict[str, Digest] = {}
         self.dimensions: dict[str, int] = {}  # symbolic sizes, numbered as they are met
@@ -137,13 +141,13 @@ class _GraphDigest:
             interface.append(self.values[value])
         for node in live(graph):
             self._node(node, depth)
-        made = digest_of("graph", *interface, b"outputs", *map(self._value, graph.outputs))
-        self._note(made, graph.outputs)
-        return made
+        digest = digest_of("graph", *interface, b"outputs", *map(self._value, graph.outputs))
+        self._note(digest, graph.outputs)
+        return digest
 
     def _note(self, reader: Digest, values: Sequence[ir.Value | None]) -> None:
         names = tuple(None if value is None else self.model.key(value) for value in values)
-        self.roles.append(ConstantUse(reader, names))
+        self.uses.append(ConstantUse(reader, names))
 
     def _described(self, value: ir.Value) -> Iterator[str]:
         """The type and shape of an input; which sizes are one symbol, not what it is called."""
@@ -185,10 +189,10 @@ class _GraphDigest:
         since, defaults = _schema(node.op_type, node.version or self.model.opset(domain), domain)
         version = since if self.versions else 0
         kind = digest_of("operator", domain, node.op_type, node.overload, version, self._called(node))
-        made = digest_of("node", kind, *self._attributes(node, defaults, depth), b"inputs", *inputs)
-        self._note(made, node.inputs)
+        digest = digest_of("node", kind, *self._attributes(node, defaults, depth), b"inputs", *inputs)
+        self._note(digest, node.inputs)
         for k, value in enumerate(node.outputs):
-            self.values[value] = digest_of("output", made, k)
+            self.values[value] = digest_of("output", digest, k)
 
     def _called(self, node: ir.Node) -> Digest:
         """The body of a function that could not be inlined: as it is spelled."""
@@ -233,8 +237,8 @@ def _schema(operator: str, version: int, domain: str) -> tuple[int, dict[str, ir
     except onnx.defs.SchemaError:
         return version, {}
     protos = {name: attribute.default_value for name, attribute in schema.attributes.items()}
-    given = ((name, proto) for name, proto in protos.items() if proto.type)
-    return schema.since_version, {name: ir.serde.deserialize_attribute(proto) for name, proto in given}
+    defaults = ((name, proto) for name, proto in protos.items() if proto.type)
+    return schema.since_version, {name: ir.serde.deserialize_attribute(proto) for name, proto in defaults}
 
 
 def _of_tensor(tensor: ir.TensorProtocol) -> Digest:

@@ -41,7 +41,7 @@ ROWS = 64
 """The most rows a sketch has: half for vectors, half for all others."""
 
 DIGITS = 6
-"""Significant digits of a size: about as many as the rounding of a rescaled twin leaves alone."""
+"""Significant digits of a size: about as many as the rounding of a rescaled model leaves alone."""
 
 FLOOR = 1e-3
 """Sizes below this share of their row's largest are next to nothing, and so is a difference between two."""
@@ -77,7 +77,7 @@ class SketchRow:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Sketch(Brief):
-    """What a model is like up to permutations, scales, signs and small changes.
+    """Sizes that identify a model up to permutations, scales, signs and small changes.
 
     Attributes:
         structure: the digest of its graph alone.
@@ -90,8 +90,8 @@ class Sketch(Brief):
     def distance(self, other: Sketch) -> float:
         """How unlike two models are, in [0, 1].
 
-        About 0 for twins, however they are scaled; less than a hundredth for a few changed weights; some
-        hundredths for a copy trained further; a tenth and more for trainings from different seeds. It is 1
+        About 0 for equivalent models; less than a hundredth for a few changed weights; some hundredths
+        for a copy trained further; a tenth and more for trainings from different seeds. It is 1
         where parameters of one have no counterparts in the other. Graphs are not compared: see `structure`.
         """
         if [row.kind for row in self.rows] != [row.kind for row in other.rows]:
@@ -102,13 +102,13 @@ class Sketch(Brief):
         return sqrt(sum(squares) / len(squares))
 
     def to_json(self) -> dict[str, Any]:
-        """The sketch as JSON values: each row is its number of entries and then its sizes."""
+        """The sketch as JSON values; a row is its number of entries, then its sizes."""
         rows = [[row.entries, *row.sizes] for row in self.rows]
         return {"format": SKETCH_FORMAT, "structure": self.structure, "rows": rows}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Sketch:
-        """A sketch from what `to_json` gave.
+        """The sketch that `to_json` wrote.
 
         Raises:
             OnnxcanonError: it is not such a document.
@@ -153,9 +153,9 @@ def _unit(model: Model, group: Symmetry) -> Iterator[tuple[str, Magnitudes]]:
 
 def _names(model: Model, group: Symmetry) -> list[str]:
     """The parameters and stacks of the group, then constants that it knows nothing of, as they are read."""
-    known = {member for name in group.classes for member in group.stacks.get(name, (name,))}
-    read = dict.fromkeys(name for role in constant_uses(model) for name in role.constants if name)
-    return [*group.classes, *(name for name in read if name not in known)]
+    analyzed = {member for name in group.classes for member in group.stacks.get(name, (name,))}
+    read = dict.fromkeys(name for use in constant_uses(model) for name in use.constants if name)
+    return [*group.classes, *(name for name in read if name not in analyzed)]
 
 
 def _row(classes: Mapping[int, Ids], array: Magnitudes) -> SketchRow:

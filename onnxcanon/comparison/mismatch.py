@@ -24,7 +24,7 @@ NAMED_TENSORS = 3
 
 def explain_mismatch(reference: Model, model: Model) -> str:
     """Why two models are not of one structure, in a line."""
-    nodes = (live(inlined(one.ir).graph) for one in (reference, model))
+    nodes = (live(inlined(m.ir).graph) for m in (reference, model))
     widths: dict[str, None] = {}
     others: list[str] = []
     for one, other in zip_longest(*nodes):

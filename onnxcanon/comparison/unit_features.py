@@ -118,28 +118,30 @@ def component_vectors(orbit: WreathNode, members: Ids, vectors: Floats) -> Float
 
 
 def match_units(symmetry: Symmetry, ours: Floats, theirs: Floats) -> Ids:
-    """The motion that takes each class of one model to the class of the other it resembles most.
+    """The permutation that takes each class of one model to the class of the other it resembles most.
 
     Args:
         symmetry: of both models, which have one numbering of classes.
         ours: the features of the first model's classes.
         theirs: those of the second's.
     """
-    motion = np.arange(symmetry.solution.count)
+    permutation = np.arange(symmetry.solution.count)
     for orbit in symmetry.solution.tree:
-        _match(orbit, orbit.members, orbit.members, (ours, theirs), motion)
-    return symmetry.solution.extend(motion)
+        _match(orbit, orbit.members, orbit.members, (ours, theirs), permutation)
+    return symmetry.solution.extend(permutation)
 
 
-def _match(orbit: WreathNode, one: Ids, other: Ids, vectors: tuple[Floats, Floats], motion: Ids) -> None:
+def _match(
+    orbit: WreathNode, ours: Ids, theirs: Ids, vectors: tuple[Floats, Floats], permutation: Ids
+) -> None:
     """Match components [k, s] of one model with those of another, then what is inside them."""
     pairs = assign_points(
-        component_vectors(orbit, one, vectors[0]), component_vectors(orbit, other, vectors[1])
+        component_vectors(orbit, ours, vectors[0]), component_vectors(orbit, theirs, vectors[1])
     )
-    motion[one] = other[pairs]
+    permutation[ours] = theirs[pairs]
     for child in orbit.children:
-        for row, image in zip(one, other[pairs], strict=True):
-            _match(child, row[child.members], image[child.members], vectors, motion)
+        for row, image in zip(ours, theirs[pairs], strict=True):
+            _match(child, row[child.members], image[child.members], vectors, permutation)
 
 
 def assign_points(ours: Floats, theirs: Floats) -> Ids:

@@ -94,18 +94,19 @@ def open_source(buffer: memoryview, folder: DataFolder | None) -> Source:
         skeleton, raw = _skeleton(finder)
     validate(skeleton)
     slots: list[MappedTensor] = []
-    taken: dict[Path, MappedTensor] = {}
-    found = list(finder.find(skeleton))
-    for one in found:
-        if isinstance(one.proto, onnx.TensorProto) and (one.proto.ByteSize() or one.initializer):
-            slot = _take_out(one.proto, raw.get(one.path[-1]), folder, slots)
+    mapped: dict[Path, MappedTensor] = {}
+    locations = list(finder.find(skeleton))
+    for location in locations:
+        proto = location.proto
+        if isinstance(proto, onnx.TensorProto) and (proto.ByteSize() or location.initializer):
+            slot = _take_out(proto, raw.get(location.path[-1]), folder, slots)
             if slot is not None:
-                taken[one.path] = slot
+                mapped[location.path] = slot
     graph = _deserialize(skeleton)
     _put_back(graph, slots)
-    tensors, names = _constants(found, skeleton.graph, graph, taken)
-    known = {tensor.path for tensor in tensors.values()}
-    external = [(path, slot) for path, slot in taken.items() if slot.external and path not in known]
+    tensors, names = _constants(locations, skeleton.graph, graph, mapped)
+    named = {tensor.path for tensor in tensors.values()}
+    external = [(path, slot) for path, slot in mapped.items() if slot.external and path not in named]
     return Source(finder.buffer, graph, tensors, names, external)
 
 
@@ -192,16 +193,16 @@ def _put_back(model: ir.Model, slots: list[MappedTensor]) -> None:
                 value.const_value = _restored(value.const_value, slots)
         for node in graph:
             for name, attribute in list(node.attributes.items()):
-                held: Any = attribute.value
+                content: Any = attribute.value
                 if attribute.is_ref():
                     continue
                 if attribute.type == ir.AttributeType.TENSOR:
-                    held = _restored(held, slots)
+                    content = _restored(content, slots)
                 elif attribute.type == ir.AttributeType.TENSORS:
-                    held = [_restored(tensor, slots) for tensor in held]
-                if held is not attribute.value:
+                    content = [_restored(tensor, slots) for tensor in content]
+                if content is not attribute.value:
                     about = attribute.doc_string
-                    node.attributes[name] = ir.Attr(name, attribute.type, held, doc_string=about)
+                    node.attributes[name] = ir.Attr(name, attribute.type, content, doc_string=about)
 
 
 def _restored(tensor: ir.TensorProtocol, slots: list[MappedTensor]) -> ir.TensorProtocol:
@@ -221,7 +222,7 @@ def _restored(tensor: ir.TensorProtocol, slots: list[MappedTensor]) -> ir.Tensor
 
 
 def _constants(
-    found: Sequence[TensorLocation],
+    locations: Sequence[TensorLocation],
     main: onnx.GraphProto,
     model: ir.Model,
     slots: Mapping[Path, MappedTensor],
@@ -232,35 +233,35 @@ def _constants(
     """
     graphs = GraphIndex(model)
     named: dict[tuple[object, ...], tuple[TensorLocation, Tensor, int]] = {}
-    for one in found:
-        slot = slots.get(one.path)
-        if one.initializer:
-            mark = (one.function, one.steps, one.name)
-            if mark in named or (slot and slot.external and not one.name):
+    for location in locations:
+        slot = slots.get(location.path)
+        if location.initializer:
+            mark = (location.function, location.steps, location.name)
+            if mark in named or (slot and slot.external and not location.name):
                 raise Refusal(
-                    f"two initializers are named '{one.name}' or one has no name", "export it again"
+                    f"two initializers are named '{location.name}' or one has no name", "export it again"
                 )
-            made = graphs.initializer(one)
-            if made is not None and one.name:
-                tensor = Tensor(one.path, True, "", *declared_type(one.proto), made, slot)
-                named[mark] = one, tensor, id(made)
-        elif one.name and (attribute := graphs.attribute(one)) is not None:
+            value = graphs.initializer(location)
+            if value is not None and location.name:
+                tensor = Tensor(location.path, True, "", *declared_type(location.proto), value, slot)
+                named[mark] = location, tensor, id(value)
+        elif location.name and (attribute := graphs.attribute(location)) is not None:
             value = _constant_value(attribute)
-            held = attribute.type == ir.AttributeType.TENSOR
-            if value is not None and held == isinstance(one.proto, onnx.TensorProto):
+            whole = attribute.type == ir.AttributeType.TENSOR
+            if value is not None and whole == isinstance(location.proto, onnx.TensorProto):
                 about = (
-                    "" if held else attribute.name,
+                    "" if whole else attribute.name,
                     tuple(value.shape.numpy()),
                     value.dtype,
                     value.nbytes,
                 )
-                tensor = Tensor(one.path, False, *about, value, slot)
-                named[one.function, one.steps] = one, tensor, id(value if held else attribute)
+                tensor = Tensor(location.path, False, *about, value, slot)
+                named[location.function, location.steps] = location, tensor, id(value if whole else attribute)
     values = {name for node in main.node for name in node.output} | {value.name for value in main.input}
     listed = list(named.values())
     tensors, identities = {}, {}
     for key, (_, tensor, identity) in zip(
-        tensor_keys([one for one, _, _ in listed], values), listed, strict=True
+        tensor_keys([location for location, _, _ in listed], values), listed, strict=True
     ):
         tensors[key] = tensor
         identities[identity] = key

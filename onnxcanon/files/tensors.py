@@ -21,7 +21,7 @@ Step = tuple[int, str, int]
 
 
 class RepeatedField(Exception):
-    """A field that can be there once is there several times: legal, protobuf merges them."""
+    """A field that may occur once occurs several times: legal, protobuf merges them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,22 +163,22 @@ def _tagged(parts: Sequence[Field], tag: int) -> list[Field]:
 
 
 class GraphIndex:
-    """Finds in onnx-ir's graphs what was found in the messages."""
+    """Finds in onnx-ir's graphs the tensors that lie at given locations in the messages."""
 
     def __init__(self, model: ir.Model) -> None:
         self._model = model
         self._nodes: dict[tuple[object, ...], list[ir.Node]] = {}
 
-    def initializer(self, found: TensorLocation) -> ir.TensorProtocol | None:
+    def initializer(self, location: TensorLocation) -> ir.TensorProtocol | None:
         """The tensor of an initializer; None where onnx-ir has dropped it."""
-        graph = self._graph(found.function, found.steps)
-        value = graph.initializers.get(found.name) if isinstance(graph, ir.Graph) else None
+        graph = self._graph(location.function, location.steps)
+        value = graph.initializers.get(location.name) if isinstance(graph, ir.Graph) else None
         return None if value is None else value.const_value
 
-    def attribute(self, found: TensorLocation) -> ir.Attr | None:
+    def attribute(self, location: TensorLocation) -> ir.Attr | None:
         """The attribute that the last step leads to; None where onnx-ir has dropped it."""
-        *steps, (index, name, _) = found.steps
-        nodes = self._listed(found.function, tuple(steps))
+        *steps, (index, name, _) = location.steps
+        nodes = self._listed(location.function, tuple(steps))
         return nodes[index].attributes.get(name) if index < len(nodes) else None
 
     def _graph(
@@ -205,19 +205,19 @@ class GraphIndex:
         return self._nodes[mark]
 
 
-def tensor_keys(found: Sequence[TensorLocation], taken: set[str]) -> list[str]:
+def tensor_keys(locations: Sequence[TensorLocation], values: set[str]) -> list[str]:
     """What each is called in the file as a whole: its own name in the main graph, or where no other and no
-    value of the main graph (`taken`) has it; else with the way to it before."""
-    count = Counter(one.name for one in found)
+    value of the main graph (`values`) has it; else with the way to it before."""
+    count = Counter(location.name for location in locations)
     out: list[str] = []
-    used = {one.name for one in found if not one.scope}
-    for one in found:
-        own = not one.scope or (count[one.name] == 1 and one.name not in taken)
-        key = one.name if own else "/".join((*one.scope, one.name))
+    used = {location.name for location in locations if not location.scope}
+    for location in locations:
+        own = not location.scope or (count[location.name] == 1 and location.name not in values)
+        key = location.name if own else "/".join((*location.scope, location.name))
         again = 1
-        while one.scope and key in used:  # nodes of equal names
+        while location.scope and key in used:  # nodes of equal names
             again += 1
-            key = f"{'/'.join((*one.scope, one.name))}#{again}"
+            key = f"{'/'.join((*location.scope, location.name))}#{again}"
         used.add(key)
         out.append(key)
     return out
