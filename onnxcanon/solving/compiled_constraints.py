@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.hashing import add_at, mix, salt
-from onnxcanon.solving.tables import Table, occurrence_code, occurrences, unique_rows, unite
+from onnxcanon.solving.tables import RelationTable, occurrence_code, occurrences, unique_rows, unite
 from onnxcanon.tracing.constraints import NOWHERE, Constraints, Slot
 
 BranchSlot = tuple[int, int]
@@ -49,7 +49,7 @@ class CompiledConstraints:
     count: int
     pinned: NDArray[np.bool_]
     columns: tuple[Ids, Words]
-    tables: list[Table]
+    tables: list[RelationTable]
 
     def start(self) -> Words:
         """First colours: the columns of each class; a pinned class has a colour of its own."""
@@ -133,7 +133,7 @@ class _Compiler:
                 self.pinned_in_branches.append(self.classes[ids])
         return np.concatenate(index), np.concatenate(words)
 
-    def _pin_shared(self, tables: list[Table]) -> None:
+    def _pin_shared(self, tables: list[RelationTable]) -> None:
         """What is pinned within several branches at once does not move with any."""
         rows = [table.rows for table in tables if table.membership]
         if rows and self.pinned_in_branches:
@@ -161,8 +161,8 @@ class _Compiler:
         chosen = which.any(1)  # rows where nothing repeats say nothing
         return after[chosen].ravel(), mix(words[chosen] + salt(2, number)).ravel()
 
-    def _tables(self) -> list[Table]:
-        tables: dict[int, Table] = {}
+    def _tables(self) -> list[RelationTable]:
+        tables: dict[int, RelationTable] = {}
         seen: set[bytes] = set()
         for relation in self.constraints.relations:
             number, branch = self.numbering.next("relation", relation.slot)
@@ -183,12 +183,12 @@ class _Compiler:
             if matched is not None:  # the same relation of another branch: one table for both
                 rows = np.concatenate([matched.rows, rows])
                 rows, code = unique_rows(rows, np.concatenate([matched.code, code]))
-            tables[number] = Table(rows, code, number, product)
+            tables[number] = RelationTable(rows, code, number, product)
         return list(tables.values()) + self._membership_tables()
 
-    def _membership_tables(self) -> list[Table]:
+    def _membership_tables(self) -> list[RelationTable]:
         out = []
         for number, parts in self.memberships.items():
             rows, code = (np.concatenate([p[k] for p in parts]) for k in (0, 1))
-            out.append(Table(rows, code, number, product=False, membership=True))
+            out.append(RelationTable(rows, code, number, product=False, membership=True))
         return out

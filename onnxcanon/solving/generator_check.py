@@ -25,7 +25,7 @@ from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.compiled_constraints import CompiledConstraints
 from onnxcanon.solving.group import DependentUnits, Solution, WreathNode
 from onnxcanon.solving.hashing import add_at, distinct
-from onnxcanon.solving.tables import Index, Table
+from onnxcanon.solving.tables import RelationTable, RowIndex
 
 Pairs = tuple[Ids, Ids]
 """A permutation of some classes: these, and what they become."""
@@ -64,12 +64,12 @@ class GeneratorCheck:
         self, constraints: CompiledConstraints, dependent: Sequence[DependentUnits], count: int
     ) -> None:
         self.pinned = np.concatenate([constraints.pinned, np.zeros(count - constraints.count, bool)])
-        self.tables: list[Table] = constraints.tables
+        self.tables: list[RelationTable] = constraints.tables
         self.dependent = dependent
         self.columns: Words = np.zeros(count, np.uint64)
         add_at(self.columns, *constraints.columns)
-        self.in_tables = Index([t.rows for t in constraints.tables], count)
-        self.in_parts = Index([d.parts for d in dependent], count)
+        self.in_tables = RowIndex([t.rows for t in constraints.tables], count)
+        self.in_parts = RowIndex([d.parts for d in dependent], count)
         self.permutation = np.arange(count)
 
     def holds(self, source: Ids, image: Ids) -> bool:

@@ -41,7 +41,7 @@ from onnxcanon.solving.generator_check import GeneratorCheck, check_generators
 from onnxcanon.solving.group import DependentUnits, Solution
 from onnxcanon.solving.hashing import distinct, mix, salt
 from onnxcanon.solving.individualize import individualize, with_joint_nodes
-from onnxcanon.solving.tables import Table, connected, distinct_within, unique_rows
+from onnxcanon.solving.tables import RelationTable, connected, distinct_within, unique_rows
 from onnxcanon.solving.tree import Decomposition
 from onnxcanon.tracing.constraints import Constraints, Slot
 
@@ -58,7 +58,7 @@ class _Solver:
     def __init__(self, constraints: CompiledConstraints) -> None:
         self.constraints, self.count = constraints, constraints.count
         self.pinned = constraints.pinned
-        self.tables: list[Table] = constraints.tables
+        self.tables: list[RelationTable] = constraints.tables
         self.dependent: list[DependentUnits] = []
         self.individualized: list[tuple[Ids, Words]] = []  # sets of units, with the colours before
 
@@ -177,7 +177,7 @@ class _Solver:
                     uses[members[members < len(uses)]] += 1
         return some
 
-    def _pass_on_branches(self, table: Table) -> None:
+    def _pass_on_branches(self, table: RelationTable) -> None:
         """What ties products that are taken out to a branch ties their parts to it: each part alone where it
         is in one branch only, else the parts together."""
         row = np.full(self.count, -1, np.int64)
@@ -189,19 +189,19 @@ class _Solver:
                 continue
             branch, code = member.rows[chosen, 1], member.code[chosen]
             parts = table.rows[at[chosen], 1:]
-            others = Table(
+            others = RelationTable(
                 member.rows[~chosen], member.code[~chosen], member.number, product=False, membership=True
             )
             ties = [np.stack([p, branch], 1) for p in parts.T if not self.pinned[p].all()]
             ties = [t for t in ties if len(unique_rows(t, t[:, 0])[0]) == len(distinct(t[:, 0]))]
             ties = ties or [np.concatenate([parts, branch[:, None]], 1)]
             tables = [
-                Table(*unique_rows(t, code), member.number, product=False, membership=t.shape[1] == 2)
+                RelationTable(*unique_rows(t, code), member.number, product=False, membership=t.shape[1] == 2)
                 for t in ties
             ]
             self.tables[n : n + 1] = [t for t in (others, *tables) if len(t.rows)]
 
-    def _blocks(self, table: Table, colours: Words, fixed: NDArray[np.bool_]) -> Ids | None:
+    def _blocks(self, table: RelationTable, colours: Words, fixed: NDArray[np.bool_]) -> Ids | None:
         """The block of each row, if the parts of every block form a full product with at least two factors in
         some block, or if there is one moving part; None otherwise."""
         whole, parts = table.rows[:, 0], table.rows[:, 1:]
@@ -228,7 +228,7 @@ class _Solver:
             return None
         return block if (np.sum(sizes[moving] > 1, 0) > 1).any() else None
 
-    def _memberships(self, table: Table, blocks: Ids) -> list[Table]:
+    def _memberships(self, table: RelationTable, blocks: Ids) -> list[RelationTable]:
         """Tables that tie the parts of a local product to the unit of their block."""
         count = int(blocks.max()) + 1
         if count == 1:
@@ -241,5 +241,5 @@ class _Solver:
             if not self.pinned[table.rows[:, k]].all():
                 rows = np.stack([table.rows[:, k], units], 1)
                 rows, code = unique_rows(rows, np.zeros(len(rows), np.int64))
-                out.append(Table(rows, code, table.number, product=False))
+                out.append(RelationTable(rows, code, table.number, product=False))
         return out

@@ -20,7 +20,7 @@ from onnxcanon.tracing.constraints import Constraints, Relation
 
 
 @dataclass(slots=True)
-class Table:
+class RelationTable:
     """A relation over classes.
 
     Attributes:
@@ -32,7 +32,8 @@ class Table:
 
     Two groups of two members, as (group, member); a member's colour changes with that of its group:
 
-    >>> table = Table(np.array([[0, 2], [0, 3], [1, 4], [1, 5]]), np.zeros(4, np.int64), 1, product=False)
+    >>> rows = np.array([[0, 2], [0, 3], [1, 4], [1, 5]])
+    >>> table = RelationTable(rows, np.zeros(4, np.int64), 1, product=False)
     >>> total = np.zeros(6, np.uint64)
     >>> table.contribute(np.array([7, 8, 0, 0, 0, 0], np.uint64), total)
     >>> bool(total[2] == total[3]), bool(total[2] == total[4])
@@ -83,7 +84,7 @@ class Table:
         return bool((combinations == size).all())
 
 
-class Index:
+class RowIndex:
     """Which rows, of arrays of classes stacked on each other, a class stands in."""
 
     def __init__(self, arrays: Sequence[Ids], count: int) -> None:

@@ -4,7 +4,7 @@ Components of equal colours may be exchanged: Sym(k) wreath the group of one com
 same way inside it. Two groups of two members, where groups share a colour and members do:
 
 >>> rows = np.array([[0, 2], [0, 3], [1, 4], [1, 5]])
->>> table = Table(rows, np.zeros(4, np.int64), 1, product=False)
+>>> table = RelationTable(rows, np.zeros(4, np.int64), 1, product=False)
 >>> tree = Decomposition([table], 6, np.array([1, 1, 2, 2, 2, 2], np.uint64))
 >>> [node] = tree.decompose(np.arange(6))
 >>> print(node)
@@ -25,7 +25,7 @@ import numpy as np
 from onnxcanon.arrays import Ids, Words
 from onnxcanon.solving.group import WreathNode
 from onnxcanon.solving.hashing import add_at, distinct, mix
-from onnxcanon.solving.tables import Index, Table, connected
+from onnxcanon.solving.tables import RelationTable, RowIndex, connected
 
 Inside = tuple[Ids, list[tuple[object, ...]], list[WreathNode]]
 """One component decomposed: its units in canonical order, the shapes of its nodes, the nodes."""
@@ -38,10 +38,10 @@ class Decomposition:
         irregular: components [k, s] of equal colours in which no nodes were found.
     """
 
-    def __init__(self, tables: list[Table], count: int, colours: Words) -> None:
+    def __init__(self, tables: list[RelationTable], count: int, colours: Words) -> None:
         self.tables, self.count, self.colours = tables, count, colours
         self.irregular: list[Ids] = []
-        self.index = Index([t.rows for t in tables], count)
+        self.index = RowIndex([t.rows for t in tables], count)
         self.local = np.full(count, -1, np.int64)  # the position of each class among the units looked at
 
     def _components(self, units: Ids) -> Ids:
