@@ -86,9 +86,9 @@ class Model:
 
     def __copy__(self) -> Model:
         """A model of the same source, which nothing was read of again."""
-        twin = object.__new__(Model)
-        twin.__dict__.update(self.__dict__)
-        return twin
+        model = object.__new__(Model)
+        model.__dict__.update(self.__dict__)
+        return model
 
     def __reduce__(self) -> tuple[Callable[..., Model], tuple[Any, ...]]:
         """Graph and weights are pickled as bytes, replacements and external data included, so that it does

@@ -149,6 +149,7 @@ class Transform(Brief):
         partial_file = target.with_name(f".{target.name}.{os.getpid()}.part")
         try:
             with partial_file.open("wb") as file:
+                # NumPy's types take any keyword for `allow_pickle`, which no array of ours is called.
                 np.savez_compressed(file, header=np.frombuffer(header, np.uint8), **arrays)  # type: ignore[arg-type]
                 file.flush()
                 os.fsync(file.fileno())

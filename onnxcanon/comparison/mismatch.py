@@ -27,21 +27,23 @@ def explain_mismatch(reference: Model, model: Model) -> str:
     nodes = (live(inlined(m.ir).graph) for m in (reference, model))
     widths: dict[str, None] = {}
     others: list[str] = []
-    for one, other in zip_longest(*nodes):
-        if one is None or other is None or _operator(one) != _operator(other):
-            told = [f"{_operator(n)} '{node_name(n)}'" if n is not None else "no node" for n in (one, other)]
+    for ours, theirs in zip_longest(*nodes):
+        if ours is None or theirs is None or _operator(ours) != _operator(theirs):
+            what = [
+                f"{_operator(n)} '{node_name(n)}'" if n is not None else "no node" for n in (ours, theirs)
+            ]
             return (
-                f"{reference.name} has {told[0]} where {model.name} has {told[1]}: models of different"
+                f"{reference.name} has {what[0]} where {model.name} has {what[1]}: models of different"
                 f" structures cannot be aligned or averaged{NORMALIZE}"
             )
-        for name, counterpart in _constants(reference, one, model, other):
-            (shape, dtype), (theirs, type_) = reference.tensor_info(name), model.tensor_info(counterpart)
-            if dtype != type_:
-                others.append(_unlike(name, dtype.name, reference, counterpart, type_.name, model))
-            elif shape != theirs:
-                widths[_unlike(name, str(list(shape)), reference, counterpart, str(list(theirs)), model)] = (
-                    None
-                )
+        for name, counterpart in _constants(reference, ours, model, theirs):
+            (shape, dtype), (shape_b, dtype_b) = reference.tensor_info(name), model.tensor_info(counterpart)
+            if dtype != dtype_b:
+                others.append(_mismatch(name, dtype.name, reference, counterpart, dtype_b.name, model))
+            elif shape != shape_b:
+                widths[
+                    _mismatch(name, str(list(shape)), reference, counterpart, str(list(shape_b)), model)
+                ] = None
             elif dtype not in AVERAGED and not same_entries(reference, name, model, counterpart):
                 others.append(why_not_averaged(reference, name, model, counterpart))
     if widths:
@@ -55,7 +57,7 @@ def explain_mismatch(reference: Model, model: Model) -> str:
     )
 
 
-def _unlike(name: str, what: str, a: Model, counterpart: str, other: str, b: Model) -> str:
+def _mismatch(name: str, what: str, a: Model, counterpart: str, other: str, b: Model) -> str:
     called = "" if counterpart == name else f"{counterpart} is "
     return f"{name} is {what} in {a.name} and {called}{other} in {b.name}"
 
@@ -64,9 +66,9 @@ def _operator(node: ir.Node) -> str:
     return node.op_type if is_standard(node) else f"{node.domain}::{node.op_type}"
 
 
-def _constants(a: Model, one: ir.Node, b: Model, other: ir.Node) -> Iterator[tuple[str, str]]:
+def _constants(a: Model, node: ir.Node, b: Model, counterpart_node: ir.Node) -> Iterator[tuple[str, str]]:
     """The constants that two nodes read at the same place."""
-    for ours, theirs in zip(one.inputs, other.inputs, strict=False):
+    for ours, theirs in zip(node.inputs, counterpart_node.inputs, strict=False):
         if ours is not None and theirs is not None:
             name, counterpart = a.key(ours), b.key(theirs)
             if name is not None and counterpart is not None:

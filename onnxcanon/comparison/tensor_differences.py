@@ -54,13 +54,13 @@ class TensorDifference:
         equal: how many of them are the same bit for bit (0 and -0 are).
         within_rounding: how many differ by no more than rounding.
         zeroed: how many are zero in the second model only.
-        stray: how many differ though the map multiplies them by powers of two; of tensors that are not the
-            models' own, but computed from several of them, none.
-        filled: which part they are of the slices they lie in, one of each aside, along the axis where it is
+        unexplained: how many differ though the map multiplies them by powers of two; of tensors
+            that are not the models' own, but computed from several of them, none.
+        density: which part they are of the slices they lie in, one of each aside, along the axis where it is
             largest; None of a vector, whose slices are single entries.
         values: how many different values the second model's entries have, where they are so few that they
             look quantized; else 0.
-        halved: whether the second model's entries fit into half precision and the first one's do not.
+        fits_fp16: whether the second model's entries fit into half precision and the first one's do not.
         largest: the largest difference of two entries, relative to the larger of them.
         distance: the root mean square of all differences, relative to that of the second tensor's entries.
     """

@@ -172,7 +172,7 @@ def _narrow(weight: Singles, axis: int) -> bool:
 
 
 def _by_products(values: Singles, weights: Sequence[Singles], axis: int) -> Singles:
-    """As matrix products over all axes before, and all after: the larger of the two first."""
+    """By matrix products over all axes before, and all after: the larger of the two first."""
     flat = [w.reshape(-1, w.shape[-1]) for w in weights]
     before, after = _product(flat[:axis], flat[axis]), _product(flat[axis + 1 :], flat[axis])
     n = values.shape[axis]
