@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NotImplemented_
 
@@ -19,6 +20,7 @@ from tests.fuzz.graphs import generate, outputs_of
 from tests.running import verify
 from tests.shared import MODELS, TWINS, document, each
 from tests.spellings import CASES, Case
+from tests.test_unrounded import chain
 
 SAMPLE = (
     "bert-qa-tiny-fp16-casts", "cnn-mnist-cntk-opset7", "dtln-2-lstm", "gpt2-tiny-greedysearch-contrib",
@@ -277,3 +279,18 @@ def test_rules_say_why_a_pattern_is_left_as_it_is() -> None:
         "contraction.factor_into_matrix reads a value that others read too"
     ]
     assert refused("p = MatMul(x, w) q = MatMul(x, w) y = Mul(p, c) z = Identity(x)", **weights) == []
+
+
+def test_integers_between_operators_of_onnxruntime_stay_integers() -> None:
+    form = normal_form(chain("operators"))
+    types = {node.op_type: node.outputs[0].dtype for node in form.ir.graph}
+    assert types["QLinearLeakyRelu"] == types["QLinearMatMul"] == ir.DataType.UINT8
+    assert keeps_function(form)
+
+
+@pytest.mark.parametrize("opset", [21, 23])
+def test_dequantized_weights_are_floats_in_every_operator_set(opset: int) -> None:
+    text = "g (float[n, 4] x) => (float[a, b] y) { w = DequantizeLinear(q, s) y = MatMul(x, w) }"
+    model = build(text, {"q": np.ones((4, 5), np.int8), "s": np.array(0.5, np.float32)}, opset)
+    (weight,) = (node.outputs[0] for node in normal_form(model).ir.graph if node.op_type != "MatMul")
+    assert weight.dtype == ir.DataType.FLOAT

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from onnxcanon.graph.nodes import attribute, given
 from onnxcanon.graph.traversal import subgraphs
 
 _CONCRETE = re.compile(r"tensor\((\w+)\)")
@@ -45,12 +46,12 @@ def result_types(node: ir.Node, version: int) -> list[ir.DataType | None]:
 
 def _by_attribute(node: ir.Node) -> ir.DataType | None:
     """The type that an attribute chooses."""
-    to = node.attributes.get("to")
+    to = attribute(node, "to")
     if node.op_type == "Cast" and to is not None:
-        return ir.DataType[to.value] if isinstance(to.value, str) else ir.DataType(to.value)
+        return ir.DataType[to] if isinstance(to, str) else ir.DataType(to)
     if node.op_type == "DequantizeLinear":  # which the schema does not say from version 23 on
-        scale, chosen = node.inputs[1], node.attributes.get("output_dtype")
-        return ir.DataType(chosen.value) if chosen and chosen.value else scale.dtype if scale else None
+        scale, chosen = given(node, 1), attribute(node, "output_dtype")
+        return ir.DataType(chosen) if chosen else None if scale is None else scale.dtype
     if node.op_type in ("Shape", "Size"):
         return ir.DataType.INT64
     if node.op_type == "ConstantOfShape":
@@ -72,15 +73,15 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
     """What a Constant node holds, in whichever attribute."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
-    for name, attribute in node.attributes.items():
-        if attribute.is_ref():
+    for name, field in node.attributes.items():
+        if field.is_ref():
             return None
         if name == "value":
-            return attribute.as_tensor()
+            return field.as_tensor()
         if name.startswith("value_float"):
-            return ir.Tensor(np.array(attribute.value, np.float32))
+            return ir.Tensor(np.array(field.value, np.float32))
         if name.startswith("value_int"):
-            return ir.Tensor(np.array(attribute.value, np.int64))
+            return ir.Tensor(np.array(field.value, np.int64))
     return None
 
 

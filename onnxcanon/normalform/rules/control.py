@@ -6,6 +6,7 @@ import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute
 from onnxcanon.normalform.engine import Outputs, Refusal, Rewriting
+from onnxcanon.normalform.preparation import constant_array
 from onnxcanon.normalform.rules.registry import RULES as rule
 
 
@@ -19,7 +20,7 @@ def taken_branch(g: Rewriting, node: ir.Node) -> Outputs:
     branch: ir.Graph = attribute(node, "then_branch" if taken else "else_branch")
     results = list(branch.outputs)
     for value in list(branch.initializers.values()):
-        moved = g.constant(value.const_value.numpy(), value)  # type: ignore[union-attr]
+        moved = g.constant(constant_array(value), value)
         results = [moved if result is value else result for result in results]
         ir.convenience.replace_all_uses_with(value, moved, replace_graph_outputs=True)
     return g.inlined(node, branch, results)
