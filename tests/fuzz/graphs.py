@@ -124,9 +124,8 @@ def _spread(node: onnx.NodeProto, x: Array) -> float:
 
 def _rounds_inside(proto: onnx.ModelProto) -> bool:
     """Whether a body or function rounds, where a model cannot be run without its rounding."""
-    outer = {id(node) for node in proto.graph.node}
-    nodes = [n for block in (proto.graph, *proto.functions) for n in nodes_in(block)]
-    return any(has(node, Trait.ROUNDING) for node in nodes if id(node) not in outer)
+    bodies = [a.g for node in proto.graph.node for a in node.attribute if a.HasField("g")]
+    return any(has(node, Trait.ROUNDING) for block in (*bodies, *proto.functions) for node in nodes_in(block))
 
 
 def _chooses_in_vain(proto: onnx.ModelProto) -> bool:
