@@ -39,7 +39,7 @@ def check_generators(solution: Solution, constraints: CompiledConstraints) -> No
         failed = sum(not check.holds(*pair) for pair in generators(node))
         if failed:
             solution.failures.append(
-                f"an orbit of {node.size} components is held: {failed} of its generators broke a fact"
+                f"a node of {node.size} components stays: {failed} of its generators broke a constraint"
             )
         else:
             passed.append(node)
