@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import onnxcanon as oc
-from onnxcanon.alignment.by_weights import searched
+from onnxcanon.alignment.by_weights import match_weights
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.incidence import Survey, axis_groups
+from onnxcanon.alignment.incidence import IncidenceFinder, axis_groups
 from onnxcanon.alignment.nearest_scales import nearest_scale
 from onnxcanon.alignment.nearest_signs import nearest_signs
 from onnxcanon.canonical.random_element import random_element
@@ -135,7 +135,7 @@ def test_several_starts_find_no_less_than_one(family: str) -> None:
     one, several = frame.matching(), frame.matching()
     one.from_signatures()
     one.run()
-    several.actions = dict(searched(frame.matching(), Settings()).actions)
+    several.actions = dict(match_weights(frame.matching(), Settings()).actions)
     several.moved = {
         n: several.actions[n](a) if n in several.actions else a for n, a in several.start.items()
     }
@@ -195,25 +195,25 @@ def test_rows_are_axes_whose_labels_depend_on_each_other() -> None:
 
 
 def test_heads_carry_what_is_inside_them() -> None:
-    """Of a transformer's heads the contacts hold every row, and nested ones every slot of a head."""
+    """Of a transformer's heads the incidences hold every row, and nested ones every slot of a head."""
     path = SHARED / "twins" / "vit" / "base.onnx"
     if not path.is_file():
         pytest.skip("no vit")
     group = symmetry(load(path))
-    survey = Survey(group)
+    survey = IncidenceFinder(group)
     nested = [orbit for orbit in group.solution.tree if orbit.children]
     assert nested
     for orbit in nested:
-        branch, curved = survey.branch(orbit)
-        assert not curved
-        for contact in branch.contacts:
-            assert np.unique(contact.slots).size == contact.slots.size
-            inside = np.zeros(contact.slots.shape[1], bool)
+        branch, quadratic = survey.branch(orbit)
+        assert not quadratic
+        for incidence in branch.incidences:
+            assert np.unique(incidence.slots).size == incidence.slots.size
+            inside = np.zeros(incidence.slots.shape[1], bool)
             for child in branch.children:
-                for inner in child.contacts:
-                    if inner.rows == contact.rows:
+                for inner in child.incidences:
+                    if inner.rows == incidence.rows:
                         inside[inner.slots] = True
-            assert (inside == ~contact.loose).all()
+            assert (inside == ~incidence.loose).all()
 
 
 def test_models_of_other_widths_are_refused() -> None:

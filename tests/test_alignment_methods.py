@@ -19,7 +19,7 @@ from onnxcanon.alignment import (
 )
 from onnxcanon.alignment.by_activations import STILL, by_activations
 from onnxcanon.alignment.by_functional import _patches, _root
-from onnxcanon.alignment.capture import Covariance, watched
+from onnxcanon.alignment.capture import Covariance, capture_values
 from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.choices import METHODS
@@ -447,8 +447,10 @@ def test_an_exchange_of_rows_is_what_the_group_makes_of_it() -> None:
         a, b, _ = pair(kind)
         frame = Frame.of(a, b)
         matching = frame.matching()
-        state = annealing_state.Average([annealing_state.Mover(frame, matching, matching.transform, 0.5)])
-        assert state.pieces
+        state = annealing_state.AnnealingState(
+            [annealing_state.MovingModel(frame, matching, matching.transform, 0.5)]
+        )
+        assert state.swap_sets
         rng = np.random.default_rng(0)
         for _ in range(30):
             state.exchange(*state.drawn(rng))
@@ -466,5 +468,5 @@ def test_methods_take_a_frame() -> None:
     found = by_activations(frame, Settings(data=data, device="cpu", progress=lines.append))
     assert lines
     moved = expressed_in(a, frame.element(found.element).apply(b))
-    (values,) = watched([a, moved], ["h0"], data, device="cpu")
+    (values,) = capture_values([a, moved], ["h0"], data, device="cpu")
     assert np.trace(correlation(*(side["h0"] for side in values))) > 0

@@ -11,9 +11,9 @@ from scipy.optimize import linear_sum_assignment
 import onnxcanon as oc
 from onnxcanon.alignment import by_weights
 from onnxcanon.alignment.assignment import assigned
-from onnxcanon.alignment.by_weights import searched
+from onnxcanon.alignment.by_weights import match_weights
 from onnxcanon.alignment.frame import Frame
-from onnxcanon.alignment.gains import Gains
+from onnxcanon.alignment.gains import GainTable
 from onnxcanon.alignment.weight_matching import Matching
 from onnxcanon.settings import Settings
 from onnxcanon.symmetry import symmetry
@@ -29,7 +29,7 @@ OTHERS = each((ROOT / "models").glob("digits_*_seed0.onnx"))
 
 
 def tables(n: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Gains of many kinds: of random and of structured weights, and with ties."""
+    """GainTable of many kinds: of random and of structured weights, and with ties."""
     rank_three = rng.normal(size=(n, 3)) @ rng.normal(size=(3, n))
     sizes = np.exp(rng.normal(size=(n, 1))) * np.exp(rng.normal(size=n))
     return {
@@ -82,7 +82,7 @@ def test_planted_permutations_of_a_resnet_are_found(
     for seed in range(TRIALS):
         model, moved, hidden = planted(path, seed)
         frame = Frame.of(model, moved)
-        found = frame.element(searched(frame.matching(), Settings(seed=seed)))
+        found = frame.element(match_weights(frame.matching(), Settings(seed=seed)))
         assert hidden.permuted and hidden.then(found).permuted == 0
 
 
@@ -114,7 +114,7 @@ def test_gains_that_are_kept_are_those_of_the_weights_as_they_lie(path: Path) ->
         matching.run(sweeps=1)
         kept += len(matching.gains)
         for k, table in matching.gains.items():
-            fresh = Gains(matching.branches[k], matching.ours, matching.moved)
+            fresh = GainTable(matching.branches[k], matching.ours, matching.moved)
             for one, again in ((table.plain, fresh.plain), (table.turning, fresh.turning)):
                 assert (one is None) == (again is None)
                 if one is not None and again is not None:

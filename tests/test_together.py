@@ -9,8 +9,8 @@ import pytest
 
 import onnxcanon as oc
 from onnxcanon.alignment import by_annealing
-from onnxcanon.alignment.annealing_state import Average, Mover, inverse
-from onnxcanon.alignment.by_annealing import Fed
+from onnxcanon.alignment.annealing_state import AnnealingState, MovingModel, inverse
+from onnxcanon.alignment.by_annealing import SessionWithWeights
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.merging.averaging import average
@@ -59,11 +59,11 @@ def test_the_average_that_is_judged_is_the_repaired_one(kind: str) -> None:
     models, data = three(kind)
     frames = [Frame.of(models[0], model) for model in models[1:]]
     stay = Transform({}, models[0].name)
-    movers = [Mover(f, f.matching(), stay, s) for f, s in zip(frames, SHARES[1:], strict=True)]
-    begun = [models[0], *(f.spelled(f.element(stay)) for f in frames)]
-    repair = GraphRescaling.of(begun, frames[0].ours, Settings(device="cpu", data=data))
+    moving_models = [MovingModel(f, f.matching(), stay, s) for f, s in zip(frames, SHARES[1:], strict=True)]
+    starts = [models[0], *(f.spelled(f.element(stay)) for f in frames)]
+    repair = GraphRescaling.of(starts, frames[0].ours, Settings(device="cpu", data=data))
     assert len(repair.layers) == (2 if kind.startswith("tokens") else 5)
-    state = Average(movers, repair.riders)
+    state = AnnealingState(moving_models, repair.companions)
     rng = np.random.default_rng(0)
     with closing(state.session("cpu", repair)) as session:
         for _ in range(2):
@@ -73,7 +73,7 @@ def test_the_average_that_is_judged_is_the_repaired_one(kind: str) -> None:
                 models[0], *(t.apply(model) for t, model in zip(found, models[1:], strict=True))
             ]  # fmt: skip
             wanted = rescale(average(moved, SHARES), moved, SHARES, Settings(data=data, **CPU)).model
-            judged = Fed(session, state.inputs).run(data)["y"]
+            judged = SessionWithWeights(session, state.inputs).run(data)["y"]
             expected = run(wanted, data, **CPU)["y"]
             assert np.allclose(judged, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
             for _ in range(40):

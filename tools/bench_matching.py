@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import onnxcanon as oc
-from onnxcanon.alignment.by_weights import searched
+from onnxcanon.alignment.by_weights import match_weights
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.weight_matching import Matching
 from onnxcanon.settings import Settings
@@ -97,8 +97,8 @@ def sites(matching: Matching) -> list[Site]:
     """What the peer permutes: orbits with one permutation each, on whole axes."""
     out = []
     for k, branch in enumerate(matching.branches):
-        mine = [Site(k, c.rows.name, c.rows.axes[0], c.slots) for c in branch.contacts]
-        whole = all(len(c.rows.axes) == 1 and c.slots.size == c.rows.count for c in branch.contacts)
+        mine = [Site(k, c.rows.name, c.rows.axes[0], c.slots) for c in branch.incidences]
+        whole = all(len(c.rows.axes) == 1 and c.slots.size == c.rows.count for c in branch.incidences)
         if mine and whole and not branch.children:
             out += mine
     return out
@@ -197,7 +197,7 @@ def measure(pair: str, one: Path, other: Path, seeds: int) -> Measured:
         sweeps: list[str] = []
         start = time.process_time()
         fresh = Matching(matching.symmetry, ours, theirs)
-        found = searched(fresh, Settings(seed=seed, progress=sweeps.append))
+        found = match_weights(fresh, Settings(seed=seed, progress=sweeps.append))
         taken = time.process_time() - start
         out.found.append(Matched("onnxcanon", taken, len(sweeps), objective(ours, _moved(found, theirs))))
     where = sites(matching)

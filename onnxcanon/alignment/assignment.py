@@ -62,7 +62,7 @@ def choose(
         near: whether the distance counts, not the inner product.
         unsigned: rows that do not change with the sign of their component.
     """
-    one, other = ([side[c.rows][None] for c in branch.contacts] for side in (ours, theirs))
+    one, other = ([side[c.rows][None] for c in branch.incidences] for side in (ours, theirs))
     choice, best, kept = _Search(near, unsigned).solve(branch, one, other)
     return choice, float(best[0, 0] - kept[0, 0])
 
@@ -75,7 +75,7 @@ class _Search:
     def solve(
         self, branch: Branch, ours: Sequence[Singles], theirs: Sequence[Singles]
     ) -> tuple[Choice, Floats, Floats]:
-        """For blocks of rows [x, slots, columns] and [y, …] of each contact: the choice, the gain of it and
+        """For blocks of rows [x, slots, columns] and [y, …] of each incidence: the choice, the gain of it and
         that of leaving all in place, both [x, y]."""
         size = branch.orbit.size
         if len(ours[0]) > 1 and len(ours[0]) * len(theirs[0]) * size * size > MANY:
@@ -83,14 +83,14 @@ class _Search:
             parts = [[rows[part] for rows in ours] for part in (slice(half), slice(half, None))]
             return _stacked([self.solve(branch, part, theirs) for part in parts])
         one, other = (
-            [c.of_blocks(rows) for rows, c in zip(side, branch.contacts, strict=True)]
+            [c.of_blocks(rows) for rows, c in zip(side, branch.incidences, strict=True)]
             for side in (ours, theirs)
         )
         value, kept, flipped = self._loose(branch, one, other)
         children = []
         for child in branch.children:
-            inside = {c.rows for c in child.contacts}
-            shared = [k for k, c in enumerate(branch.contacts) if c.rows in inside]
+            inside = {c.rows for c in child.incidences}
+            shared = [k for k, c in enumerate(branch.incidences) if c.rows in inside]
             if shared:
                 choice, best, still = self.solve(child, [one[k] for k in shared], [other[k] for k in shared])
                 value, kept = value + best, kept + still
@@ -111,9 +111,9 @@ class _Search:
         the other sign."""
         plain = np.zeros((len(one[0]), len(other[0])), np.float32)
         turning = np.zeros_like(plain)
-        for contact, ours, theirs in zip(branch.contacts, one, other, strict=True):
-            flips = contact.flips & (contact.rows not in self.unsigned)
-            for total, chosen in ((plain, contact.loose & ~flips), (turning, contact.loose & flips)):
+        for incidence, ours, theirs in zip(branch.incidences, one, other, strict=True):
+            flips = incidence.flips & (incidence.rows not in self.unsigned)
+            for total, chosen in ((plain, incidence.loose & ~flips), (turning, incidence.loose & flips)):
                 if chosen.any():
                     total += weighed(ours, theirs, chosen)
                     if self.near:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.by_weights import by_weights
-from onnxcanon.alignment.capture import Covariance, watched
+from onnxcanon.alignment.capture import Covariance, capture_values
 from onnxcanon.alignment.flow import Flow, in_main_graph
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Rows, axis_groups
@@ -46,20 +46,20 @@ NOTHING_SHOWN = "no intermediate value shows units that could be exchanged: they
 
 
 @dataclass(frozen=True, slots=True)
-class View:
+class ValueUnits:
     """Units that a value shows.
 
     Attributes:
         value: the name of the value.
         rows: the axes with the units; all others are samples.
         statistic: a parameter of shape [*units, units] with the labels of these axes.
-        mark: equal for views whose statistics are labelled alike.
+        key: equal for values whose statistics are labelled alike.
     """
 
     value: str
     rows: Rows
     statistic: Parameter
-    mark: tuple[bytes, ...]
+    key: tuple[bytes, ...]
 
     def fits(self, array: NDArray[Any]) -> bool:
         """Whether the axes with the units are as long in the data as they were when the graph was traced."""
@@ -76,20 +76,20 @@ def by_activations(frame: Frame, settings: Settings) -> MethodResult:
         RuntimeUnavailableError: a model does not run.
     """
     data = data_for("activations", settings)
-    views = _views(frame)
-    if not views:
+    values = _values_with_units(frame)
+    if not values:
         return replace(by_weights(frame, settings), notes=(NOTHING_SHOWN,))
-    covariances = {view.value: Covariance(view.rows.count) for view in views}
-    batches = watched(frame.models, list(covariances), data, device=settings.device)
+    covariances = {units.value: Covariance(units.rows.count) for units in values}
+    batches = capture_values(frame.models, list(covariances), data, device=settings.device)
     for done, (ours, theirs) in enumerate(batches, 1):
         settings.progress(f"measuring activations, batch {done}")
-        views = [view for view in views if view.fits(ours[view.value])]
-        for view in views:
-            covariances[view.value].add(*(view.rows.matrix(side[view.value]) for side in (ours, theirs)))
+        values = [units for units in values if units.fits(ours[units.value])]
+        for units in values:
+            covariances[units.value].add(*(units.rows.matrix(side[units.value]) for side in (ours, theirs)))
     summed: dict[tuple[bytes, ...], tuple[Parameter, Floats]] = {}
-    for view in views:
-        known, total = summed.get(view.mark, (view.statistic, 0.0))
-        summed[view.mark] = known, total + covariances[view.value].correlation(STILL)
+    for units in values:
+        known, total = summed.get(units.key, (units.statistic, 0.0))
+        summed[units.key] = known, total + covariances[units.value].correlation(STILL)
     statistics = list(summed.values())
     matching = _with_statistics(frame.matching(), statistics)
 
@@ -97,8 +97,8 @@ def by_activations(frame: Frame, settings: Settings) -> MethodResult:
         settings.progress(f"matching activations, {told}")
 
     matching.run(say)
-    for made, total in statistics:
-        matching.ours[made.name] = total.astype(np.float32).reshape(made.shape)
+    for statistic, total in statistics:
+        matching.ours[statistic.name] = total.astype(np.float32).reshape(statistic.shape)
     hidden = {k for k, names in enumerate(matching.touched) if names <= frame.ours.classes.keys()}
     matching.from_signatures(set(range(len(matching.branches))) - hidden)
     matching.run(say)
@@ -108,7 +108,7 @@ def by_activations(frame: Frame, settings: Settings) -> MethodResult:
     )
 
 
-def _views(frame: Frame) -> list[View]:
+def _values_with_units(frame: Frame) -> list[ValueUnits]:
     """The values that show units, each of which one group of axes labels."""
     symmetry = frame.ours
     flow, blocks = Flow(symmetry), unite_exponents(symmetry.trace.constraints)
@@ -117,17 +117,17 @@ def _views(frame: Frame) -> list[View]:
     values = dict.fromkeys(v for k in flow.order for v in flow.read(k))
     found = []
     for name in in_main_graph(symmetry, frame.reference.ir.graph, list(values)):
-        view = _view(symmetry, blocks, flips, name)
-        if view is not None:
-            found.append(view)
+        units = _units_of_value(symmetry, blocks, flips, name)
+        if units is not None:
+            found.append(units)
     return found
 
 
-def _view(symmetry: Symmetry, blocks: Blocks, flips: Ids, name: str) -> View | None:
+def _units_of_value(symmetry: Symmetry, blocks: Blocks, flips: Ids, name: str) -> ValueUnits | None:
     """How a value shows units; None where units of different orbits label it, or signs act on samples."""
     value = symmetry.trace.values[name]
     ids = {
-        a: _narrowed(i, symmetry.solution.classes, a)
+        a: _without_context(i, symmetry.solution.classes, a)
         for a, i in enumerate(value.ids)
         if not isinstance(i, State)
     }
@@ -138,27 +138,27 @@ def _view(symmetry: Symmetry, blocks: Blocks, flips: Ids, name: str) -> View | N
     if len(groups) != 1:
         return None
     rows = Rows(name, groups[0], value.shape)
-    made = Parameter(
+    statistic = Parameter(
         f"correlations of {name}", (*(value.shape[a] for a in rows.axes), rows.count), scalable=False
     )
     for axis, exponents in enumerate(value.exponents):
         if exponents is None:
             continue
-        variables = _narrowed(blocks.variables(exponents), flips, axis)
+        variables = _without_context(blocks.variables(exponents), flips, axis)
         if not flips[variables].any():
             continue
         if axis not in rows.axes or any(variables.shape[a] > 1 for a in rows.rest):
             return None
-        made.exponents[rows.axes.index(axis)] = _beside(rows, variables)
+        statistic.exponents[rows.axes.index(axis)] = _for_statistic(rows, variables)
     for k, axis in enumerate(rows.axes):
         if axis in ids:
-            made.ids[k] = _beside(rows, ids[axis])
-    meanings = [(symmetry.solution.classes, made.ids), (flips, made.exponents)]
-    mark = [b"" if a is None else meaning[a].tobytes() for meaning, arrays in meanings for a in arrays]
-    return View(name, rows, made, (repr(made.shape).encode(), *mark))
+            statistic.ids[k] = _for_statistic(rows, ids[axis])
+    meanings = [(symmetry.solution.classes, statistic.ids), (flips, statistic.exponents)]
+    key = [b"" if a is None else meaning[a].tobytes() for meaning, arrays in meanings for a in arrays]
+    return ValueUnits(name, rows, statistic, (repr(statistic.shape).encode(), *key))
 
 
-def _narrowed(labels: Ids, meaning: Ids, axis: int) -> Ids:
+def _without_context(labels: Ids, meaning: Ids, axis: int) -> Ids:
     """The labels of an axis without the context on which what they mean, `meaning[labels]`, does not
     depend."""
     for k in range(labels.ndim):
@@ -167,7 +167,7 @@ def _narrowed(labels: Ids, meaning: Ids, axis: int) -> Ids:
     return labels
 
 
-def _beside(rows: Rows, labels: Ids) -> Ids:
+def _for_statistic(rows: Rows, labels: Ids) -> Ids:
     """Labels that depend on the axes of rows alone, for these axes and one of columns."""
     return labels.reshape([*(labels.shape[a] for a in rows.axes), 1])
 
@@ -176,9 +176,10 @@ def _with_statistics(matching: Matching, statistics: Sequence[tuple[Parameter, F
     """A matching of statistics, and a little of the weights; where a unit's sign is free, the size of its
     correlation counts."""
     own = matching.symmetry
-    parameters = {made.name: made for made, _ in statistics}
+    parameters = {statistic.name: statistic for statistic, _ in statistics}
     exponents = {
-        made.name: {a: d for a, d in enumerate(made.exponents) if d is not None} for made, _ in statistics
+        statistic.name: {a: d for a, d in enumerate(statistic.exponents) if d is not None}
+        for statistic, _ in statistics
     }
     symmetry = Symmetry(
         own.model,
@@ -194,8 +195,8 @@ def _with_statistics(matching: Matching, statistics: Sequence[tuple[Parameter, F
     )
     factor = np.float32(np.sqrt(LITTLE * max(units, 1) / (whole or 1.0)))
     ours, theirs = ({n: a * factor for n, a in side.items()} for side in (matching.ours, matching.start))
-    for made, total in statistics:
-        size = np.abs(total) if exponents[made.name] else total
-        ours[made.name] = size.astype(np.float32).reshape(made.shape)
-        theirs[made.name] = np.eye(len(total), dtype=np.float32).reshape(made.shape)
+    for statistic, total in statistics:
+        size = np.abs(total) if exponents[statistic.name] else total
+        ours[statistic.name] = size.astype(np.float32).reshape(statistic.shape)
+        theirs[statistic.name] = np.eye(len(total), dtype=np.float32).reshape(statistic.shape)
     return Matching(symmetry, ours, theirs)

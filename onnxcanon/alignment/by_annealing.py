@@ -21,13 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.annealing_state import (
-    Average,
-    Mover,
+    AnnealingState,
+    MovingModel,
     Repair,
     inverse,
 )
-from onnxcanon.alignment.by_weights import searched
-from onnxcanon.alignment.capture import watched
+from onnxcanon.alignment.by_weights import match_weights
+from onnxcanon.alignment.capture import capture_values
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.method import MethodResult, data_for
 from onnxcanon.arrays import Arrays, Ids
@@ -64,14 +64,16 @@ def by_annealing(frame: Frame, settings: Settings) -> MethodResult:
     """
     data_for("annealing", settings)
     matching = frame.matching()
-    return annealed([Mover(frame, matching, searched(matching, settings), 0.5)], settings)[0]
+    return anneal([MovingModel(frame, matching, match_weights(matching, settings), 0.5)], settings)[0]
 
 
-def annealed(movers: Sequence[Mover], settings: Settings, repair: Repair | None = None) -> list[MethodResult]:
+def anneal(
+    moving_models: Sequence[MovingModel], settings: Settings, repair: Repair | None = None
+) -> list[MethodResult]:
     """The elements of the lowest loss that was seen of the average of a reference and all that move.
 
     Args:
-        movers: the models that move, with one reference.
+        moving_models: the models that move, with one reference.
         settings: data, seed and device.
         repair: what is done to every average before it is judged.
 
@@ -79,31 +81,31 @@ def annealed(movers: Sequence[Mover], settings: Settings, repair: Repair | None 
         OnnxcanonError: there is no data, or it does not fit.
         RuntimeUnavailableError: a model does not run.
     """
-    data, frame = data_for("annealing", settings), movers[0].frame
+    data, frame = data_for("annealing", settings), moving_models[0].frame
     rng = np.random.default_rng(settings.seed)
-    average = Average(movers, () if repair is None else repair.riders)
-    begun = [mover.begun for mover in movers]
-    if not average.pieces:
-        return [MethodResult(element, (NOTHING_MOVES,)) for element in begun]
-    some = _some(_labelled(movers, data, settings.device), EXAMPLES * len(movers), rng)
+    average = AnnealingState(moving_models, () if repair is None else repair.companions)
+    starts = [moving.start for moving in moving_models]
+    if not average.swap_sets:
+        return [MethodResult(element, (NOTHING_MOVES,)) for element in starts]
+    some = _sample(_with_labels(moving_models, data, settings.device), EXAMPLES * len(moving_models), rng)
     with closing(average.session(settings.device, repair)) as session:
         evaluator = Evaluator(frame.reference, Settings(data=some), batch=len(labels_of(some)))
-        fed = Fed(session, average.inputs)
+        fed = SessionWithWeights(session, average.inputs)
 
         def loss() -> float:
             return evaluator.in_session(frame.reference, fed).loss
 
         first = loss()
         images = _images(average, loss, first, rng, settings)
-        found = [e.then(frame.ours.action(image)) for e, image in zip(begun, images, strict=True)]
+        found = [e.then(frame.ours.action(image)) for e, image in zip(starts, images, strict=True)]
         average.put(found)
         if loss() > first:  # an exchange of rows was not what the group makes of it
-            found = begun
+            found = starts
     return [MethodResult(element) for element in found]
 
 
 def _images(
-    average: Average,
+    average: AnnealingState,
     loss: Callable[[], float],
     first_loss: float,
     rng: np.random.Generator,
@@ -112,7 +114,7 @@ def _images(
     """The image of every unit class of each model in the best state."""
     changes = []
     for _ in range(PROBES):
-        swap = average.drawn(rng)
+        swap = average.draw(rng)
         average.exchange(*swap)
         changes.append(abs(loss() - first_loss))
         average.exchange(*swap)
@@ -123,7 +125,7 @@ def _images(
         if step % 50 == 0:
             settings.progress(f"annealing, step {step} of {STEPS}: loss {best:.6g}")
         temperature = first * COOLING ** (step / STEPS)
-        swap = average.drawn(rng)
+        swap = average.draw(rng)
         average.exchange(*swap)
         now = loss()
         if now > current and rng.random() >= _chance(now - current, temperature):
@@ -141,7 +143,7 @@ def _chance(rise: float, temperature: float) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Fed:
+class SessionWithWeights:
     """A session that is given some inputs again and again."""
 
     session: Session
@@ -162,19 +164,25 @@ class Fed:
         return self.session.run({**inputs, **self.inputs})
 
 
-def _labelled(
-    movers: Sequence[Mover], data: Mapping[str, np.ndarray], device: str
+def _with_labels(
+    moving_models: Sequence[MovingModel], data: Mapping[str, np.ndarray], device: str
 ) -> Mapping[str, np.ndarray]:
     """The data with labels; where it has none, with the mean of what the models say."""
     if LABELS in data:
         return data
-    reference = movers[0].frame.reference
+    reference = moving_models[0].frame.reference
     output = reference.ir.graph.outputs[0].name or ""
-    models = [movers[0].frame.models[0], *(mover.frame.models[1] for mover in movers)]
-    shares = [1 - sum(mover.share for mover in movers), *(mover.share for mover in movers)]
+    models = [
+        moving_models[0].frame.models[0],
+        *(moving.frame.models[1] for moving in moving_models),
+    ]
+    weights = [
+        1 - sum(moving.weight for moving in moving_models),
+        *(moving.weight for moving in moving_models),
+    ]
     means = [
-        sum(share * said[output] for share, said in zip(shares, each, strict=True))
-        for each in watched(models, [output], data, device=device)
+        sum(weight * said[output] for weight, said in zip(weights, each, strict=True))
+        for each in capture_values(models, [output], data, device=device)
     ]
     if not np.ndim(means[0]):
         raise OnnxcanonError(f"{reference.name}: output '{output}' says nothing of single examples")
@@ -187,7 +195,7 @@ def _labelled(
     return {**ran, LABELS: labels}
 
 
-def _some(data: Mapping[str, np.ndarray], most: int, rng: np.random.Generator) -> Arrays:
+def _sample(data: Mapping[str, np.ndarray], most: int, rng: np.random.Generator) -> Arrays:
     """Some examples of the data."""
     count = len(labels_of(data))
     chosen = np.sort(rng.permutation(count)[:most])

@@ -16,7 +16,7 @@ from onnxcanon.alignment.assignment import Singles
 from onnxcanon.alignment.flow import Flow
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Branch, Rows
-from onnxcanon.alignment.layers import Features, in_order
+from onnxcanon.alignment.layers import OrbitFeatures, in_order
 from onnxcanon.alignment.method import MethodResult
 from onnxcanon.settings import Settings
 
@@ -26,19 +26,19 @@ def by_cosine(frame: Frame, settings: Settings) -> MethodResult:
     matching = replace(frame, scale="unit").matching()
     flow = Flow(frame.ours)
 
-    def features(k: int, branch: Branch) -> Features | None:
+    def features(k: int, branch: Branch) -> OrbitFeatures | None:
         settings.progress(f"matching cosines, {flow.order.index(k) + 1} of {len(flow.order)}")
-        return Features(_directions(branch, matching.ours), _directions(branch, matching.moved))
+        return OrbitFeatures(_directions(branch, matching.ours), _directions(branch, matching.moved))
 
     notes = in_order(matching, flow, features)
     return MethodResult(matching.transform, notes)
 
 
 def _directions(branch: Branch, parameters: Mapping[str, Singles]) -> dict[Rows, Singles]:
-    """The rows of an orbit's contacts, those of one component (at each level of nesting) with the norm 1."""
-    out = {c.rows: c.rows.matrix(parameters[c.rows.name]).copy() for c in branch.contacts}
-    for piece, found in branch.pieces():
-        loose = [(c.rows, rows[:, c.loose]) for c, rows in zip(piece.contacts, found, strict=True)]
+    """The rows of an orbit's incidences; those of each component, at each level of nesting, of norm 1."""
+    out = {c.rows: c.rows.matrix(parameters[c.rows.name]).copy() for c in branch.incidences}
+    for level, found in branch.levels():
+        loose = [(c.rows, rows[:, c.loose]) for c, rows in zip(level.incidences, found, strict=True)]
         total = sum((np.square(out[rows][which], dtype=np.float64).sum((1, 2)) for rows, which in loose), 0.0)
         norm = np.sqrt(np.where(total == 0, 1.0, total)).astype(np.float32)
         for rows, which in loose:

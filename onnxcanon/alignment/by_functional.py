@@ -20,11 +20,11 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from onnxcanon.alignment.assignment import Singles
-from onnxcanon.alignment.capture import watched
+from onnxcanon.alignment.capture import capture_values
 from onnxcanon.alignment.flow import Flow, in_main_graph
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.incidence import Branch, Rows
-from onnxcanon.alignment.layers import Features, in_order
+from onnxcanon.alignment.layers import OrbitFeatures, in_order
 from onnxcanon.alignment.method import MethodResult, data_for
 from onnxcanon.arrays import Floats
 from onnxcanon.errors import OnnxcanonError
@@ -41,7 +41,7 @@ WIDEST = 8192
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LinearLayer:
     """A node that multiplies its input by a parameter.
 
     Attributes:
@@ -94,7 +94,7 @@ def by_functional(frame: Frame, settings: Settings) -> MethodResult:
     data = data_for("functional", settings)
     matching, flow = frame.matching(), Flow(frame.ours)
 
-    def features(k: int, branch: Branch) -> Features | None:
+    def features(k: int, branch: Branch) -> OrbitFeatures | None:
         settings.progress(f"matching functions, {flow.order.index(k) + 1} of {len(flow.order)}")
         layers = _layers(frame, flow, k, branch)
         if not layers:
@@ -102,7 +102,7 @@ def by_functional(frame: Frame, settings: Settings) -> MethodResult:
         one, other = frame.models
         models = one, matching.transform.apply(other)
         moments = _moments(models, layers, data, settings.device)
-        out = Features({}, {}, near=True)
+        out = OrbitFeatures({}, {}, near=True)
         for layer, pair in zip(layers, moments, strict=True):
             root = _root(*pair)
             for side, parameters in ((out.ours, matching.ours), (out.theirs, matching.moved)):
@@ -114,11 +114,11 @@ def by_functional(frame: Frame, settings: Settings) -> MethodResult:
     return MethodResult(matching.transform, notes)
 
 
-def _layers(frame: Frame, flow: Flow, k: int, branch: Branch) -> list[Layer]:
+def _layers(frame: Frame, flow: Flow, k: int, branch: Branch) -> list[LinearLayer]:
     """The layers that make an orbit's units from others."""
     symmetry, graph = frame.ours, frame.reference.ir.graph
-    rows = {c.rows.name: c.rows for c in branch.contacts if len(c.rows.axes) == 1}
-    found: dict[Rows, Layer] = {}
+    rows = {c.rows.name: c.rows for c in branch.incidences if len(c.rows.axes) == 1}
+    found: dict[Rows, LinearLayer] = {}
     for node in flow.makers(k):
         layer = _layer(symmetry, node, rows)
         if layer is None or layer.width > WIDEST or layer.weight in found:
@@ -135,7 +135,7 @@ def _layers(frame: Frame, flow: Flow, k: int, branch: Branch) -> list[Layer]:
     return list(found.values())
 
 
-def _layer(symmetry: Symmetry, node: ir.Node, rows: Mapping[str, Rows]) -> Layer | None:
+def _layer(symmetry: Symmetry, node: ir.Node, rows: Mapping[str, Rows]) -> LinearLayer | None:
     """How a node makes the units of some rows; None where it is no such layer."""
     if not is_standard(node, "Gemm", "MatMul", "Conv"):
         return None
@@ -158,7 +158,7 @@ def _layer(symmetry: Symmetry, node: ir.Node, rows: Mapping[str, Rows]) -> Layer
     if node.op_type == "Gemm":
         factors = float(attribute(node, "alpha", 1.0)), float(attribute(node, "beta", 1.0))
     name = symmetry.trace.names.get(x, "")
-    return Layer(node, name, weight, _bias(symmetry, node, rows, weight), factors)
+    return LinearLayer(node, name, weight, _bias(symmetry, node, rows, weight), factors)
 
 
 def _bias(symmetry: Symmetry, node: ir.Node, rows: Mapping[str, Rows], weight: Rows) -> Rows | None:
@@ -175,11 +175,13 @@ def _bias(symmetry: Symmetry, node: ir.Node, rows: Mapping[str, Rows], weight: R
     return found
 
 
-def _moments(models: Sequence[Any], layers: Sequence[Layer], data: Any, device: str) -> list[list[Floats]]:
+def _moments(
+    models: Sequence[Any], layers: Sequence[LinearLayer], data: Any, device: str
+) -> list[list[Floats]]:
     """E[x xᵀ] of the inputs of each layer, with a 1 behind them, in each model: [groups, width, width]."""
     sums: list[list[Any]] = [[0.0, 0.0] for _ in layers]
     counts = [0] * len(layers)
-    for batch in watched(models, list({layer.value for layer in layers}), data, device=device):
+    for batch in capture_values(models, list({layer.value for layer in layers}), data, device=device):
         for k, layer in enumerate(layers):
             for side, values in enumerate(batch):
                 x = layer.inputs(values[layer.value])

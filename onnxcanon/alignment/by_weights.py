@@ -29,10 +29,10 @@ def by_weights(frame: Frame, settings: Settings) -> MethodResult:
     """The element of the largest objective found. Large models are matched from the more promising of two
     starts: the one signatures lead to, and none. Small ones are from both, and then again and again from the
     best with one orbit shuffled (iterated local search, Lourenço et al. 2003)."""
-    return MethodResult(searched(frame.matching(), settings))
+    return MethodResult(match_weights(frame.matching(), settings))
 
 
-def searched(matching: Matching, settings: Settings) -> Transform:
+def match_weights(matching: Matching, settings: Settings) -> Transform:
     """The element found by weight matching."""
 
     def say(told: str) -> None:

@@ -15,7 +15,7 @@ from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import Session, open_session
 
 
-def watched(
+def capture_values(
     models: Sequence[Model], values: Sequence[str], data: Mapping[str, np.ndarray], *, device: str
 ) -> Iterator[list[Arrays]]:
     """For every batch of the data the named values of each model, inputs of the graph among them.

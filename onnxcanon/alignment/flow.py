@@ -38,11 +38,11 @@ class Flow:
         self._components: list[int] = []
         for k, orbit in enumerate(symmetry.solution.tree):
             self._enter(k, orbit, orbit.members)
-        self._carried = {
+        self._value_levels = {
             value: self._levels_of(self.trace.values[name]) for value, name in self.trace.names.items()
         }
-        self._trees = self._behind()
-        met = [k for node in self.trace.nodes for k in sorted(self._labelling(node))]
+        self._trees = self._value_trees()
+        met = [k for node in self.trace.nodes for k in sorted(self._output_trees(node))]
         self.order = list(dict.fromkeys([*met, *range(len(symmetry.solution.tree))]))
 
     def _enter(self, k: int, orbit: WreathNode, members: Ids) -> None:
@@ -73,7 +73,7 @@ class Flow:
                 known.update(node.outputs)
         return known
 
-    def _behind(self) -> dict[ir.Value, frozenset[int]]:
+    def _value_trees(self) -> dict[ir.Value, frozenset[int]]:
         """The trees whose units label a value, composites included."""
         bits = np.zeros(self.symmetry.solution.count, object)
         for k, orbit in enumerate(self.symmetry.solution.tree):
@@ -98,14 +98,14 @@ class Flow:
         """Whether a value does not depend on the inputs."""
         return value in self._constants
 
-    def _labelling(self, node: ir.Node) -> frozenset[int]:
+    def _output_trees(self, node: ir.Node) -> frozenset[int]:
         """The trees whose units label what a node computes from values."""
         found = [self._trees.get(v, frozenset()) for v in node.outputs if v not in self._constants]
         return frozenset().union(*found)
 
-    def _made(self, node: ir.Node) -> Levels:
+    def _output_levels(self, node: ir.Node) -> Levels:
         """The orbits whose units label what a node computes from values."""
-        found = [self._carried.get(v, frozenset()) for v in node.outputs if v not in self._constants]
+        found = [self._value_levels.get(v, frozenset()) for v in node.outputs if v not in self._constants]
         return frozenset().union(*found)
 
     def read(self, k: int) -> Iterator[ir.Value]:
@@ -114,7 +114,7 @@ class Flow:
         for node in self.trace.nodes:
             for value in node.inputs:
                 if value is not None and value not in self._constants:
-                    ended = self._carried.get(value, frozenset()) - self._made(node)
+                    ended = self._value_levels.get(value, frozenset()) - self._output_levels(node)
                     if any(tree == k for tree, _ in ended):
                         found[value] = None
         return iter(found)
@@ -124,7 +124,7 @@ class Flow:
         return [
             node
             for node in self.trace.nodes
-            if k in self._labelling(node) and any(value in self._constants for value in node.inputs)
+            if k in self._output_trees(node) and any(value in self._constants for value in node.inputs)
         ]
 
     def incoming(self, k: int) -> set[str]:

@@ -19,7 +19,7 @@ from onnxcanon.alignment.incidence import Branch
 from onnxcanon.arrays import Floats
 
 
-class Gains:
+class GainTable:
     """The table of an orbit in which nothing is nested.
 
     Args:
@@ -34,16 +34,16 @@ class Gains:
         self.plain: Singles = np.zeros((size, size), np.float32)
         self.turning: Singles | None = None
         self.prices: Floats = np.zeros(size)
-        self._add({name: (ours[name], theirs[name]) for name in {c.rows.name for c in branch.contacts}})
+        self._add({name: (ours[name], theirs[name]) for name in {c.rows.name for c in branch.incidences}})
 
     def _add(self, pairs: Mapping[str, tuple[Singles, Singles]]) -> None:
         """Add the products of entries of some parameters."""
-        for contact in self.branch.contacts:
-            if contact.rows.name not in pairs:
+        for incidence in self.branch.incidences:
+            if incidence.rows.name not in pairs:
                 continue
-            one, other = (contact.components(array) for array in pairs[contact.rows.name])
+            one, other = (incidence.components(array) for array in pairs[incidence.rows.name])
             for flips in (False, True):
-                chosen = contact.flips == flips
+                chosen = incidence.flips == flips
                 if not chosen.any():
                     continue
                 if flips and self.turning is None:
@@ -73,7 +73,7 @@ class Gains:
         """Follow what another orbit's exchange did to a parameter; False if it did more than to put other
         entries in some columns, so that the table is worth nothing."""
         axes = set(action.index) | set(action.factor)
-        mine = {a for c in self.branch.contacts if c.rows.name == name for a in c.rows.axes}
+        mine = {a for c in self.branch.incidences if c.rows.name == name for a in c.rows.axes}
         if len(axes) != 1 or axes & mine:
             return False
         (axis,) = axes

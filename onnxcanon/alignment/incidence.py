@@ -63,7 +63,7 @@ class Rows:
 
 
 @dataclass(frozen=True, slots=True)
-class Contact:
+class Incidence:
     """Rows of one parameter that an orbit moves.
 
     Attributes:
@@ -94,17 +94,17 @@ class Contact:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """An orbit with its contacts, and what is nested in it.
+    """An orbit with its incidences, and what is nested in it.
 
     Attributes:
         orbit: the orbit; its members are unit classes, or columns of the outer component.
-        contacts: where it meets parameters.
+        incidences: where it meets parameters.
         children: the orbits nested in each component.
         signs: int64 [blocks · components], the sign freedom of each component alone; empty if none.
     """
 
     orbit: WreathNode
-    contacts: tuple[Contact, ...]
+    incidences: tuple[Incidence, ...]
     children: tuple[Branch, ...] = ()
     signs: Ids = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -113,31 +113,31 @@ class Branch:
         return np.concatenate([self.signs, *(child.all_signs() for child in self.children)])
 
     def only(self, kept: Collection[Rows]) -> Branch:
-        """The same with some of the contacts."""
+        """The same with some of the incidences."""
         return replace(
             self,
-            contacts=tuple(c for c in self.contacts if c.rows in kept),
+            incidences=tuple(c for c in self.incidences if c.rows in kept),
             children=tuple(child.only(kept) for child in self.children),
         )
 
-    def pieces(self, blocks: Mapping[Rows, Ids] | None = None) -> Iterator[tuple[Branch, list[Ids]]]:
-        """This orbit and all inside it, with the rows of their components in each contact, int64
+    def levels(self, blocks: Mapping[Rows, Ids] | None = None) -> Iterator[tuple[Branch, list[Ids]]]:
+        """This orbit and all inside it, with the rows of their components in each incidence, int64
         [components of all blocks, slots].
 
         Args:
             blocks: the rows of the outer components, int64 [blocks, slots]; of the whole by default.
         """
         if blocks is None:
-            blocks = {c.rows: np.arange(c.rows.count)[None] for c in self.contacts}
-        found = [blocks[c.rows][:, c.slots].reshape(-1, c.slots.shape[1]) for c in self.contacts]
+            blocks = {c.rows: np.arange(c.rows.count)[None] for c in self.incidences}
+        found = [blocks[c.rows][:, c.slots].reshape(-1, c.slots.shape[1]) for c in self.incidences]
         yield self, found
-        inside = {c.rows: rows for c, rows in zip(self.contacts, found, strict=True)}
+        inside = {c.rows: rows for c, rows in zip(self.incidences, found, strict=True)}
         for child in self.children:
-            yield from child.pieces(inside)
+            yield from child.levels(inside)
 
 
-class Survey:
-    """Finds the contacts of orbits in the parameters of a symmetry."""
+class IncidenceFinder:
+    """Finds the incidences of orbits in the parameters of a symmetry."""
 
     def __init__(self, symmetry: Symmetry) -> None:
         self.symmetry = symmetry
@@ -151,29 +151,33 @@ class Survey:
         ]
 
     def branch(self, orbit: WreathNode) -> tuple[Branch, bool]:
-        """The contacts of an orbit at the top of the tree, and whether some parameter meets it twice, so
+        """The incidences of an orbit at the top of the tree, and whether some parameter meets it twice, so
         that what it changes there is not linear in one exchange."""
         component, image = _projection(self.symmetry, orbit.members)
-        contacts, twice = [], False
+        incidences, twice = [], False
         for rows in self.groups:
             owner, key = self._keys(rows, component, image)
             slots = _slots(owner, key, orbit.size)
             twice |= bool((owner == SEVERAL).any())
             if slots is not None:
-                contacts.append((rows, slots))
-        names = [rows.name for rows, _ in contacts]
-        return self._built(orbit, orbit.members[None], contacts), twice or len(set(names)) < len(names)
+                incidences.append((rows, slots))
+        names = [rows.name for rows, _ in incidences]
+        return self._branch_inside(orbit, orbit.members[None], incidences), twice or len(set(names)) < len(
+            names
+        )
 
-    def _built(self, orbit: WreathNode, members: Ids, contacts: Sequence[tuple[Rows, Ids]]) -> Branch:
+    def _branch_inside(
+        self, orbit: WreathNode, members: Ids, incidences: Sequence[tuple[Rows, Ids]]
+    ) -> Branch:
         """The branch of an orbit inside blocks that are alike: its members are classes [blocks, k, s], the
-        slots of its contacts rows [blocks · k, slots]."""
+        slots of its incidences rows [blocks · k, slots]."""
         first = members[0, 0]
-        covered = [np.zeros(slots.shape[1], bool) for _, slots in contacts]
+        covered = [np.zeros(slots.shape[1], bool) for _, slots in incidences]
         children = []
         for child in orbit.children:
             component, image = _projection(self.symmetry, first[child.members])
             found = []
-            for (rows, slots), mask in zip(contacts, covered, strict=True):
+            for (rows, slots), mask in zip(incidences, covered, strict=True):
                 owner, key = self._keys(rows, component, image)
                 inside = _slots(owner[slots[0]], key[slots[0]], child.size)
                 if inside is not None:
@@ -181,22 +185,22 @@ class Survey:
                     found.append((rows, inside, slots))
             inner = members.reshape(-1, members.shape[-1])[:, child.members]
             children.append(self._nested(child, inner, found))
-        signs, flips = self._own_signs(contacts)
+        signs, flips = self._own_signs(incidences)
         made = tuple(
-            Contact(rows, slots[: orbit.size], ~mask, flip)
-            for (rows, slots), mask, flip in zip(contacts, covered, flips, strict=True)
+            Incidence(rows, slots[: orbit.size], ~mask, flip)
+            for (rows, slots), mask, flip in zip(incidences, covered, flips, strict=True)
         )
         return Branch(orbit, made, tuple(children), signs)
 
     def _nested(self, child: WreathNode, inner: Ids, found: Sequence[tuple[Rows, Ids, Ids]]) -> Branch:
         """A nested branch: built from rows, its slots then said of the outer component's."""
         whole = [(rows, outer[:, inside].reshape(-1, inside.shape[1])) for rows, inside, outer in found]
-        branch = self._built(child, inner, whole)
-        contacts = tuple(
-            replace(contact, slots=inside)
-            for contact, (_, inside, _) in zip(branch.contacts, found, strict=True)
+        branch = self._branch_inside(child, inner, whole)
+        incidences = tuple(
+            replace(incidence, slots=inside)
+            for incidence, (_, inside, _) in zip(branch.incidences, found, strict=True)
         )
-        return replace(branch, contacts=contacts)
+        return replace(branch, incidences=incidences)
 
     def _keys(self, rows: Rows, component: Ids, image: Ids) -> tuple[Ids, Ids]:
         """For each row the component it belongs to, and a key that its twins in other components share."""
@@ -218,15 +222,15 @@ class Survey:
         _, key = np.unique(np.stack(keys), axis=1, return_inverse=True)
         return owner, key.reshape(-1)
 
-    def _own_signs(self, contacts: Sequence[tuple[Rows, Ids]]) -> tuple[Ids, list[NDArray[np.bool_]]]:
+    def _own_signs(self, incidences: Sequence[tuple[Rows, Ids]]) -> tuple[Ids, list[NDArray[np.bool_]]]:
         """The sign freedom that belongs to each component alone, and which slots it flips."""
-        nothing = np.zeros(0, np.int64), [np.zeros(slots.shape[1], bool) for _, slots in contacts]
-        if not contacts:
+        nothing = np.zeros(0, np.int64), [np.zeros(slots.shape[1], bool) for _, slots in incidences]
+        if not incidences:
             return nothing
         forms = self.symmetry.sign.forms
-        elsewhere = self._acting_outside(contacts)
+        elsewhere = self._acting_outside(incidences)
         acting = []
-        for rows, slots in contacts:
+        for rows, slots in incidences:
             freedom = np.full((rows.count, len(rows.axes)), -1)
             for column, axis in enumerate(rows.axes):
                 variables = self.symmetry.exponents[rows.name].get(axis)
@@ -243,7 +247,7 @@ class Survey:
             elsewhere[freedom[outside][freedom[outside] >= 0]] = True
             acting.append(found)
         signs = np.array(
-            [max((int(f[i].max()) for f in acting), default=-1) for i in range(len(contacts[0][1]))]
+            [max((int(f[i].max()) for f in acting), default=-1) for i in range(len(incidences[0][1]))]
         )
         if (signs < 0).any() or elsewhere[signs].any() or len(np.unique(signs)) < len(signs):
             return nothing
@@ -254,10 +258,10 @@ class Survey:
             return nothing
         return signs, flips
 
-    def _acting_outside(self, contacts: Sequence[tuple[Rows, Ids]]) -> NDArray[np.bool_]:
-        """Which sign freedoms act on axes that are not among those of the contacts."""
+    def _acting_outside(self, incidences: Sequence[tuple[Rows, Ids]]) -> NDArray[np.bool_]:
+        """Which sign freedoms act on axes that are not among those of the incidences."""
         times = self._signed_axes.copy()
-        for key in {(rows.name, axis) for rows, _ in contacts for axis in rows.axes}:
+        for key in {(rows.name, axis) for rows, _ in incidences for axis in rows.axes}:
             times[self._signs_of.get(key, [])] -= 1
         return times > 0
 

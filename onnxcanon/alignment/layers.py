@@ -15,7 +15,7 @@ from onnxcanon.text import plural
 
 
 @dataclass(frozen=True, slots=True)
-class Features:
+class OrbitFeatures:
     """What the components of an orbit are compared by: rows of both models, and whether by distance."""
 
     ours: dict[Rows, Singles]
@@ -24,14 +24,14 @@ class Features:
 
 
 def in_order(
-    matching: Matching, flow: Flow, features: Callable[[int, Branch], Features | None]
+    matching: Matching, flow: Flow, features: Callable[[int, Branch], OrbitFeatures | None]
 ) -> tuple[str, ...]:
     """Place the units of all orbits, earlier ones first; what to know about it.
 
     Args:
         matching: both models; theirs is moved.
         flow: the graph.
-        features: for an orbit and its contacts with incoming weights, whose other units are in place, what
+        features: for an orbit and its incidences with incoming weights, whose other units are in place, what
             the components are compared by; None where that says nothing: those orbits are then matched by
             all their weights.
     """
@@ -40,10 +40,10 @@ def in_order(
     for k in flow.order:
         names = flow.incoming(k)
         branch = matching.branches[k]
-        known = {c.rows for c in branch.contacts if c.rows.name in names}
+        known = {c.rows for c in branch.incidences if c.rows.name in names}
         branch = branch.only({rows for rows in known if not matching.unplaced(rows, placed)})
-        found = features(k, branch) if branch.contacts else None
-        if found is None or not _told(branch.only(found.ours.keys())):
+        found = features(k, branch) if branch.incidences else None
+        if found is None or not _compares_all_levels(branch.only(found.ours.keys())):
             rest.append(k)
             matching.place(k, placed, signed)
         else:
@@ -70,6 +70,6 @@ def in_order(
     )
 
 
-def _told(branch: Branch) -> bool:
-    """Whether contacts are left of an orbit and of all inside it."""
-    return all(piece.contacts for piece, _ in branch.pieces())
+def _compares_all_levels(branch: Branch) -> bool:
+    """Whether incidences are left of an orbit and of all inside it."""
+    return all(level.incidences for level, _ in branch.levels())

@@ -24,7 +24,7 @@ EVALUATIONS = 60
 
 
 @dataclass(frozen=True, slots=True)
-class _Table:
+class _ScaledProducts:
     """A parameter: inner products and squares over its scaled positions, and the axes of these."""
 
     products: Floats
@@ -66,7 +66,7 @@ def nearest_scale(symmetry: Symmetry, ours: Mapping[str, Singles], theirs: Mappi
     return np.asarray(best.x if best.fun < cost(start)[0] else start)
 
 
-def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _Table | None:
+def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _ScaledProducts | None:
     sites = scaled_axes(symmetry.scale, symmetry.exponents[name])
     if not sites:
         return None
@@ -74,4 +74,4 @@ def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _Ta
     rest = tuple(k for k, n in enumerate(wide) if n == 1 and ours.shape[k] > 1)
     products = np.multiply(ours, theirs, dtype=np.float64).sum(rest, keepdims=True)
     squares = np.square(theirs, dtype=np.float64).sum(rest, keepdims=True)
-    return _Table(products, squares, sites)
+    return _ScaledProducts(products, squares, sites)

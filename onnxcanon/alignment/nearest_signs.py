@@ -27,7 +27,7 @@ STRONGEST = 4
 
 
 @dataclass(slots=True)
-class _Table:
+class _SignedProducts:
     """A parameter: products over its signed positions; for every axis the freedoms that flip a position."""
 
     products: Floats
@@ -55,7 +55,7 @@ class _Table:
             factor = factor * (1.0 - 2.0 * ((forms @ freedoms.astype(np.int64)) % 2)).reshape(shape)
         return np.asarray(self.products * factor)
 
-    def edges(self, ground: int) -> NDArray[np.void]:
+    def strongest_pairs(self, ground: int) -> NDArray[np.void]:
         """The largest products along each axis whose entries one freedom, or two, flip: the pair (one and
         `ground`, or both) and the product."""
         size = np.abs(self.products)
@@ -103,29 +103,29 @@ def nearest_signs(
     """The sign freedoms to flip so that `theirs` comes nearest to `ours`, int64; with a first guess where
     they may be far from that."""
     tables = [t for name in theirs if (t := _table(symmetry, name, ours[name], theirs[name])) is not None]
-    acting: dict[int, list[_Table]] = {}
+    acting: dict[int, list[_SignedProducts]] = {}
     for table in tables:
         for freedom in table.freedoms().tolist():
             acting.setdefault(freedom, []).append(table)
     turned = np.zeros(symmetry.sign.count, bool)
     if guess and tables:
-        turned = _guessed(tables, len(turned))
+        turned = _first_signs(tables, len(turned))
         for table in tables:
             table.products = table.turned(turned)
     for _ in range(PASSES):
         hopeful = np.sum([table.gains() for table in tables], axis=0) > 0 if tables else turned
-        gaining = [f for f in np.flatnonzero(hopeful).tolist() if _gains(f, acting[f])]
+        gaining = [f for f in np.flatnonzero(hopeful).tolist() if _flip_if_better(f, acting[f])]
         turned[gaining] ^= True
         if not gaining:
             break
     return np.flatnonzero(turned)
 
 
-def _guessed(tables: list[_Table], count: int) -> NDArray[np.bool_]:
+def _first_signs(tables: list[_SignedProducts], count: int) -> NDArray[np.bool_]:
     """Which freedoms to flip, by the largest products first that do not contradict larger ones."""
-    edges = np.concatenate([table.edges(count) for table in tables])
-    pairs, index = np.unique(edges["pair"], axis=0, return_inverse=True)
-    weight = np.bincount(index.reshape(-1), edges["product"], len(pairs))
+    strongest_pairs = np.concatenate([table.strongest_pairs(count) for table in tables])
+    pairs, index = np.unique(strongest_pairs["pair"], axis=0, return_inverse=True)
+    weight = np.bincount(index.reshape(-1), strongest_pairs["product"], len(pairs))
     parity, root = np.zeros(count + 1, bool), np.arange(count + 1)
     groups = {k: [k] for k in range(count + 1)}
     for k in np.argsort(-np.abs(weight)).tolist():
@@ -142,7 +142,7 @@ def _guessed(tables: list[_Table], count: int) -> NDArray[np.bool_]:
     return np.where(same, parity[:count] ^ parity[count], parity[:count])
 
 
-def _gains(freedom: int, tables: list[_Table]) -> bool:
+def _flip_if_better(freedom: int, tables: list[_SignedProducts]) -> bool:
     """Flip a freedom if that gains."""
     after = [table.flipped(freedom) for table in tables]
     gain = sum(float(new.sum() - table.products.sum()) for new, table in zip(after, tables, strict=True))
@@ -153,11 +153,11 @@ def _gains(freedom: int, tables: list[_Table]) -> bool:
     return True
 
 
-def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _Table | None:
+def _table(symmetry: Symmetry, name: str, ours: Singles, theirs: Singles) -> _SignedProducts | None:
     sites = scaled_axes(symmetry.sign, symmetry.exponents[name])
     if not sites:
         return None
     wide = np.broadcast_shapes(*(site.shape for site in sites))
     rest = tuple(k for k, n in enumerate(wide) if n == 1 and ours.shape[k] > 1)
     products = np.multiply(ours, theirs, dtype=np.float64).sum(rest, keepdims=True)
-    return _Table(products, [(site.shape, site.forms.tocsc()) for site in sites])
+    return _SignedProducts(products, [(site.shape, site.forms.tocsc()) for site in sites])

@@ -29,8 +29,8 @@ from onnxcanon.alignment.assignment import (
     motion,
     weighed,
 )
-from onnxcanon.alignment.gains import Gains
-from onnxcanon.alignment.incidence import Branch, Rows, Survey
+from onnxcanon.alignment.gains import GainTable
+from onnxcanon.alignment.incidence import Branch, IncidenceFinder, Rows
 from onnxcanon.alignment.nearest_signs import nearest_signs
 from onnxcanon.alignment.row_signature import length, signature
 from onnxcanon.arrays import Ids
@@ -59,30 +59,30 @@ class Matching:
         self.symmetry, self.ours = symmetry, dict(ours)
         self.start = theirs
         self.sizes = {name: _norm(array) * _norm(theirs[name]) for name, array in ours.items()}
-        survey = Survey(symmetry)
+        survey = IncidenceFinder(symmetry)
         found = [survey.branch(orbit) for orbit in symmetry.solution.tree]
         self.branches = [branch for branch, _ in found]
-        self.curved = [curved for _, curved in found]
+        self.quadratic = [quadratic for _, quadratic in found]
         self.touched = [self.touched_by(branch) for branch in self.branches]
-        self.meeting = [
+        self.neighbours = [
             {k for k, other in enumerate(self.touched) if other & names} for names in self.touched
         ]
-        self.several = [k for k in range(len(self.branches)) if self._several_signs(k)]
-        self.behind = self._orbits_behind()
+        self.many_signed = [k for k in range(len(self.branches)) if self._several_signs(k)]
+        self.support = self._axis_support()
         self.reset()
 
     def reset(self) -> None:
         """Back to the model as it was given."""
         self.moved: dict[str, Singles] = dict(self.start)
         self.actions: dict[str, Action] = {}
-        self.gains: dict[int, Gains] = {}
-        self.open = set(range(len(self.branches)))
+        self.gains: dict[int, GainTable] = {}
+        self.pending = set(range(len(self.branches)))
 
     def fork(self) -> Matching:
         """Another search that goes on from here."""
         other = copy(self)
         other.moved, other.actions, other.gains = dict(self.moved), dict(self.actions), {}
-        other.open = set(range(len(self.branches)))
+        other.pending = set(range(len(self.branches)))
         return other
 
     def shuffle(self, rng: np.random.Generator) -> None:
@@ -94,7 +94,7 @@ class Matching:
         image = np.arange(self.symmetry.solution.count)
         image[members] = members[rng.permutation(len(members))]
         self._apply(image, np.zeros(0, np.int64), self.touched[k])
-        self.open = set(range(len(self.branches))) - {k}
+        self.pending = set(range(len(self.branches))) - {k}
 
     @property
     def transform(self) -> Transform:
@@ -126,7 +126,7 @@ class Matching:
         own = np.zeros_like(signed)
         own[branch.all_signs()] = True
         ours, theirs, unsigned = {}, {}, set()
-        for rows in (c.rows for c in branch.contacts):
+        for rows in (c.rows for c in branch.incidences):
             loose = self.unplaced(rows, placed)
             hidden = self.unsure(rows, signed | own)
             if hidden or loose:
@@ -136,7 +136,7 @@ class Matching:
                 signature(rows, side[rows.name], loose, unsigned=hidden) for side in (self.ours, self.moved)
             )
         self.assign(k, branch, ours, theirs, near=True, unsigned=unsigned)
-        signed |= own & (len(unsigned) < len(branch.contacts))
+        signed |= own & (len(unsigned) < len(branch.incidences))
 
     def assign(
         self,
@@ -154,14 +154,14 @@ class Matching:
 
     def unplaced(self, rows: Rows, placed: int) -> list[int]:
         """The columns' axes whose units have no place yet."""
-        behind = self.behind[rows.name]
-        return [a for a in rows.rest if rows.shape[a] > 1 and behind.get(a, 0) & ~placed]
+        support = self.support[rows.name]
+        return [a for a in rows.rest if rows.shape[a] > 1 and support.get(a, 0) & ~placed]
 
     def _evidence(self, k: int, placed: int) -> int:
         """How many numbers tell the components of an orbit apart."""
         return sum(
             c.slots.shape[1] * length(c.rows, self.unplaced(c.rows, placed))
-            for c in self.branches[k].contacts
+            for c in self.branches[k].incidences
         )
 
     def unsure(self, rows: Rows, signed: NDArray[np.bool_]) -> bool:
@@ -170,7 +170,7 @@ class Matching:
         exponents = self.symmetry.exponents[rows.name].values()
         return any(not signed[forms[variables.ravel()].indices].all() for variables in exponents)
 
-    def _orbits_behind(self) -> dict[str, dict[int, int]]:
+    def _axis_support(self) -> dict[str, dict[int, int]]:
         """For every axis the orbits whose units it has, as the bits of a number."""
         bits = np.zeros(self.symmetry.solution.count, object)
         for k, branch in enumerate(self.branches):
@@ -184,17 +184,17 @@ class Matching:
 
     def touched_by(self, branch: Branch) -> set[str]:
         """The parameters that an orbit moves."""
-        return {c.rows.name for c in branch.contacts}
+        return {c.rows.name for c in branch.incidences}
 
-    def sweep(self, open_: set[int]) -> set[int]:
-        """Visit the orbits in `open_`, in the order of the graph; those to visit next."""
+    def sweep(self, pending: set[int]) -> set[int]:
+        """Visit the orbits in `pending`, in the order of the graph; those to visit next."""
         following: set[int] = set()
         for k in range(len(self.branches)):
-            if k not in open_ and k not in following:
+            if k not in pending and k not in following:
                 continue
             following.discard(k)
             if self.visit(k):
-                following |= self.meeting[k] if self.curved[k] else self.meeting[k] - {k}
+                following |= self.neighbours[k] if self.quadratic[k] else self.neighbours[k] - {k}
         return following
 
     def run(
@@ -209,10 +209,10 @@ class Matching:
         """
         value = self.objective() if enough else 0.0
         for count in range(sweeps):
-            if not self.open and not any(map(self.propose, self.several)):
+            if not self.pending and not any(map(self.propose, self.many_signed)):
                 return count
             say(f"sweep {count + 1}")
-            self.open = self.sweep(self.open) | self.turn()
+            self.pending = self.sweep(self.pending) | self.turn()
             if enough:
                 before, value = value, self.objective()
                 if value - before <= enough * abs(value):
@@ -232,13 +232,13 @@ class Matching:
     def visit(self, k: int) -> bool:
         """Exchange one orbit's components for the best; whether that gained."""
         branch = self.branches[k]
-        if not branch.contacts:
+        if not branch.incidences:
             return False
-        least = LEAST * sum(self.sizes[c.rows.name] for c in branch.contacts)
-        if branch.children or self.curved[k]:
+        least = LEAST * sum(self.sizes[c.rows.name] for c in branch.incidences)
+        if branch.children or self.quadratic[k]:
             choice, gain = choose(branch, *self._rows(branch))
         else:
-            table = self.gains.pop(k, None) or Gains(branch, self.ours, self.moved)
+            table = self.gains.pop(k, None) or GainTable(branch, self.ours, self.moved)
             choice, gain = table.best()
             if gain > least:
                 table.take(choice)
@@ -246,7 +246,7 @@ class Matching:
         if gain <= least:
             return False
         image, flips = motion(branch, choice, self.symmetry.solution.count)
-        if not self.curved[k]:
+        if not self.quadratic[k]:
             self._apply(image, flips, self.touched[k], by=k)
             return True
         return self._try(image, flips, self.touched[k])
@@ -256,9 +256,9 @@ class Matching:
         objective rises with both."""
         branch = self.branches[k]
         value = np.zeros((branch.orbit.size, branch.orbit.size), np.float32)
-        for contact in branch.contacts:
-            one, other = (contact.components(side[contact.rows.name]) for side in (self.ours, self.moved))
-            if self._signed(contact.rows):
+        for incidence in branch.incidences:
+            one, other = (incidence.components(side[incidence.rows.name]) for side in (self.ours, self.moved))
+            if self._signed(incidence.rows):
                 value += sum(np.abs(weighed(one, other, slot)) for slot in np.eye(one.shape[1], dtype=bool))
             else:
                 value += weighed(one, other, np.ones(one.shape[1], bool))
@@ -268,7 +268,7 @@ class Matching:
         self._apply(image, np.zeros(0, np.int64), self.touched[k])
         turned = self.turn()
         if self.objective() > before + LEAST * abs(before):
-            self.open |= self.meeting[k] | turned
+            self.pending |= self.neighbours[k] | turned
             return True
         self.moved, self.actions, self.gains = moved, actions, {}
         return False
@@ -276,8 +276,8 @@ class Matching:
     def _several_signs(self, k: int) -> bool:
         """Whether signs act on the rows of an orbit, but not one for each component; none is nested in it."""
         branch = self.branches[k]
-        plain = not branch.children and not self.curved[k] and not len(branch.signs)
-        return plain and any(self._signed(c.rows) for c in branch.contacts)
+        plain = not branch.children and not self.quadratic[k] and not len(branch.signs)
+        return plain and any(self._signed(c.rows) for c in branch.incidences)
 
     def _signed(self, rows: Rows) -> bool:
         """Whether signs act along the axes of some rows."""
@@ -287,8 +287,8 @@ class Matching:
     def _rows(self, branch: Branch) -> tuple[dict[Rows, Singles], dict[Rows, Singles]]:
         """Both models' parameters as an orbit meets them."""
         return (
-            {c.rows: c.rows.matrix(self.ours[c.rows.name]) for c in branch.contacts},
-            {c.rows: c.rows.matrix(self.moved[c.rows.name]) for c in branch.contacts},
+            {c.rows: c.rows.matrix(self.ours[c.rows.name]) for c in branch.incidences},
+            {c.rows: c.rows.matrix(self.moved[c.rows.name]) for c in branch.incidences},
         )
 
     def _try(self, image: Ids, flips: Ids, names: set[str]) -> bool:

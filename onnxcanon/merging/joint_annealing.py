@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnxcanon.alignment.annealing_state import Mover, Rider
-from onnxcanon.alignment.by_annealing import annealed
+from onnxcanon.alignment.annealing_state import CompanionTensor, MovingModel
+from onnxcanon.alignment.by_annealing import anneal
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.method import data_for
 from onnxcanon.merging import repair_sites as places
@@ -62,15 +62,15 @@ def anneal_jointly(
     if not moving:
         return stay
     frames = [Frame.of(models[0], models[k], settings.sizes) for k in moving]
-    movers = [
-        Mover(frame, frame.matching(), Transform({}, models[0].name), shares[k])
+    moving_models = [
+        MovingModel(frame, frame.matching(), Transform({}, models[0].name), shares[k])
         for frame, k in zip(frames, moving, strict=True)
     ]
     repair = None
     if rescaled and models[0].opset() >= BROADCASTS:
         settings.progress("measuring the models")
         repair = GraphRescaling.of([models[k] for k in (0, *moving)], frames[0].ours, settings)
-    for frame, k, found in zip(frames, moving, annealed(movers, settings, repair), strict=True):
+    for frame, k, found in zip(frames, moving, anneal(moving_models, settings, repair), strict=True):
         stay[k] = frame.element(found.element)
     return stay
 
@@ -81,8 +81,8 @@ class RescaledLayer:
 
     site: RepairSite
     rank: int
-    mean: Rider
-    deviation: Rider
+    mean: CompanionTensor
+    deviation: CompanionTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,11 +101,11 @@ class GraphRescaling:
         return cls([_layer(site, ranks[site.value], models[0], each) for site in known])
 
     @property
-    def riders(self) -> Sequence[Rider]:
+    def companions(self) -> Sequence[CompanionTensor]:
         """The means and deviations, which move as the biases do."""
-        return [rider for layer in self.layers for rider in (layer.mean, layer.deviation)]
+        return [companion for layer in self.layers for companion in (layer.mean, layer.deviation)]
 
-    def dress(self, proto: onnx.ModelProto) -> None:
+    def insert_into(self, proto: onnx.ModelProto) -> None:
         """Rescale the layers where a graph computes them."""
         layers = {layer.site.value: layer for layer in self.layers}
         nodes = list(proto.graph.node)
@@ -131,8 +131,8 @@ def _layer(
     return RescaledLayer(
         site,
         rank,
-        Rider(f"{site.value}/mean", site.bias.name, means),
-        Rider(f"{site.value}/deviation", site.bias.name, deviations),
+        CompanionTensor(f"{site.value}/mean", site.bias.name, means),
+        CompanionTensor(f"{site.value}/deviation", site.bias.name, deviations),
     )
 
 
