@@ -18,9 +18,9 @@ from onnxcanon.alignment.by_functional import by_functional
 from onnxcanon.alignment.by_weights import by_weights
 from onnxcanon.alignment.frame import Frame
 from onnxcanon.alignment.method import MethodResult
-from onnxcanon.alignment.metrics import root_mean_square
 from onnxcanon.choices import ALIGNED_SCALES, METHODS, AlignedScale, Method
 from onnxcanon.comparison.correspondence import Pair, common_sizes
+from onnxcanon.comparison.metrics import root_mean_square
 from onnxcanon.errors import OnnxcanonError, check_choice
 from onnxcanon.graph.element_types import AVERAGED
 from onnxcanon.model import Model

@@ -18,6 +18,8 @@ from onnxcanon.alignment.incidence import Branch, Rows
 from onnxcanon.arrays import Floats, Ids
 
 Singles = NDArray[np.float32]
+"""A parameter, or rows of it, in single precision."""
+
 MANY = 1 << 26
 """Pairs of nested components that are weighed at a time."""
 
@@ -33,9 +35,14 @@ BIDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What takes whose place: for blocks x of one model and y of another, `source[x, y, i]` is the component
-    whose place is i's, `flipped[x, y, i]` whether with the other sign; `children` say it of what is nested,
-    with components for blocks."""
+    """Which component takes whose place, for every pair of a block of one model with one of the other.
+
+    Attributes:
+        source: int64 [blocks of ours, blocks of theirs, components]: the component of theirs that moves to
+            the place of each of ours.
+        flipped: bool, of the same shape: whether it changes its sign.
+        children: of each nested orbit, whose blocks are the components of this one.
+    """
 
     source: Ids
     flipped: NDArray[np.bool_]
@@ -154,6 +161,12 @@ def assigned(gain: NDArray[np.floating[Any]], prices: Floats | None = None) -> t
 
     Returns:
         The column of each row, and the prices.
+
+    Rows 0 and 1 both want column 1; row 1 loses less by taking its second best:
+
+        >>> gain = np.array([[1.0, 9, 2, 0], [8, 9, 1, 0], [0, 1, 7, 3], [2, 0, 3, 6]])
+        >>> assigned(gain)[0].tolist()
+        [1, 0, 2, 3]
     """
     prices = np.zeros(len(gain)) if prices is None else prices
     columns: Ids = gain.argmax(1)
@@ -179,9 +192,11 @@ def _auction(gain: NDArray[np.floating[Any]], prices: Floats) -> Floats:
     """Prices after all rows without a column bid at once, again and again, until few have none.
 
     A row bids for the column that is worth most to it, up to where the second best is worth as much; the
-    highest bid takes the column from the row that has it.
+    highest bid takes the column from the row that has it. So no price rises above what its holder would pay,
+    and the prices are those of an assignment that is best but for `least` per row.
     """
     prices = prices.astype(gain.dtype)
+    # Without a least raise, rows that value two columns alike would outbid each other by nothing for ever.
     least = gain.std() / len(gain)
     holder = np.full(len(gain), -1)
     free = np.arange(len(gain))
@@ -193,6 +208,7 @@ def _auction(gain: NDArray[np.floating[Any]], prices: Floats) -> Floats:
         best = worth[places, column]
         worth[places, column] = -np.inf
         bid = prices[column] + (best - worth.max(1) + least)
+        # By column, then by bid: the last of each column's run is its highest bid.
         order = np.lexsort((bid, column))
         last = np.ones(len(free), bool)
         last[:-1] = column[order[1:]] != column[order[:-1]]

@@ -137,7 +137,25 @@ class Branch:
 
 
 class IncidenceFinder:
-    """Finds the incidences of orbits in the parameters of a symmetry."""
+    """Finds the incidences of orbits in the parameters of a symmetry.
+
+    A hidden layer of four units is a column of the first weight and a row of the second:
+
+        >>> import onnx.parser
+        >>> from onnxcanon.model import load
+        >>> from onnxcanon.symmetry import symmetry
+        >>> text = '''<ir_version: 8, opset_import: ["": 17]>
+        ... mlp (float[N, 1] x) => (float[N, 1] y) <float[1, 4] w = {1,2,3,4}, float[4, 1] v = {1,1,1,1}>
+        ... { h = MatMul(x, w) r = Tanh(h) y = MatMul(r, v) }'''
+        >>> group = symmetry(load(onnx.parser.parse_model(text)))
+        >>> branch, quadratic = IncidenceFinder(group).branch(group.solution.tree[0])
+        >>> for incidence in branch.incidences:
+        ...     print(incidence.rows.name, incidence.rows.axes, incidence.slots.tolist(), incidence.flips)
+        w (1,) [[0], [1], [2], [3]] [ True]
+        v (0,) [[0], [1], [2], [3]] [ True]
+        >>> branch.signs, quadratic  # tanh is odd: each unit has a sign of its own
+        (array([0, 1, 2, 3]), False)
+    """
 
     def __init__(self, symmetry: Symmetry) -> None:
         self.symmetry = symmetry

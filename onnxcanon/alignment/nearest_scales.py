@@ -45,7 +45,23 @@ class _ScaledProducts:
 
 
 def nearest_scale(symmetry: Symmetry, ours: Mapping[str, Singles], theirs: Mapping[str, Singles]) -> Floats:
-    """The log2 of the scale freedoms that bring `theirs` nearest to `ours`, float64 [freedoms]."""
+    """The log2 of the scale freedoms that bring `theirs` nearest to `ours`, float64 [freedoms].
+
+    Of four hidden units between two weights, two were scaled by 2 and by a half:
+
+        >>> import onnx.parser
+        >>> from onnxcanon.model import load
+        >>> from onnxcanon.symmetry import symmetry
+        >>> text = '''<ir_version: 8, opset_import: ["": 17]>
+        ... mlp (float[N, 1] x) => (float[N, 1] y) <float[1, 4] w = {1,2,3,4}, float[4, 1] v = {1,1,1,1}>
+        ... { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }'''
+        >>> ours = {"w": np.array([[1, -2, 3, -4]], np.float32), "v": np.ones((4, 1), np.float32)}
+        >>> factor = np.array([1, 2, 1, 0.5], np.float32)
+        >>> theirs = {"w": ours["w"] * factor, "v": ours["v"] / factor[:, None]}
+        >>> log2 = nearest_scale(symmetry(load(onnx.parser.parse_model(text))), ours, theirs)
+        >>> log2.round(2).tolist() == [0, -1, 0, 1]
+        True
+    """
     from scipy.optimize import minimize
 
     found = (_table(symmetry, name, ours[name], theirs[name]) for name in theirs)

@@ -59,6 +59,7 @@ class _SignedProducts:
         """The largest products along each axis whose entries one freedom, or two, flip: the pair (one and
         `ground`, or both) and the product."""
         size = np.abs(self.products)
+        # 1. Which entries: a spanning tree needs few edges, the strongest of every line, not all n² products.
         chosen = [np.zeros(0, np.int64)]
         index = np.arange(size.size).reshape(size.shape)
         for axis, n in enumerate(size.shape):
@@ -67,12 +68,15 @@ class _SignedProducts:
             chosen.append(np.take_along_axis(np.moveaxis(index, axis, -1).reshape(-1, n), kept, 1).ravel())
         flat = np.unique(np.concatenate(chosen))
         places = np.unravel_index(flat, size.shape)
+        # 2. Which freedoms flip each: an entry that one freedom flips along two axes keeps its sign (mod 2).
         flips = csr_matrix((len(flat), self.axes[0][1].shape[1]), dtype=np.int64)
         for shape, forms in self.axes:
             rows = np.ravel_multi_index([p * (n > 1) for p, n in zip(places, shape, strict=True)], shape)
             flips = flips + forms.tocsr()[rows]
         flips.data %= 2
         flips.eliminate_zeros()
+        # 3. An entry that two freedoms flip ties them to each other, that of one ties it to the ground, which
+        #    never flips. Entries of three or more say nothing about a pair.
         count = np.diff(flips.indptr)
         out = np.zeros(int(((count == 1) | (count == 2)).sum()), [("pair", np.int64, 2), ("product", float)])
         out["pair"] = ground
@@ -101,7 +105,22 @@ def nearest_signs(
     guess: bool = False,
 ) -> Ids:
     """The sign freedoms to flip so that `theirs` comes nearest to `ours`, int64; with a first guess where
-    they may be far from that."""
+    they may be far from that.
+
+    Of four hidden units between two weights, the signs of two were changed:
+
+        >>> import onnx.parser
+        >>> from onnxcanon.model import load
+        >>> from onnxcanon.symmetry import symmetry
+        >>> text = '''<ir_version: 8, opset_import: ["": 17]>
+        ... mlp (float[N, 1] x) => (float[N, 1] y) <float[1, 4] w = {1,2,3,4}, float[4, 1] v = {1,1,1,1}>
+        ... { h = MatMul(x, w) r = Tanh(h) y = MatMul(r, v) }'''
+        >>> ours = {"w": np.array([[1, -2, 3, -4]], np.float32), "v": np.ones((4, 1), np.float32)}
+        >>> signs = np.array([1, -1, 1, -1], np.float32)
+        >>> theirs = {"w": ours["w"] * signs, "v": ours["v"] * signs[:, None]}
+        >>> nearest_signs(symmetry(load(onnx.parser.parse_model(text))), ours, theirs).tolist()
+        [1, 3]
+    """
     tables = [t for name in theirs if (t := _table(symmetry, name, ours[name], theirs[name])) is not None]
     acting: dict[int, list[_SignedProducts]] = {}
     for table in tables:
@@ -126,6 +145,8 @@ def _first_signs(tables: list[_SignedProducts], count: int) -> NDArray[np.bool_]
     strongest_pairs = np.concatenate([table.strongest_pairs(count) for table in tables])
     pairs, index = np.unique(strongest_pairs["pair"], axis=0, return_inverse=True)
     weight = np.bincount(index.reshape(-1), strongest_pairs["product"], len(pairs))
+    # Kruskal's spanning tree, strongest first. `parity` of a freedom is its flip relative to the root of
+    # its group; to unite two groups flips the smaller as a whole where the pair would else disagree.
     parity, root = np.zeros(count + 1, bool), np.arange(count + 1)
     groups = {k: [k] for k in range(count + 1)}
     for k in np.argsort(-np.abs(weight)).tolist():

@@ -31,6 +31,12 @@ def signature(rows: Rows, array: Singles, sorted_axes: Collection[int], *, unsig
         array: the parameter.
         sorted_axes: the axes along which the order of entries says nothing.
         unsigned: whether their signs say nothing either.
+
+    Four units of three inputs whose order is not known yet:
+
+        >>> weight = np.array([[3, -1, 2], [0, 5, 1], [2, 2, 2], [1, 0, -4]], np.float32)
+        >>> signature(Rows("w", (0,), (4, 3)), weight, [1], unsigned=False).astype(int).tolist()
+        [[-1, 2, 3], [0, 1, 5], [2, 2, 2], [-4, 0, 1]]
     """
     kept = [a for a in rows.rest if a not in sorted_axes]
     shape = rows.count, prod(array.shape[a] for a in kept), prod(array.shape[a] for a in sorted_axes)

@@ -47,6 +47,10 @@ LEAST = 1e-6
 class Matching:
     """The search for the element of a group that takes `theirs` nearest to `ours`.
 
+    Its state is four things that only `_apply` (and `_undo`, which takes an exchange back) changes together:
+    `moved`, the parameters of theirs as they are now; `actions`, what made them so from `start`; `gains`,
+    tables that say what exchanges would gain at `moved`; `pending`, the orbits whose visit may gain.
+
     Args:
         symmetry: of both models.
         ours: the parameters of the reference, by their names in the symmetry; float32.
@@ -270,7 +274,7 @@ class Matching:
         if self.objective() > before + LEAST * abs(before):
             self.pending |= self.neighbours[k] | turned
             return True
-        self.moved, self.actions, self.gains = moved, actions, {}
+        self._undo(moved, actions, set(moved))
         return False
 
     def _several_signs(self, k: int) -> bool:
@@ -299,9 +303,13 @@ class Matching:
         after = sum(_product(self.ours[n], self.moved[n]) for n in names)
         if after > before + LEAST * abs(before):
             return True
+        self._undo(moved, actions, names)
+        return False
+
+    def _undo(self, moved: dict[str, Singles], actions: dict[str, Action], names: Set[str]) -> None:
+        """Back to an earlier state; tables that read any of these parameters say nothing about it."""
         self.moved, self.actions = moved, actions
         self.gains = {k: table for k, table in self.gains.items() if not names & self.touched[k]}
-        return False
 
     def _apply(self, image: Ids, flips: Ids, names: Iterable[str], by: int | None = None) -> None:
         """Move units, then change signs; the table of the orbit that moves has followed."""
@@ -314,6 +322,8 @@ class Matching:
             action = self._action(name, image, sign)
             if action.index or action.factor:
                 before, self.moved[name] = self.moved[name], action(self.moved[name])
+                # Tables follow one parameter at a time, from `before` to what it is now: the parameters not
+                # yet moved are still those that the tables were made of.
                 self._follow(name, action, before, by)
                 known = self.actions.get(name)
                 self.actions[name] = action if known is None else known.then(action)

@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 
 from onnxcanon.alignment import align
-from onnxcanon.alignment.metrics import squared
 from onnxcanon.canonical import canonicalize
 from onnxcanon.choices import Method
+from onnxcanon.comparison.metrics import squared
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.spheres import spheres, unit_scale
 from onnxcanon.merging.averaging import expressed_in

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.metrics import wide
+from onnxcanon.comparison.metrics import wide
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.paths import held
 from onnxcanon.landscape.spheres import unit_scale

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.metrics import wide
 from onnxcanon.arrays import Floats
+from onnxcanon.comparison.metrics import wide
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.landscape.spheres import (
     Spheres,

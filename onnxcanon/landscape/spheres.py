@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.metrics import wide
 from onnxcanon.arrays import Floats, Ids
 from onnxcanon.canonical.sequential_scaling import Measure, SequentialScaling
+from onnxcanon.comparison.metrics import wide
 from onnxcanon.model import Model
 from onnxcanon.symmetry import Symmetry
 from onnxcanon.transform import Transform

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.metrics import root_mean_square, wide
 from onnxcanon.comparison.correspondence import correspondence, same_entries
+from onnxcanon.comparison.metrics import root_mean_square, wide
 from onnxcanon.comparison.mismatch import explain_mismatch, why_not_averaged
 from onnxcanon.errors import OnnxcanonError
 from onnxcanon.graph.element_types import AVERAGED
