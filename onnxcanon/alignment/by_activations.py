@@ -93,8 +93,8 @@ def by_activations(frame: Frame, settings: Settings) -> MethodResult:
     statistics = list(summed.values())
     matching = _with_statistics(frame.matching(), statistics)
 
-    def say(told: str) -> None:
-        settings.progress(f"matching activations, {told}")
+    def say(step: str) -> None:
+        settings.progress(f"matching activations, {step}")
 
     matching.run(say)
     for statistic, total in statistics:
@@ -102,10 +102,9 @@ def by_activations(frame: Frame, settings: Settings) -> MethodResult:
     hidden = {k for k, names in enumerate(matching.touched) if names <= frame.ours.classes.keys()}
     matching.from_signatures(set(range(len(matching.branches))) - hidden)
     matching.run(say)
-    found = matching.transform
-    return MethodResult(
-        replace(found, actions={n: a for n, a in found.actions.items() if n in frame.ours.classes})
-    )
+    transform = matching.transform
+    weights = {name: a for name, a in transform.actions.items() if name in frame.ours.classes}
+    return MethodResult(replace(transform, actions=weights))
 
 
 def _values_with_units(frame: Frame) -> list[ValueUnits]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -33,10 +34,10 @@ def by_weights(frame: Frame, settings: Settings) -> MethodResult:
 
 
 def match_weights(matching: Matching, settings: Settings) -> Transform:
-    """The element found by weight matching."""
+    """The element of the largest objective among several starts of weight matching."""
 
-    def say(told: str) -> None:
-        settings.progress(f"matching weights, {told}")
+    def say(step: str) -> None:
+        settings.progress(f"matching weights, {step}")
 
     size = sum(array.size for array in matching.start.values())
     if size > MANY:
@@ -53,12 +54,16 @@ def match_weights(matching: Matching, settings: Settings) -> Transform:
             search.from_signatures()
         elif start > 1:
             search.shuffle(rng)
-        sweeps = search.run(lambda told, k=start + 1: say(f"{told} (start {k})"))  # type: ignore[misc]
+        sweeps = search.run(partial(_say_of_start, say, start + 1))
         if (reached := search.objective()) > value:
             best, value = search, reached
         if sweeps <= 1 and start == 0:
             break
     return best.transform
+
+
+def _say_of_start(say: Callable[[str], None], start: int, step: str) -> None:
+    say(f"{step} (start {start})")
 
 
 def _promising(matching: Matching, say: Callable[[str], None]) -> Matching:

@@ -20,7 +20,10 @@ from onnxcanon.arrays import Floats
 
 
 class GainTable:
-    """The table of an orbit in which nothing is nested.
+    """The table of an orbit in which nothing is nested: float32 [components of ours, components of theirs].
+
+    `plain` holds the inner products of entries that keep their sign, `turning` those of entries that turn
+    with their component's sign (None where there are none), `prices` the columns' of the last assignment.
 
     Args:
         branch: the orbit.
@@ -71,7 +74,7 @@ class GainTable:
 
     def follow(self, name: str, action: Action, before: Singles, after: Singles) -> bool:
         """Follow what another orbit's exchange did to a parameter; False if it did more than to put other
-        entries in some columns, so that the table is worth nothing."""
+        entries in some columns, so that the table has to be made anew."""
         axes = set(action.index) | set(action.factor)
         mine = {a for c in self.branch.incidences if c.rows.name == name for a in c.rows.axes}
         if len(axes) != 1 or axes & mine:

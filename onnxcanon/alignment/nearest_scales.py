@@ -75,10 +75,8 @@ def nearest_scale(symmetry: Symmetry, ours: Mapping[str, Singles], theirs: Mappi
         slope = np.zeros_like(t)
         return sum(table.cost(t, slope) for table in tables) / size, slope / size
 
-    best = minimize(
-        cost, start, jac=True, method="L-BFGS-B", bounds=[(-FARTHEST, FARTHEST)] * len(start),
-        options={"maxfun": EVALUATIONS},
-    )  # fmt: skip
+    bounds, options = [(-FARTHEST, FARTHEST)] * len(start), {"maxfun": EVALUATIONS}
+    best = minimize(cost, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
     return np.asarray(best.x if best.fun < cost(start)[0] else start)
 
 
