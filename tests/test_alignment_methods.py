@@ -453,7 +453,7 @@ def test_an_exchange_of_rows_is_what_the_group_makes_of_it() -> None:
         assert state.swap_sets
         rng = np.random.default_rng(0)
         for _ in range(30):
-            state.exchange(*state.drawn(rng))
+            state.exchange(*state.draw(rng))
         image = annealing_state.inverse(state.source[0])
         exchanged = {name: array.copy() for name, array in state.inputs.items()}
         state.put([frame.ours.action(frame.ours.solution.extend(image))])

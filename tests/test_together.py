@@ -77,7 +77,7 @@ def test_the_average_that_is_judged_is_the_repaired_one(kind: str) -> None:
             expected = run(wanted, data, **CPU)["y"]
             assert np.allclose(judged, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
             for _ in range(40):
-                state.exchange(*state.drawn(rng))
+                state.exchange(*state.draw(rng))
     assert (state.source != np.arange(state.source.shape[1])).any(1).all()  # both have moved
 
 
