@@ -30,7 +30,7 @@ from onnxcanon.errors import ArgumentError, ModelError, describe
 from onnxcanon.files import wire
 from onnxcanon.files.layout import lay_out, lay_out_without
 from onnxcanon.files.source import Source, Tensor, open_source
-from onnxcanon.files.storage import DataFile, DataFolder, MappedFiles, Refusal, Staging, blame, same_file
+from onnxcanon.files.storage import DataFile, DataFolder, InvalidFile, MappedFiles, Staging, blame, same_file
 from onnxcanon.files.validation import check_signature
 from onnxcanon.files.wire import Payload, Piece
 from onnxcanon.graph.operators import is_standard
@@ -296,23 +296,23 @@ class Model:
             pieces = lay_out(self._source, new, data, moved)
             if wire.size(pieces) <= LARGEST_MESSAGE:
                 return data, pieces
-        raise Refusal("over 2 GB remain that cannot be stored as external data", "split the model")
+        raise InvalidFile("over 2 GB remain that cannot be stored as external data", "split the model")
 
     def _check_target(self, target: Path, overwrite: bool, beside: Path | None = None) -> None:
         """Refuse to replace what is no file, what is there but may not be replaced, and what we read from."""
         if not target.parent.is_dir():
-            raise Refusal(f"there is no folder {target.parent}", "create it first")
+            raise InvalidFile(f"there is no folder {target.parent}", "create it first")
         if not target.exists():
             return
         if not target.is_file():
-            raise Refusal(f"{target.name} is not a regular file", "name a new file")
+            raise InvalidFile(f"{target.name} is not a regular file", "name a new file")
         if not overwrite:
-            raise Refusal(f"{target.name} exists", "choose another name")
+            raise InvalidFile(f"{target.name} exists", "choose another name")
         for model in (self, *self._protected):
             in_place = model.path is not None and same_file(model.path, beside or target)
             if not in_place and model.reads(target):
                 whose = "the model being saved" if model is self else model.name
-                raise Refusal(f"{target.name} holds data of {whose}", "choose another name")
+                raise InvalidFile(f"{target.name} holds data of {whose}", "choose another name")
 
     def _lookup(self, name: str) -> Tensor:
         try:

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 import onnxcanon as oc
-from onnxcanon.landscape.paths import held, path
+from onnxcanon.landscape.paths import cache_replacements, path
 from onnxcanon.merging.averaging import expressed_in
 from onnxcanon.runtime.inputs import input_specs
 from onnxcanon.runtime.sessions import Session, open_session
@@ -65,7 +65,7 @@ def rebuilt(
     along = path("linear", a, b)
 
     def at(alpha: float) -> Outputs:
-        with open_session(held(along(alpha)), device=device, optimize=True) as session:
+        with open_session(cache_replacements(along(alpha)), device=device, optimize=True) as session:
             return outputs(session, batches)
 
     yield at

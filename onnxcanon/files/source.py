@@ -18,12 +18,7 @@ import onnx_ir as ir
 
 from onnxcanon.arrays import Shape
 from onnxcanon.files import wire
-from onnxcanon.files.storage import (
-    DataFolder,
-    Refusal,
-    check_location,
-    one_line,
-)
+from onnxcanon.files.storage import DataFolder, InvalidFile, check_location, one_line
 from onnxcanon.files.tensors import GraphIndex, RepeatedField, TensorFinder, TensorLocation, tensor_keys
 from onnxcanon.files.validation import check_size, declared_type, validate
 from onnxcanon.files.wire import Field, Path, Piece
@@ -123,7 +118,7 @@ def _skeleton(finder: TensorFinder) -> tuple[onnx.ModelProto, dict[Field, memory
                 changes.append((path, wire.nest(part.tag, [rest])))
     skeleton = wire.parse(wire.join(wire.splice(finder.buffer, 0, len(finder.buffer), changes)))
     if not skeleton.HasField("graph"):
-        raise Refusal("it is not an ONNX model: it has no graph", "name the .onnx file")
+        raise InvalidFile("it is not an ONNX model: it has no graph", "name the .onnx file")
     return skeleton, raw
 
 
@@ -151,17 +146,17 @@ def _external_slot(proto: onnx.TensorProto, folder: DataFolder | None) -> Mapped
     shape, dtype, nbytes = declared_type(proto)
     name = f"tensor '{proto.name}'"
     if dtype == ir.DataType.STRING:
-        raise Refusal(f"{name} holds strings and is external", "export it again")
+        raise InvalidFile(f"{name} holds strings and is external", "export it again")
     entries = {entry.key: entry.value for entry in proto.external_data}
     if not all(isinstance(entry, str) for entry in entries.values()):
-        raise Refusal(f"{name} refers to external data by no UTF-8 text", "export it again")
+        raise InvalidFile(f"{name} refers to external data by no UTF-8 text", "export it again")
     try:
         offset, length = int(entries.get("offset", 0)), int(entries.get("length", nbytes))
     except ValueError:
-        raise Refusal(f"{name} has no valid external offset and length", "export it again") from None
+        raise InvalidFile(f"{name} has no valid external offset and length", "export it again") from None
     if offset < 0 or length != nbytes:
         claimed = f"{nbytes} bytes ({dtype.name} {list(shape)})"
-        raise Refusal(
+        raise InvalidFile(
             f"{name} should hold {claimed} but names {length} external bytes at {offset}",
             "the file is damaged: fetch or export it again",
         )
@@ -170,7 +165,7 @@ def _external_slot(proto: onnx.TensorProto, folder: DataFolder | None) -> Mapped
     if nbytes == 0:
         return MappedTensor(shape, dtype, memoryview(b""), external=True)
     if folder is None:
-        raise Refusal(f"{name} is external data of a model in memory", "pass the model's path instead")
+        raise InvalidFile(f"{name} is external data of a model in memory", "pass the model's path instead")
     return MappedTensor(shape, dtype, folder.read(location, offset, nbytes), external=True)
 
 
@@ -179,7 +174,7 @@ def _deserialize(skeleton: onnx.ModelProto) -> ir.Model:
         return ir.serde.deserialize_model(skeleton)
     except Exception as error:  # a malformed graph may fail in any way
         cause = f"the graph is not valid: {one_line(error)}"
-        raise Refusal(cause, "see what onnx.checker says of it") from error
+        raise InvalidFile(cause, "see what onnx.checker says of it") from error
 
 
 def _put_back(model: ir.Model, slots: list[MappedTensor]) -> None:
@@ -238,7 +233,7 @@ def _constants(
         if location.initializer:
             mark = (location.function, location.steps, location.name)
             if mark in named or (slot and slot.external and not location.name):
-                raise Refusal(
+                raise InvalidFile(
                     f"two initializers are named '{location.name}' or one has no name", "export it again"
                 )
             value = graphs.initializer(location)

@@ -29,7 +29,7 @@ MOST_MAPPED = 1 << 25
 PAGE, CACHE_LINE = 1 << 16, 64
 
 
-class Refusal(Exception):
+class InvalidFile(Exception):
     """What is wrong with a file and what to do about it; `blame` adds the file's name."""
 
     def __init__(self, cause: str, advice: str) -> None:
@@ -42,7 +42,7 @@ def blame(name: str) -> Iterator[None]:
     """Turn whatever a bad file causes into a `ModelError` of one line that begins with the file's name."""
     try:
         yield
-    except Refusal as refusal:
+    except InvalidFile as refusal:
         raise ModelError(" ".join(f"{name}: {refusal}".split())) from refusal
     except WireError as error:
         advice = "fetch or export it again"
@@ -104,11 +104,11 @@ class MappedFiles:
         try:
             status = path.stat()
         except ValueError:
-            raise Refusal("the path holds a null character", "check the path") from None
+            raise InvalidFile("the path holds a null character", "check the path") from None
         if stat.S_ISDIR(status.st_mode):
-            raise Refusal("it is a folder", "name the .onnx file in it")
+            raise InvalidFile("it is a folder", "name the .onnx file in it")
         if not stat.S_ISREG(status.st_mode):
-            raise Refusal("it is not a regular file", "copy it to one first")
+            raise InvalidFile("it is not a regular file", "copy it to one first")
         with path.open("rb") as file:
             if status.st_size < SMALLEST_MAPPING:
                 return memoryview(file.read())
@@ -152,11 +152,11 @@ class DataFolder:
         where = f"external data '{location}'"
         try:
             data = self._mappings.view(self._locate(location))
-        except Refusal as refusal:
-            raise Refusal(f"{where}: {refusal.cause}", refusal.advice) from refusal
+        except InvalidFile as refusal:
+            raise InvalidFile(f"{where}: {refusal.cause}", refusal.advice) from refusal
         if offset + nbytes > len(data):
             cause = f"{where} is too short: {nbytes} bytes at {offset} are asked of {len(data)}"
-            raise Refusal(cause, "fetch the data file again")
+            raise InvalidFile(cause, "fetch the data file again")
         return data[offset : offset + nbytes]
 
     def _locate(self, location: str) -> Path:
@@ -165,22 +165,22 @@ class DataFolder:
             if candidate.exists():
                 target = Path(os.path.realpath(candidate))
                 if not any(target.is_relative_to(folder) for folder in self._allowed):
-                    raise Refusal(
+                    raise InvalidFile(
                         f"a link leads out of the model's folder, to {target}", "copy the file there"
                     )
                 return target
-        raise Refusal("the file is missing", "fetch it too, and put it there")
+        raise InvalidFile("the file is missing", "fetch it too, and put it there")
 
 
 def check_location(location: str) -> None:
     """Refuse an external location that is no relative path staying inside its folder, on any platform."""
     parts = re.split(r"[\\/]", location)
     if "_ORT_MEM_ADDR_" in parts:
-        raise Refusal(
+        raise InvalidFile(
             "external data is at an address in another program's memory", "save the model from there"
         )
     if not parts[0] or ".." in parts or "\0" in location or PureWindowsPath(location).drive:
-        raise Refusal(
+        raise InvalidFile(
             f"external data '{location}' lies outside the model's folder", "store it beside the model"
         )
 
@@ -243,7 +243,7 @@ class Staging:
     def write(self, target: Path, pieces: Iterator[Piece], after_each: Callable[[], None]) -> None:
         """Write the pieces to a temporary file beside `target`, and sync it to the disk."""
         if target.exists() and not target.is_file():
-            raise Refusal("the output is not a regular file", "name a new file")
+            raise InvalidFile("the output is not a regular file", "name a new file")
         temporary = target.with_name(f".{target.name[:80]}.{secrets.token_hex(6)}.tmp")
         self._files.append((temporary, target))
         with temporary.open("xb") as file:

@@ -1,6 +1,6 @@
 """What is let in: files that are no models, models we could not keep whole, tensors whose claims do not hold.
 
-Every function raises `Refusal` or returns. Sizes are compared before anything is allocated: a tensor of a
+Every function raises `InvalidFile` or returns. Sizes are compared before anything is allocated: a tensor of a
 hundred bytes that claims a hundred gigabytes is refused, not attempted.
 """
 
@@ -12,7 +12,7 @@ from math import prod
 import onnx
 import onnx_ir as ir
 
-from onnxcanon.files.storage import Refusal
+from onnxcanon.files.storage import InvalidFile
 
 Block = onnx.GraphProto | onnx.FunctionProto
 
@@ -57,10 +57,10 @@ _ATTRIBUTE_TYPES = {
 def check_signature(buffer: memoryview) -> None:
     """Refuse an empty file and the file kinds most often mistaken for ONNX."""
     if not len(buffer):
-        raise Refusal("the file is empty", "fetch or export it again")
+        raise InvalidFile("the file is empty", "fetch or export it again")
     for offset, magic, cause, advice in _SIGNATURES:
         if bytes(buffer[offset : offset + len(magic)]) == magic:
-            raise Refusal(cause, advice)
+            raise InvalidFile(cause, advice)
 
 
 def validate(model: onnx.ModelProto) -> None:
@@ -70,11 +70,13 @@ def validate(model: onnx.ModelProto) -> None:
     of unknown type), and attributes of the first files, which had no type, get the one they evidently have.
     """
     if not model.HasField("graph"):
-        raise Refusal("it is not an ONNX model: it has no graph", "name the .onnx file")
+        raise InvalidFile("it is not an ONNX model: it has no graph", "name the .onnx file")
     if not (model.graph.node or model.graph.output):
-        raise Refusal("it is not an ONNX model: its graph is empty", "name the .onnx file")
+        raise InvalidFile("it is not an ONNX model: its graph is empty", "name the .onnx file")
     if model.training_info:
-        raise Refusal("it holds training information, which refers to the weights", "export it for inference")
+        raise InvalidFile(
+            "it holds training information, which refers to the weights", "export it for inference"
+        )
     for root in (model.graph, *model.functions):
         for block in blocks(root):
             _validate_block(block)
@@ -98,20 +100,20 @@ def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
 def _validate_block(block: Block) -> None:
     if isinstance(block, onnx.GraphProto):
         if block.sparse_initializer:
-            raise Refusal("it has sparse initializers", "make them dense first")
+            raise InvalidFile("it has sparse initializers", "make them dense first")
         for info in (*block.input, *block.output, *block.value_info):
             if not _expressible(info.type):
                 info.ClearField("type")
     for node in block.node:
         if not all(isinstance(name, str) for name in (node.name, *node.input, *node.output)):
-            raise Refusal("a name in the graph is not UTF-8 text", "export it again")
+            raise InvalidFile("a name in the graph is not UTF-8 text", "export it again")
         for attribute in node.attribute:
             _validate_attribute(attribute)
 
 
 def _validate_attribute(attribute: onnx.AttributeProto) -> None:
     if attribute.HasField("sparse_tensor") or attribute.sparse_tensors:
-        raise Refusal(f"attribute '{attribute.name}' is a sparse tensor", "make it dense first")
+        raise InvalidFile(f"attribute '{attribute.name}' is a sparse tensor", "make it dense first")
     if attribute.type == onnx.AttributeProto.UNDEFINED and not attribute.ref_attr_name:
         for descriptor, _ in attribute.ListFields():
             if descriptor.name in _ATTRIBUTE_TYPES:
@@ -141,13 +143,13 @@ def declared_type(tensor: onnx.TensorProto) -> tuple[tuple[int, ...], ir.DataTyp
         Refusal: If a dimension is negative or the type is not one of ONNX's.
     """
     if not isinstance(tensor.name, str):
-        raise Refusal("the name of a tensor is not UTF-8 text", "export it again")
+        raise InvalidFile("the name of a tensor is not UTF-8 text", "export it again")
     shape = tuple(tensor.dims)
     if any(size < 0 for size in shape):
-        raise Refusal(f"tensor '{tensor.name}' has the shape {list(shape)}", "export it again")
+        raise InvalidFile(f"tensor '{tensor.name}' has the shape {list(shape)}", "export it again")
     if tensor.data_type not in _KNOWN_TYPES:
         cause = f"tensor '{tensor.name}' has the unknown type {tensor.data_type}"
-        raise Refusal(cause, "the file is damaged, or newer than onnx-ir: update that")
+        raise InvalidFile(cause, "the file is damaged, or newer than onnx-ir: update that")
     dtype = ir.DataType(tensor.data_type)
     return shape, dtype, (prod(shape) * _bits(dtype) + 7) // 8
 
@@ -168,11 +170,11 @@ def check_size(tensor: onnx.TensorProto, raw: int | None) -> None:
     """
     shape, dtype, nbytes = declared_type(tensor)
     if tensor.HasField("segment"):
-        raise Refusal(f"tensor '{tensor.name}' is stored in segments", "export it again")
+        raise InvalidFile(f"tensor '{tensor.name}' is stored in segments", "export it again")
     if raw is None or dtype == ir.DataType.STRING:
         raw = _typed_size(tensor, dtype)
     if raw != nbytes:
-        raise Refusal(
+        raise InvalidFile(
             f"tensor '{tensor.name}' should hold {nbytes} bytes ({dtype.name} {list(shape)}) but holds {raw}",
             "the file is damaged: fetch or export it again",
         )

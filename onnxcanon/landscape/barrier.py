@@ -24,13 +24,7 @@ from onnxcanon.alignment import align
 from onnxcanon.arrays import Floats
 from onnxcanon.choices import PATH_ALIGNERS, REPAIRS, PathAligner, Repair
 from onnxcanon.errors import OnnxcanonError, check_choice
-from onnxcanon.landscape.paths import (
-    LINEAR,
-    PATHS,
-    Path,
-    held,
-    path,
-)
+from onnxcanon.landscape.paths import LINEAR, PATHS, Path, cache_replacements, path
 from onnxcanon.merging.averaging import expressed_in
 from onnxcanon.merging.repair import NONE as NO_REPAIR
 from onnxcanon.merging.repair import RESCALE, RESET, Rescaler, reset_bn
@@ -292,10 +286,12 @@ class _PointEvaluation:
     def _repairer(self, along: Path) -> Callable[[Model, float], Model]:
         """What is done to the model of a point; endpoints that are measured are measured once."""
         if self.repair == RESET:
-            return lambda model, _: held(reset_bn(model, self.quiet).model)
+            return lambda model, _: cache_replacements(reset_bn(model, self.quiet).model)
         if self.repair == RESCALE:
             rescale = Rescaler((along(0), along(1)), self.quiet)
-            return lambda model, alpha: held(rescale(held(model), (1 - alpha, alpha)).model)
+            return lambda model, alpha: cache_replacements(
+                rescale(cache_replacements(model), (1 - alpha, alpha)).model
+            )
         return lambda model, _: model
 
 

@@ -36,7 +36,7 @@ from onnxcanon.weights import learned_names
 
 Matrix = tuple[tuple[float, ...], ...]
 
-KINDS = {
+DISTANCE_KINDS = {
     "raw": "as stored",
     "canonical": "between canonical forms",
     "aligned": "after alignment",
@@ -70,17 +70,17 @@ class Distances(Result):
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as JSON values."""
-        matrices = {kind: [list(row) for row in getattr(self, kind)] for kind in KINDS}
+        matrices = {kind: [list(row) for row in getattr(self, kind)] for kind in DISTANCE_KINDS}
         return {**asdict(self), "models": list(self.models), **matrices}
 
     def __str__(self) -> str:
         numbers = [str(k) for k in range(1, len(self.models) + 1)]
         blocks = ["\n".join(f"{k}  {name}" for k, name in zip(numbers, self.models, strict=True))]
-        for kind, told in KINDS.items():
+        for kind, meaning in DISTANCE_KINDS.items():
             rows = [["", *numbers]]
             for k, row in zip(numbers, getattr(self, kind), strict=True):
                 rows.append([k, *(f"{number:.4f}" for number in row)])
-            blocks.append(f"{kind} ({told})\n{table(rows, right=set(range(1, len(rows))))}")
+            blocks.append(f"{kind} ({meaning})\n{table(rows, right=set(range(1, len(rows))))}")
         return "\n\n".join(blocks)
 
 
@@ -112,7 +112,7 @@ def distance(
         say(f"bringing {model.name} into canonical form")
         form = canonicalize(model, order="norm", scale="balanced", settings=Settings(settings.sizes))
         forms.append(expressed_in(first, form.model))
-    found = {kind: np.zeros((len(models), len(models))) for kind in KINDS}
+    upper = {kind: np.zeros((len(models), len(models))) for kind in DISTANCE_KINDS}
     count = 0
     for i, reference in enumerate(forms):
         scaled = unit_scale(reference, group).apply(reference)
@@ -122,12 +122,12 @@ def distance(
             say(f"aligning {models[j].name} to {models[i].name}")
             aligned = align(reference, forms[j], method=method, scale="norms", settings=settings).model
             angles = parts.angles(scaled, unit_scale(aligned, group).apply(aligned))
-            found["raw"][i, j] = euclidean(stored[i], stored[j], names)
-            found["canonical"][i, j] = euclidean(reference, forms[j], names)
-            found["aligned"][i, j] = euclidean(reference, aligned, names)
-            found["spherical"][i, j] = np.sqrt((angles**2).sum())
+            upper["raw"][i, j] = euclidean(stored[i], stored[j], names)
+            upper["canonical"][i, j] = euclidean(reference, forms[j], names)
+            upper["aligned"][i, j] = euclidean(reference, aligned, names)
+            upper["spherical"][i, j] = np.sqrt((angles**2).sum())
     entries = sum(int(np.prod(first.tensor_info(name)[0], dtype=np.int64)) for name in names)
-    matrices = {kind: tuple(map(tuple, (m + m.T).tolist())) for kind, m in found.items()}
+    matrices = {kind: tuple(map(tuple, (m + m.T).tolist())) for kind, m in upper.items()}
     return Distances(tuple(model.name for model in models), method, entries, count, **matrices)
 
 

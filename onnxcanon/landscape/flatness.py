@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from onnxcanon.comparison.metrics import wide
 from onnxcanon.errors import OnnxcanonError
-from onnxcanon.landscape.paths import held
+from onnxcanon.landscape.paths import cache_replacements
 from onnxcanon.landscape.spheres import unit_scale
 from onnxcanon.model import Model
 from onnxcanon.results import Result
@@ -36,7 +36,7 @@ DRAWS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Rise:
+class NoiseEffect:
     """How much worse a model is under noise of one strength.
 
     Attributes:
@@ -78,7 +78,7 @@ class Flatness(Result):
     device: str
     draws: int
     seed: int
-    rises: tuple[Rise, ...]
+    rises: tuple[NoiseEffect, ...]
 
     def to_json(self) -> dict[str, Any]:
         """The attributes as JSON values."""
@@ -125,22 +125,22 @@ def flatness(
         raise OnnxcanonError("noise has a finite strength of 0 or more, and is drawn two times or more")
     say = settings.progress
     group = symmetry(model, settings.sizes)
-    normalized = held(unit_scale(model, group).apply(model))
+    scaled = cache_replacements(unit_scale(model, group).apply(model))
     names = learned_names(model, group)
     evaluate = Evaluator(
         model, Settings(device=settings.device, data=settings.data), output=output, batch=batch
     )
-    still = evaluate(normalized)
+    reference = evaluate(scaled)
     rises = []
     for sigma in sigmas:
-        found = []
+        evaluations = []
         for draw in range(draws):
             say(f"noise {sigma:g}: draw {draw + 1} of {draws}")
-            noisy = {name: partial(_noisy, normalized, name, sigma, (settings.seed, draw)) for name in names}
-            found.append(evaluate(normalized.with_tensors(noisy)))
-        rises.append(_rise(sigma, still, found))
-    told = (model.name, still.loss, still.accuracy, still.measure, still.samples, still.device)
-    return Flatness(*told, draws, settings.seed, tuple(rises))
+            noisy = {name: partial(_noisy, scaled, name, sigma, (settings.seed, draw)) for name in names}
+            evaluations.append(evaluate(scaled.with_tensors(noisy)))
+        rises.append(_rise(sigma, reference, evaluations))
+    quiet = (reference.loss, reference.accuracy, reference.measure, reference.samples, reference.device)
+    return Flatness(model.name, *quiet, draws, settings.seed, tuple(rises))
 
 
 def _noisy(model: Model, name: str, sigma: float, seed: tuple[int, ...]) -> NDArray[Any]:
@@ -152,11 +152,12 @@ def _noisy(model: Model, name: str, sigma: float, seed: tuple[int, ...]) -> NDAr
         return np.asarray(wide(array) * (1 + sigma * noise)).astype(array.dtype)
 
 
-def _rise(sigma: float, still: Evaluation, found: Sequence[Evaluation]) -> Rise:
-    loss = _mean([one.loss - still.loss for one in found])
-    if still.error is None:
-        return Rise(sigma, *loss, None, None)
-    return Rise(sigma, *loss, *_mean([one.error - still.error for one in found if one.error is not None]))
+def _rise(sigma: float, reference: Evaluation, evaluations: Sequence[Evaluation]) -> NoiseEffect:
+    loss = _mean([noisy.loss - reference.loss for noisy in evaluations])
+    if reference.error is None:
+        return NoiseEffect(sigma, *loss, None, None)
+    errors = [noisy.error - reference.error for noisy in evaluations if noisy.error is not None]
+    return NoiseEffect(sigma, *loss, *_mean(errors))
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:

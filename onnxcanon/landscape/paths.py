@@ -46,7 +46,7 @@ Path = Callable[[float], Model]
 
 
 def path(kind: str, a: Model, b: Model, group: Symmetry | None = None) -> Path:
-    """The path of a kind between two models that share a graph (`spelled_as`).
+    """The path of a kind between two models that share a graph (`expressed_in`).
 
     Args:
         kind: one of `PATHS`.
@@ -60,12 +60,12 @@ def path(kind: str, a: Model, b: Model, group: Symmetry | None = None) -> Path:
     if kind not in PATHS:
         raise OnnxcanonError(f"there is no path '{kind}'; choose from {', '.join(PATHS)}")
     if kind == LINEAR:
-        return partial(_straight, (held(a), held(b)))
+        return partial(_straight, (cache_replacements(a), cache_replacements(b)))
     return _geodesic(a, b, group or symmetry(a))
 
 
-def held(model: Model) -> Model:
-    """The same model with what was computed for it kept in memory: a path reads it at every point."""
+def cache_replacements(model: Model) -> Model:
+    """The model with its replaced tensors computed once and kept: a path reads them at every point."""
     floating = averaged_names(model)
     return model.with_tensors({name: model.tensor(name) for name in floating if name in model.replaced})
 
@@ -75,14 +75,24 @@ def _straight(ends: tuple[Model, Model], at: float) -> Model:
 
 
 def _geodesic(a: Model, b: Model, group: Symmetry) -> Path:
-    ends = held(unit_scale(a, group).apply(a)), held(unit_scale(b, group).apply(b))
+    ends = (
+        cache_replacements(unit_scale(a, group).apply(a)),
+        cache_replacements(unit_scale(b, group).apply(b)),
+    )
     parts = spheres(a, group, averaged_names(a))
-    return _Arc(ends, parts, *(parts.products(ends[i], ends[j]) for i, j in ((0, 0), (1, 1), (0, 1))))
+    return _GreatCircles(
+        ends, parts, *(parts.products(ends[i], ends[j]) for i, j in ((0, 0), (1, 1), (0, 1)))
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class _Arc:
-    """Great circles between two models on their spheres; the products are those of `Spheres`, by sphere."""
+class _GreatCircles:
+    """Great circles between two models on their spheres; the products are those of `Spheres`, by sphere.
+
+    >>> circle = _GreatCircles(None, None, np.array([1.0]), np.array([1.0]), np.array([0.0]))  # a right angle
+    >>> [float(factor[0].round(3)) for factor in circle._factors(0.5)]
+    [0.707, 0.707]
+    """
 
     ends: tuple[Model, Model]
     parts: Spheres
@@ -95,7 +105,9 @@ class _Arc:
             return self.ends[int(at)]
         factors = self._factors(at)
         owners = self.parts.owner
-        return self.ends[0].with_tensors({name: partial(self._mixed, name, factors) for name in owners})
+        return self.ends[0].with_tensors(
+            {name: partial(self._interpolated, name, factors) for name in owners}
+        )
 
     def _factors(self, at: float) -> tuple[Floats, Floats]:
         """What A and B are multiplied by, on each sphere."""
@@ -108,7 +120,7 @@ class _Arc:
         curved = (sine > SMALLEST_SINE) & np.isfinite(arc).all(0)
         return np.where(curved, arc[0], 1 - at), np.where(curved, arc[1], at)
 
-    def _mixed(self, name: str, factors: tuple[Floats, Floats]) -> NDArray[Any]:
+    def _interpolated(self, name: str, factors: tuple[Floats, Floats]) -> NDArray[Any]:
         a, b = (end.tensor(name) for end in self.ends)
         by_sphere = [factor[self.parts.owner[name]] for factor in factors]
         return np.asarray(wide(a) * by_sphere[0] + wide(b) * by_sphere[1]).astype(a.dtype)

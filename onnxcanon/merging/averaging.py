@@ -67,6 +67,9 @@ def average(models: Sequence[Model], weights: Sequence[float]) -> Model:
 def shares_of(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
     """Weights that add up to 1; equal ones by default.
 
+    >>> shares_of([1, 3], 2)
+    (0.25, 0.75)
+
     Raises:
         OnnxcanonError: their number is another, or they are not positive numbers or 0.
     """

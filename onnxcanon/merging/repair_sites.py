@@ -24,7 +24,7 @@ from onnxcanon.graph.operators import Table, domain_of, is_standard
 from onnxcanon.graph.traversal import live, subgraphs
 from onnxcanon.model import Model
 
-Rule = Callable[["_Graph", ir.Node], "RepairSite | NormStatistics | None"]
+Rule = Callable[["_SiteFinder", ir.Node], "RepairSite | NormStatistics | None"]
 """What a node offers to repair: None if it is no layer, or one that another node stands for."""
 
 REPAIRS: Table[Rule] = Table("repairs")
@@ -100,7 +100,7 @@ def repair_sites(model: Model) -> RepairSites:
 
 
 def _found(model: Model, rules: Table[Rule]) -> RepairSites:
-    graph, found = _Graph(model), RepairSites()
+    graph, found = _SiteFinder(model), RepairSites()
     for node in live(model.ir.graph):
         for inner in (node, *(n for body in subgraphs(node) for n in body.all_nodes())):
             rule = rules.of(inner, inner.version or model.opset(domain_of(inner)))
@@ -120,7 +120,7 @@ def _found(model: Model, rules: Table[Rule]) -> RepairSites:
     return found
 
 
-class _Graph:
+class _SiteFinder:
     """What is known of the main graph of a model: constants, who reads them, attributes."""
 
     def __init__(self, model: Model) -> None:
@@ -228,18 +228,18 @@ class _Graph:
 
 
 @REPAIRS.register("Conv")
-def convolution(graph: _Graph, node: ir.Node) -> RepairSite | None:
+def convolution(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], W[M, C/g, *K], B[M] -> Y[N, M, *S]."""
     return _convolution(graph, node, axis=0)
 
 
 @REPAIRS.register("ConvTranspose")
-def transposed_convolution(graph: _Graph, node: ir.Node) -> RepairSite | None:
+def transposed_convolution(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], W[C, M/g, *K], B[M] -> Y[N, M, *S]."""
     return _convolution(graph, node, axis=1, groups=attribute(node, "group", 1))
 
 
-def _convolution(graph: _Graph, node: ir.Node, axis: int, groups: int = 1) -> RepairSite | None:
+def _convolution(graph: _SiteFinder, node: ir.Node, axis: int, groups: int = 1) -> RepairSite | None:
     weight = graph.weight(node.inputs[1], axis)
     if weight is None:
         raise Unrepairable("its weight is computed")
@@ -254,7 +254,7 @@ def _convolution(graph: _Graph, node: ir.Node, axis: int, groups: int = 1) -> Re
 
 
 @REPAIRS.register("Gemm")
-def gemm(graph: _Graph, node: ir.Node) -> RepairSite | None:
+def gemm(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """A[M, K], B[K, N], C[N] -> α A B + β C, [M, N]."""
     weight = graph.weight(node.inputs[1], 0 if attribute(node, "transB", 0) else 1)
     if weight is None:
@@ -271,7 +271,7 @@ def gemm(graph: _Graph, node: ir.Node) -> RepairSite | None:
 
 
 @REPAIRS.register("MatMul")
-def matmul(graph: _Graph, node: ir.Node) -> RepairSite | None:
+def matmul(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """X[…, K] @ W[K, N] -> […, N]; what multiplies two computed values is no layer."""
     x, w = node.inputs
     if x is not None and graph.model.key(x) is not None:
@@ -285,7 +285,7 @@ def matmul(graph: _Graph, node: ir.Node) -> RepairSite | None:
 
 
 @REPAIRS.register("BatchNormalization")
-def batch_normalization(graph: _Graph, node: ir.Node) -> RepairSite | None:
+def batch_normalization(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], scale[C], bias[C], mean[C], variance[C] -> Y[N, C, *S]."""
     if not graph.infers(node):
         raise Unrepairable("it is in training mode, or normalizes each position by itself")
