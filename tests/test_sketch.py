@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 import onnxcanon as oc
-from onnxcanon.canonical.sketch import ROWS, Sketch, sketch
+from onnxcanon.canonical.sketch import MOST_ROWS, Sketch, sketch
 from onnxcanon.model import Model, load
 from onnxcanon.symmetry import symmetry
 from tests import small_models
@@ -83,7 +83,7 @@ def test_a_sketch_is_small_and_survives_json(path: Path) -> None:
         pytest.skip("large")
     text = json.dumps(drawn(path).to_json(), allow_nan=False)
     assert len(text) < BYTES
-    assert len(drawn(path).rows) <= ROWS
+    assert len(drawn(path).rows) <= MOST_ROWS
     assert Sketch.from_json(json.loads(text)) == drawn(path)
     assert drawn(path).distance(drawn(path)) == 0
 

@@ -10,7 +10,7 @@ import onnx
 
 from onnxcanon.graph.operators import CLASSICAL, CONTRIB, STANDARD, Table
 from onnxcanon.graph.traits import ROWS, Row, Trait
-from onnxcanon.merging.repair_sites import REPAIRS
+from onnxcanon.merging.repair_sites import REPAIR_RULES
 from onnxcanon.normalform.rules import RULES as PATTERNS
 from onnxcanon.normalform.rules import UPGRADES
 from onnxcanon.shapes import (
@@ -20,7 +20,7 @@ from onnxcanon.shapes import (
 from onnxcanon.shapes.control import CONTROL
 from onnxcanon.shapes.fold import FOLDS
 from onnxcanon.tracing.rules import SYMMETRIES as SYMMETRIES
-from onnxcanon.verifying.smooth.rules import SMOOTH
+from onnxcanon.verifying.smooth.rules import SMOOTH_RULES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "operators.md"
 SCHEMAS_UNTIL = 22
@@ -67,7 +67,7 @@ def page() -> str:
 
 def _names(domain: str) -> list[str]:
     tables: list[Iterable[tuple[str, str]]] = [
-        values.SHAPES, values.VALUES, CONTROL, FOLDS, SYMMETRIES, ROWS, REPAIRS, PATTERNS.table,
+        values.SHAPES, values.VALUES, CONTROL, FOLDS, SYMMETRIES, ROWS, REPAIR_RULES, PATTERNS.table,
         UPGRADES.table,
     ]  # fmt: skip
     found = {name for table in tables for of, name in table if of == domain and name}
@@ -91,7 +91,7 @@ def _cells(domain: str, name: str) -> dict[str, str]:
     patterns = [_files(rules.table, domain, name, lambda entry: entry[1]) for rules in (UPGRADES, PATTERNS)]
     parity = next((word for traits, word in PARITY.items() if traits in row.traits), "")
     shapes = [_files(table, domain, name) for table in (values.SHAPES, values.VALUES, CONTROL)]
-    smooth = "yes" if (domain, name) in SMOOTH.table else NONE
+    smooth = "yes" if (domain, name) in SMOOTH_RULES.table else NONE
     others = (trait.name or "" for trait in row.traits & ~OF_FUNCTIONS)
     return {
         "shapes": ", ".join(filter(None, shapes)) or NONE,
@@ -101,7 +101,7 @@ def _cells(domain: str, name: str) -> dict[str, str]:
         or ("by its rule" if symmetry and Trait.POINTWISE not in row.traits else NONE),
         "rewrite patterns": ", ".join(filter(None, patterns)) or NONE,
         "without rounding": smooth if Trait.ROUNDING in row.traits else "",
-        "repair": ("yes" if (domain, name) in REPAIRS else NONE) if Trait.LAYER in row.traits else "",
+        "repair": ("yes" if (domain, name) in REPAIR_RULES else NONE) if Trait.LAYER in row.traits else "",
         "traits": ", ".join(word.lower().replace("_", " ") for word in others),
     }
 

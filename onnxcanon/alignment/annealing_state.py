@@ -74,7 +74,7 @@ class CompanionTensor:
     each: Sequence[NDArray[Any]]
 
 
-class Repair(Protocol):
+class GraphRepair(Protocol):
     """What a graph does to itself before its outputs are judged."""
 
     @property
@@ -196,7 +196,7 @@ class AnnealingState:
                 ]
                 yield replace(swap_set, rows=[*swap_set.rows, *carried])
 
-    def session(self, device: str, repair: Repair | None = None) -> Session:
+    def session(self, device: str, repair: GraphRepair | None = None) -> Session:
         """The graph of the reference, opened with the average for weights, those that change as inputs."""
         reference = self.frame.reference
         others = [moving.frame.spelled(moving.frame.element(moving.start)) for moving in self.moving_models]
@@ -214,7 +214,7 @@ class AnnealingState:
             reference.with_tensors(fixed), fed, device=device, optimize=True, change=insert_into
         )
 
-    def _insert(self, repair: Repair, proto: onnx.ModelProto) -> None:
+    def _insert(self, repair: GraphRepair, proto: onnx.ModelProto) -> None:
         """Give the graph its companions and the repair that reads them."""
         for name in self._companions:
             array = self.inputs[name]

@@ -6,9 +6,9 @@ starts at a part of the median by which exchanges change the loss, and falls geo
 that was seen is the result, so on the data that was looked at it is never worse than weight matching.
 
 The loss is that of evaluation where the data has labels, else the mean squared difference to the mean of what
-the models say. A step is cheap (`exchanging`). Any number of models may move at once, and what the average
-will be repaired by may be a part of the graph that judges it; of two models that are aligned, one moves, and
-nothing is repaired.
+the models say. A step is cheap (`annealing_state`). Any number of models may move at once, and what the
+average will be repaired by may be a part of the graph that judges it; of two models that are aligned, one
+moves, and nothing is repaired.
 """
 
 from __future__ import annotations
@@ -20,12 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxcanon.alignment.annealing_state import (
-    AnnealingState,
-    MovingModel,
-    Repair,
-    inverse,
-)
+from onnxcanon.alignment.annealing_state import AnnealingState, GraphRepair, MovingModel, inverse
 from onnxcanon.alignment.by_weights import match_weights
 from onnxcanon.alignment.capture import capture_values
 from onnxcanon.alignment.frame import Frame
@@ -68,7 +63,7 @@ def by_annealing(frame: Frame, settings: Settings) -> MethodResult:
 
 
 def anneal(
-    moving_models: Sequence[MovingModel], settings: Settings, repair: Repair | None = None
+    moving_models: Sequence[MovingModel], settings: Settings, repair: GraphRepair | None = None
 ) -> list[MethodResult]:
     """The elements of the lowest loss that was seen of the average of a reference and all that move.
 

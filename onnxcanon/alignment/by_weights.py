@@ -1,4 +1,4 @@
-"""The method `weights`: where the search of `matching` starts, how often, and when it is enough."""
+"""The method `weights`: where the search of `weight_matching` starts, how often, and when it is enough."""
 
 from __future__ import annotations
 

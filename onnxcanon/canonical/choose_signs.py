@@ -34,7 +34,7 @@ from onnxcanon.symmetry import Symmetry
 Whole = NDArray[np.signedinteger[Any]]
 """Entries as integers."""
 
-Block = tuple[Rows, NDArray[Any]]
+RowBlock = tuple[Rows, NDArray[Any]]
 """Some rows of a parameter, and which these are."""
 
 Odd = Callable[[Whole, Rows], Whole]
@@ -91,7 +91,7 @@ class SignChoice:
         self.determined[freedoms[decided]] = True
         return bool(decided.any())
 
-    def _blocks(self, name: str) -> Callable[[], Iterable[Block]]:
+    def _blocks(self, name: str) -> Callable[[], Iterable[RowBlock]]:
         """The entries of a parameter, read once if they are few, else whenever they are asked for."""
         read = partial(self.symmetry.blocks, self.model, name)
         if prod(self.symmetry.trace.parameters[name].shape) > READ_ONCE_ENTRIES:
@@ -135,7 +135,7 @@ def _unit(blocks: Iterable[NDArray[Any]]) -> float | None:
 
 
 def _sums(
-    blocks: Iterable[Block], site: ScaledAxis, unit: float, signs: Sequence[NDArray[np.int32]], odd: Odd
+    blocks: Iterable[RowBlock], site: ScaledAxis, unit: float, signs: Sequence[NDArray[np.int32]], odd: Odd
 ) -> Ids:
     """The sum of an odd function of the entries at each position of an axis."""
     total = np.zeros(site.shape, np.int64)

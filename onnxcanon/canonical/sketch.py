@@ -37,7 +37,7 @@ from onnxcanon.symmetry import Symmetry, symmetry
 
 SKETCH_FORMAT = "onnxcanon-sketch-1"
 
-ROWS = 64
+MOST_ROWS = 64
 """The most rows a sketch has: half for vectors, half for all others."""
 
 DIGITS = 6
@@ -180,10 +180,10 @@ def _quantiles(values: NDArray[Any], shares: Sequence[float]) -> list[float]:
 
 
 def _merged(rows: Sequence[SketchRow]) -> Iterator[SketchRow]:
-    """At most `ROWS` rows, those of vectors last."""
+    """At most `MOST_ROWS` rows, those of vectors last."""
     for length in sorted({len(row.sizes) for row in rows}, reverse=True):
         kind = [row for row in rows if len(row.sizes) == length]
-        for chunk in np.array_split(np.arange(len(kind)), min(len(kind), ROWS // 2)):
+        for chunk in np.array_split(np.arange(len(kind)), min(len(kind), MOST_ROWS // 2)):
             members = [kind[k] for k in chunk]
             mean = np.mean([row.sizes for row in members], 0)
             sizes = tuple(float(f"{size:.{DIGITS}g}") for size in mean)

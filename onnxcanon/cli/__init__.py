@@ -1,1 +1,1 @@
-"""The command line: one file per group of verbs. Nothing heavy is imported before a verb runs."""
+"""The command line: one file per verb. Nothing heavy is imported before a verb runs."""

@@ -19,7 +19,7 @@ from onnxcanon.settings import Progress
 from onnxcanon.verbs.signature import description, parameters
 
 R = TypeVar("R")
-Body = Callable[..., int]
+CommandBody = Callable[..., int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def command(
     *more: click.Parameter,
     quiet: bool = False,
     several: bool = False,
-) -> Callable[[Body], Verb]:
+) -> Callable[[CommandBody], Verb]:
     """Make a command of a body that gets a `Call` of the function, and what `more` options give.
 
     Args:
@@ -114,7 +114,7 @@ def command(
     names = [parameter.name for parameter in own]
     clicks = [options.argument(parameter) or options.option(parameter) for parameter in own]
 
-    def decorate(body: Body) -> Verb:
+    def decorate(body: CommandBody) -> Verb:
         def run(*, as_json: bool, quiet: bool = False, **values: Any) -> int:
             arguments = {name: values.pop(name) for name in names}
             return body(Call(function.__name__, arguments, as_json, quiet), **values)

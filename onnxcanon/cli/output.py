@@ -11,7 +11,7 @@ import click
 
 import onnxcanon
 from onnxcanon.cli import options
-from onnxcanon.cli.command import Body, Call, Verb, command
+from onnxcanon.cli.command import Call, CommandBody, Verb, command
 from onnxcanon.cli.console import complain, emit
 from onnxcanon.errors import DeviceUnavailableError, OnnxcanonError, RuntimeUnavailableError
 from onnxcanon.verbs.signature import parameters
@@ -94,7 +94,7 @@ class Output:
 
 def writing_command(
     function: Callable[..., R], example: str, *, saves: bool = True
-) -> Callable[[Body], Verb]:
+) -> Callable[[CommandBody], Verb]:
     """Make a command of a body that gets a `Call` of a verb which moves a model, and its `Output`.
 
     Args:
@@ -109,7 +109,7 @@ def writing_command(
     more += [] if "verify" in own else [options.verify_option]
     more += [options.option(parameter) for parameter in running if parameter.name not in own]
 
-    def decorate(body: Body) -> Verb:
+    def decorate(body: CommandBody) -> Verb:
         def run(call: Call[R], *, output: Path | None, in_place: bool, **values: Any) -> int:
             everything = call.arguments | values
             settings = {p.name: everything[p.name] for p in running}

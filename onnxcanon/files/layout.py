@@ -16,12 +16,7 @@ from onnxcanon.files import wire
 from onnxcanon.files.source import MappedTensor, Source, Tensor
 from onnxcanon.files.storage import DataFile
 from onnxcanon.files.validation import TYPED_DATA
-from onnxcanon.files.wire import (
-    Field,
-    Path,
-    Payload,
-    Piece,
-)
+from onnxcanon.files.wire import Field, FieldPath, Payload, Piece
 
 # What the data file decides anew. Other entries of an external reference are kept.
 _PLACE = ("location", "offset", "length", "checksum")
@@ -62,7 +57,7 @@ def _laid_out(
     others: DataFile | None,
 ) -> list[Piece]:
     """Spell a model with the tensors that are `outside` in `data`, and in `others` what no node refers to."""
-    changes: list[tuple[Path, list[Piece]]] = []
+    changes: list[tuple[FieldPath, list[Piece]]] = []
     for name, tensor in source.tensors.items():
         if tensor.attribute:
             if name in new:

@@ -21,7 +21,7 @@ from onnxcanon.files import wire
 from onnxcanon.files.storage import DataFolder, InvalidFile, check_location, one_line
 from onnxcanon.files.tensors import GraphIndex, RepeatedField, TensorFinder, TensorLocation, tensor_keys
 from onnxcanon.files.validation import check_size, declared_type, validate
-from onnxcanon.files.wire import Field, Path, Piece
+from onnxcanon.files.wire import Field, FieldPath, Piece
 
 # Smaller tensors stay in the skeleton: shape arithmetic reads them anyway, and a view would cost more.
 SMALLEST_CUT = 1024
@@ -45,7 +45,7 @@ class Tensor:
     named by `attribute`; `slot` is there if the data is mapped.
     """
 
-    path: Path
+    path: FieldPath
     initializer: bool
     attribute: str
     shape: Shape
@@ -67,9 +67,9 @@ class Source:
     graph: ir.Model
     tensors: dict[str, Tensor]
     keys: dict[int, str]
-    external: list[tuple[Path, MappedTensor]]
+    external: list[tuple[FieldPath, MappedTensor]]
 
-    def pieces(self, changes: Sequence[tuple[Path, list[Piece]]]) -> list[Piece]:
+    def pieces(self, changes: Sequence[tuple[FieldPath, list[Piece]]]) -> list[Piece]:
         """The whole model again, with some fields spelled anew."""
         return wire.splice(self.buffer, 0, len(self.buffer), changes)
 
@@ -89,7 +89,7 @@ def open_source(buffer: memoryview, folder: DataFolder | None) -> Source:
         skeleton, raw = _skeleton(finder)
     validate(skeleton)
     slots: list[MappedTensor] = []
-    mapped: dict[Path, MappedTensor] = {}
+    mapped: dict[FieldPath, MappedTensor] = {}
     locations = list(finder.find(skeleton))
     for location in locations:
         proto = location.proto
@@ -108,7 +108,7 @@ def open_source(buffer: memoryview, folder: DataFolder | None) -> Source:
 def _skeleton(finder: TensorFinder) -> tuple[onnx.ModelProto, dict[Field, memoryview]]:
     """Parse the model without the raw data of large tensors; returns that beside."""
     raw: dict[Field, memoryview] = {}
-    changes: list[tuple[Path, list[Piece]]] = []
+    changes: list[tuple[FieldPath, list[Piece]]] = []
     for path in finder.paths():
         part = path[-1]
         if part.end - part.body >= SMALLEST_CUT:
@@ -220,7 +220,7 @@ def _constants(
     locations: Sequence[TensorLocation],
     main: onnx.GraphProto,
     model: ir.Model,
-    slots: Mapping[Path, MappedTensor],
+    slots: Mapping[FieldPath, MappedTensor],
 ) -> tuple[dict[str, Tensor], dict[int, str]]:
     """Initializers and outputs of Constant nodes that hold numbers (or a tensor of strings), by key.
 

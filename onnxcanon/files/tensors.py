@@ -14,7 +14,7 @@ import onnx
 import onnx_ir as ir
 
 from onnxcanon.files import wire
-from onnxcanon.files.wire import Field, Path
+from onnxcanon.files.wire import Field, FieldPath
 from onnxcanon.graph.operators import is_standard
 
 Step = tuple[int, str, int]
@@ -38,7 +38,7 @@ class TensorLocation:
         scope: the way to it in words.
     """
 
-    path: Path
+    path: FieldPath
     proto: onnx.TensorProto | onnx.AttributeProto
     function: ir.OperatorIdentifier | None = None
     steps: tuple[Step, ...] = ()
@@ -55,7 +55,7 @@ class TensorFinder:
         self._inside: dict[Field, list[Field]] = {}
         self.top = list(wire.fields(buffer, 0, len(buffer)))
 
-    def paths(self) -> Iterator[Path]:
+    def paths(self) -> Iterator[FieldPath]:
         """The paths of all tensors.
 
         Raises:
@@ -69,7 +69,7 @@ class TensorFinder:
         for function in _tagged(self.top, wire.MODEL_FUNCTION):
             yield from self._block((function,), wire.FUNCTION_NODE)
 
-    def _block(self, path: Path, node_tag: int) -> Iterator[Path]:
+    def _block(self, path: FieldPath, node_tag: int) -> Iterator[FieldPath]:
         parts = self._parts(path[-1])
         for node in _tagged(parts, node_tag):
             for attribute in _tagged(self._parts(node), wire.NODE_ATTRIBUTE):
@@ -77,7 +77,7 @@ class TensorFinder:
         if node_tag == wire.GRAPH_NODE:
             yield from ((*path, part) for part in _tagged(parts, wire.GRAPH_INITIALIZER))
 
-    def _attribute(self, path: Path) -> Iterator[Path]:
+    def _attribute(self, path: FieldPath) -> Iterator[FieldPath]:
         parts = self._parts(path[-1])
         tensor, graph = _tagged(parts, wire.ATTRIBUTE_TENSOR), _tagged(parts, wire.ATTRIBUTE_GRAPH)
         if len(tensor) > 1 or len(graph) > 1:

@@ -14,7 +14,7 @@ import onnx_ir as ir
 
 from onnxcanon.files.storage import InvalidFile
 
-Block = onnx.GraphProto | onnx.FunctionProto
+GraphOrFunction = onnx.GraphProto | onnx.FunctionProto
 
 TYPED_DATA = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 _TYPED_DATA_OF = {
@@ -82,7 +82,7 @@ def validate(model: onnx.ModelProto) -> None:
             _validate_block(block)
 
 
-def blocks(root: Block) -> Iterator[Block]:
+def blocks(root: GraphOrFunction) -> Iterator[GraphOrFunction]:
     """The graph or function and every graph nested in its nodes."""
     yield root
     for node in root.node:
@@ -97,7 +97,7 @@ def _graphs(attribute: onnx.AttributeProto) -> Iterator[onnx.GraphProto]:
     yield from attribute.graphs
 
 
-def _validate_block(block: Block) -> None:
+def _validate_block(block: GraphOrFunction) -> None:
     if isinstance(block, onnx.GraphProto):
         if block.sparse_initializer:
             raise InvalidFile("it has sparse initializers", "make them dense first")

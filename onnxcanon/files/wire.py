@@ -53,7 +53,7 @@ class Payload:
 
 
 Piece = bytes | memoryview | Payload
-Path = tuple[Field, ...]  # fields, each within the one before
+FieldPath = tuple[Field, ...]  # fields, each within the one before
 Message = TypeVar("Message", onnx.ModelProto, onnx.GraphProto, onnx.TensorProto)
 
 
@@ -131,7 +131,7 @@ def nest(tag: int, pieces: list[Piece]) -> list[Piece]:
 
 
 def splice(
-    buffer: memoryview, start: int, end: int, changes: Sequence[tuple[Path, list[Piece]]]
+    buffer: memoryview, start: int, end: int, changes: Sequence[tuple[FieldPath, list[Piece]]]
 ) -> list[Piece]:
     """The message in `buffer[start:end]` with some fields at any depth spelled anew, all else copied.
 
@@ -141,7 +141,7 @@ def splice(
         end: Where it ends.
         changes: Per field the path to it from this message, and what to write in its place.
     """
-    within: dict[Field, list[tuple[Path, list[Piece]]]] = {}
+    within: dict[Field, list[tuple[FieldPath, list[Piece]]]] = {}
     for path, pieces in changes:
         within.setdefault(path[0], []).append((path[1:], pieces))
     out: list[Piece] = []

@@ -58,7 +58,7 @@ def measure_channels(
 ) -> dict[str, ChannelStatistics]:
     """Statistics of values of the main graph, named with the axis of their channels, in one pass over data.
 
-    Only what leads to these values is run.
+    Only what leads to these values is run (`open_session(only=…)`).
 
     Raises:
         OnnxcanonError: the data does not fit, holds no example, or makes a value infinite.

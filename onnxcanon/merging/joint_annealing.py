@@ -1,7 +1,7 @@
 """Annealing of all models at once: exchanges of single units, judged by the loss of the average of all.
 
 Among maps that bring the models equally near to their mean the loss of the average differs, the more so the
-more models there are. So it goes on as annealing of a pair does (`alignment.annealing`, Entezari et al.
+more models there are. So it goes on as annealing of a pair does (`alignment.by_annealing`, Entezari et al.
 2022), with an exchange in any model but the first. An average that will be rescaled is judged as it will be:
 the graph sets mean and deviation of every layer's channels to the targets, on the examples that it is given,
 

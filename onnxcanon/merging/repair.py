@@ -5,8 +5,8 @@ Units of two networks that match correlate by ρ < 1, so their average has the s
 
 - *rescale* is REPAIR (Jordan et al. 2023): per channel of each layer, mean and standard deviation of the
   average are set to the weighted means of those of the models it was made of, z -> (z - μ) σ*/σ + μ*, folded
-  into the weights (`sites`). The paper stops before the output layer. Its variance is lost like any other's
-  and its means drift by class, so it is repaired as well.
+  into the weights (`repair_sites`). The paper stops before the output layer. Its variance is lost like any
+  other's and its means drift by class, so it is repaired as well.
 - *reset-bn* measures the running mean and variance of every BatchNormalization anew.
 
 Both go through the layers in the order of the graph, each measured with those before it repaired. Both leave

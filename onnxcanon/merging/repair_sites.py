@@ -27,8 +27,8 @@ from onnxcanon.model import Model
 Rule = Callable[["_SiteFinder", ir.Node], "RepairSite | NormStatistics | None"]
 """What a node offers to repair: None if it is no layer, or one that another node stands for."""
 
-REPAIRS: Table[Rule] = Table("repairs")
-STATISTICS: Table[Rule] = Table("statistics that can be measured anew")
+REPAIR_RULES: Table[Rule] = Table("repairs")
+STATISTICS_RULES: Table[Rule] = Table("statistics that can be measured anew")
 
 
 class Unrepairable(Exception):
@@ -91,12 +91,12 @@ class RepairSites:
 
 def norm_statistics(model: Model) -> RepairSites:
     """The BatchNormalizations of a model whose statistics can be measured anew."""
-    return _found(model, STATISTICS)
+    return _found(model, STATISTICS_RULES)
 
 
 def repair_sites(model: Model) -> RepairSites:
     """The layers of a model that can be repaired."""
-    return _found(model, REPAIRS)
+    return _found(model, REPAIR_RULES)
 
 
 def _found(model: Model, rules: Table[Rule]) -> RepairSites:
@@ -169,7 +169,7 @@ class _SiteFinder:
         name = self.own(value, "weight")
         return None if name is None else FoldableParameter(name, axis)
 
-    @STATISTICS.register("BatchNormalization")
+    @STATISTICS_RULES.register("BatchNormalization")
     def norm(self, node: ir.Node) -> NormStatistics:
         """A BatchNormalization whose statistics are constants of its own."""
         if not self.infers(node):
@@ -227,13 +227,13 @@ class _SiteFinder:
         return FoldableParameter(name, place), reader.outputs[0]
 
 
-@REPAIRS.register("Conv")
+@REPAIR_RULES.register("Conv")
 def convolution(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], W[M, C/g, *K], B[M] -> Y[N, M, *S]."""
     return _convolution(graph, node, axis=0)
 
 
-@REPAIRS.register("ConvTranspose")
+@REPAIR_RULES.register("ConvTranspose")
 def transposed_convolution(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], W[C, M/g, *K], B[M] -> Y[N, M, *S]."""
     return _convolution(graph, node, axis=1, groups=attribute(node, "group", 1))
@@ -253,7 +253,7 @@ def _convolution(graph: _SiteFinder, node: ir.Node, axis: int, groups: int = 1) 
     return graph.layer(node, FoldableParameter(weight.name, weight.axis, groups), fold, rank, 1)
 
 
-@REPAIRS.register("Gemm")
+@REPAIR_RULES.register("Gemm")
 def gemm(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """A[M, K], B[K, N], C[N] -> α A B + β C, [M, N]."""
     weight = graph.weight(node.inputs[1], 0 if attribute(node, "transB", 0) else 1)
@@ -270,7 +270,7 @@ def gemm(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     return graph.layer(node, weight, fold, 2, 1)
 
 
-@REPAIRS.register("MatMul")
+@REPAIR_RULES.register("MatMul")
 def matmul(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """X[…, K] @ W[K, N] -> […, N]; what multiplies two computed values is no layer."""
     x, w = node.inputs
@@ -284,7 +284,7 @@ def matmul(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     return graph.layer(node, weight, None, 2, -1)
 
 
-@REPAIRS.register("BatchNormalization")
+@REPAIR_RULES.register("BatchNormalization")
 def batch_normalization(graph: _SiteFinder, node: ir.Node) -> RepairSite | None:
     """X[N, C, *S], scale[C], bias[C], mean[C], variance[C] -> Y[N, C, *S]."""
     if not graph.infers(node):

@@ -19,7 +19,7 @@ import onnx_ir as ir
 
 from onnxcanon.graph.nodes import attribute, made_by
 from onnxcanon.graph.traits import Trait, operators
-from onnxcanon.normalform.engine import Rewriting, Size, Sizes
+from onnxcanon.normalform.engine import Rewriting, ShapeSizes, Size
 
 REARRANGEMENTS = tuple(operators(Trait.AXES))
 
@@ -46,8 +46,8 @@ class Chain:
 
     root: ir.Value
     groups: tuple[tuple[Factor, ...], ...]
-    shape: Sizes
-    start: Sizes
+    shape: ShapeSizes
+    start: ShapeSizes
 
     @property
     def order(self) -> list[Factor]:
@@ -107,19 +107,19 @@ def _through(g: Rewriting, nodes: Sequence[ir.Node], value: ir.Value) -> Chain |
     return chain
 
 
-def _start(value: ir.Value, shape: Sizes) -> Chain:
+def _start(value: ir.Value, shape: ShapeSizes) -> Chain:
     groups = (() if is_one(size) else (Factor(size, k, (k,)),) for k, size in enumerate(shape))
     return Chain(value, tuple(groups), shape, shape)
 
 
-def _transposed(chain: Chain, node: ir.Node, shape: Sizes) -> Chain | None:
+def _transposed(chain: Chain, node: ir.Node, shape: ShapeSizes) -> Chain | None:
     perm = attribute(node, "perm") or list(reversed(range(len(shape))))
     if sorted(perm) != list(range(len(chain.groups))):
         return None
     return Chain(chain.root, tuple(chain.groups[k] for k in perm), shape, chain.start)
 
 
-def regrouped(chain: Chain, shape: Sizes) -> Chain | None:
+def regrouped(chain: Chain, shape: ShapeSizes) -> Chain | None:
     """The chain followed by a Reshape; None where axes would have to be cut that do not line up."""
     rest = chain.order[::-1]
     groups: list[tuple[Factor, ...]] = []

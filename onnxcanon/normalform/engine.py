@@ -46,7 +46,7 @@ MOST_REWRITES = 64
 """Rewrites for each node of the graph, on average, after which a normal form is given up."""
 
 Size = tuple[int, ...]
-Sizes = tuple[Size, ...]
+ShapeSizes = tuple[Size, ...]
 
 _SMALL = 16  # elements up to which constants of equal content are one constant
 
@@ -198,7 +198,7 @@ class Rewriting:
         array = self.array(value)
         return None if array is None else [int(number) for number in array.ravel()]
 
-    def sizes(self, *values: ir.Value | None) -> tuple[Sizes, ...] | None:
+    def sizes(self, *values: ir.Value | None) -> tuple[ShapeSizes, ...] | None:
         """The shapes of values, in samples that know all of them; None if one of the first two does not."""
         rows = [self.shapes.in_all_samples(value) for value in values if value is not None]
         if len(rows) < len(values) or not rows:

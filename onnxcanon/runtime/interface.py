@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from onnxcanon.runtime.inputs import InputSpec
-from onnxcanon.shapes.sizes import Sizes, dimension
+from onnxcanon.shapes.sizes import SizeByDimension, dimension
 
 
 def signature_mismatch(a: ir.Model, b: ir.Model) -> str | None:
@@ -26,10 +26,10 @@ def signature_mismatch(a: ir.Model, b: ir.Model) -> str | None:
     return None
 
 
-def agreed_sizes(specs: Sequence[InputSpec], other: ir.Model) -> Sizes:
+def agreed_sizes(specs: Sequence[InputSpec], other: ir.Model) -> SizeByDimension:
     """The sizes of dynamic dimensions of one model's inputs that the other model fixes."""
     values = _inputs(other)
-    sizes: Sizes = {}
+    sizes: SizeByDimension = {}
     for spec in specs:
         for name, dim in zip(spec.dims, values[spec.name].shape or (), strict=False):
             size = dimension(dim)

@@ -14,7 +14,7 @@ from onnxcanon.graph.operators import domain_of
 from onnxcanon.graph.traversal import ordered, reads
 from onnxcanon.shapes.control import CONTROL, ControlRule
 from onnxcanon.shapes.fold import fold
-from onnxcanon.shapes.sizes import DynamicDimensions, Sizes, declared
+from onnxcanon.shapes.sizes import DynamicDimensions, SizeByDimension, declared
 from onnxcanon.shapes.values import (
     UNKNOWN,
     VALUES,
@@ -59,7 +59,7 @@ class Propagation:
         inputs: DynamicDimensions,
         constants: Constants,
         branches: Mapping[ir.Node, bool],
-        sizes: Sizes,
+        sizes: SizeByDimension,
         base: Propagation | None = None,
         give_up: int | None = None,
     ) -> None:

@@ -33,7 +33,7 @@ from onnxcanon.shapes import (  # noqa: F401 - importing a family enters its rul
     spatial,
 )
 from onnxcanon.shapes.propagation import Propagation, TensorReader
-from onnxcanon.shapes.sizes import DynamicDimensions, Sizes
+from onnxcanon.shapes.sizes import DynamicDimensions, SizeByDimension
 from onnxcanon.shapes.values import SampleValue, same
 
 Propagate = Callable[..., Propagation]
@@ -67,7 +67,7 @@ class Shapes:
     accepted: Propagation | None = None
 
     @property
-    def sizes(self) -> tuple[Sizes, Sizes]:
+    def sizes(self) -> tuple[SizeByDimension, SizeByDimension]:
         """What each dynamic dimension was set to in either sample, by name."""
         return self.first.sizes, self.second.sizes
 
@@ -196,10 +196,12 @@ def _accepted(propagate: Propagate, first: Propagation, large: Propagation | Non
     return best
 
 
-def _search(propagate: Propagate, choices: Iterable[Sizes], base: Propagation | None) -> Propagation:
+def _search(
+    propagate: Propagate, choices: Iterable[SizeByDimension], base: Propagation | None
+) -> Propagation:
     """The first sample without a contradiction; else the one that leaves the fewest values unknown."""
     best: Propagation | None = None
-    tried: list[Sizes] = []
+    tried: list[SizeByDimension] = []
     for sizes in choices:
         if sizes in tried:
             continue

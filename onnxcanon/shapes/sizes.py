@@ -23,7 +23,7 @@ import onnx_ir as ir
 from onnxcanon.arrays import Shape
 from onnxcanon.errors import OnnxcanonError
 
-Sizes = dict[str, int]
+SizeByDimension = dict[str, int]
 Dims = tuple[int | str, ...]
 """A shape with the names of its dynamic dimensions."""
 
@@ -134,7 +134,7 @@ class DynamicDimensions:
         dims = self.inputs[name]
         return None if dims is None else tuple(sizes[d] if isinstance(d, str) else d for d in dims)
 
-    def fixed(self, given: Mapping[str, int | Sequence[int]], owner: str) -> Sizes:
+    def fixed(self, given: Mapping[str, int | Sequence[int]], owner: str) -> SizeByDimension:
         """The sizes that the caller fixes, by dimension.
 
         Args:
@@ -148,7 +148,7 @@ class DynamicDimensions:
         >>> images.fixed({"x": (1, 3, 32, 48), "batch": 4}, "m.onnx")
         {'batch': 4, 'x[2]': 32, 'x[3]': 48}
         """
-        sizes: Sizes = {}
+        sizes: SizeByDimension = {}
         for name, value in given.items():
             if name in self.kinds and isinstance(value, int):
                 continue
@@ -167,7 +167,7 @@ class DynamicDimensions:
         """The dimensions that are to differ between the samples of an analysis."""
         return [name for name, kind in self.kinds.items() if name not in fixed and kind != Kind.CHANNEL]
 
-    def for_analysis(self, sample: int, fixed: Mapping[str, int]) -> Iterator[Sizes]:
+    def for_analysis(self, sample: int, fixed: Mapping[str, int]) -> Iterator[SizeByDimension]:
         """Sizes of all dimensions for sample 0 or 1, the most telling first: primes, then what some models
         insist on, then all of it with a batch of one."""
         base = _SAMPLES[sample]
@@ -182,7 +182,7 @@ class DynamicDimensions:
         for plan in (*plans, *(replace(plan, batch=1) for plan in plans)):
             yield self._dealt(plan, fixed)
 
-    def for_running(self, fixed: Mapping[str, int], most: int = MOST_TRIED) -> Iterator[Sizes]:
+    def for_running(self, fixed: Mapping[str, int], most: int = MOST_TRIED) -> Iterator[SizeByDimension]:
         """Sizes of all dimensions, most likely first, each assignment once.
 
         At first all dimensions of one kind share a size; then each has its own: lines of text are wide, few
@@ -205,9 +205,9 @@ class DynamicDimensions:
                 if len(seen) == most:
                     return
 
-    def _dealt(self, plan: _Plan, fixed: Mapping[str, int]) -> Sizes:
+    def _dealt(self, plan: _Plan, fixed: Mapping[str, int]) -> SizeByDimension:
         images, others = itertools.cycle(plan.image), itertools.cycle(plan.other)
-        sizes: Sizes = {}
+        sizes: SizeByDimension = {}
         for name, kind in self.kinds.items():
             if name in fixed:
                 sizes[name] = fixed[name]
@@ -219,7 +219,7 @@ class DynamicDimensions:
                 sizes[name] = next(images if kind == Kind.IMAGE else others)
         return self._summed(sizes, fixed)
 
-    def _summed(self, sizes: Sizes, fixed: Mapping[str, int]) -> Sizes:
+    def _summed(self, sizes: SizeByDimension, fixed: Mapping[str, int]) -> SizeByDimension:
         """The sizes with those that are sums of others set to the sum."""
         for name, terms in self.terms.items():
             if name not in fixed:

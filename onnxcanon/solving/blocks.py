@@ -23,7 +23,7 @@ import numpy as np
 
 from onnxcanon.arrays import Ids
 
-Pair = tuple[Ids, Ids, int]
+BlockPair = tuple[Ids, Ids, int]
 """Two arrays of ids that are equal entry by entry, up to a sign: a = s·b."""
 
 Entries = tuple[Ids, Ids, Ids]
@@ -46,7 +46,7 @@ class Blocks:
     count: int
     pairs: list[Entries]
 
-    def mapped(self, pairs: Iterable[Pair]) -> list[Entries]:
+    def mapped(self, pairs: Iterable[BlockPair]) -> list[Entries]:
         """Pairs in numbers of those left."""
         out = []
         for a, b, s in pairs:
@@ -65,7 +65,7 @@ class Blocks:
         return self.index[ids], signs
 
 
-def unite_blocks(starts: list[int], count: int, pairs: Iterable[Pair], *, zero: bool = False) -> Blocks:
+def unite_blocks(starts: list[int], count: int, pairs: Iterable[BlockPair], *, zero: bool = False) -> Blocks:
     """Unite the blocks that pairs equate.
 
     Args:
@@ -125,7 +125,7 @@ class _Union:
             self.parent[member], self.sign[member] = block, sign
         return block, sign
 
-    def blocks(self, rest: list[Pair], *, zero: bool) -> Blocks:
+    def blocks(self, rest: list[BlockPair], *, zero: bool) -> Blocks:
         """The result, with the pairs that were not taken in."""
         starts = np.array(self.starts, np.int64)
         sizes = np.diff(np.r_[starts, len(self.ids)])

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-Sizes = list[tuple[int, int]]
+SizePairs = list[tuple[int, int]]
 
 
-def blocks(source: Sizes, target: Sequence[tuple[int, int]]) -> list[tuple[Sizes, Sizes]] | None:
+def blocks(source: SizePairs, target: Sequence[tuple[int, int]]) -> list[tuple[SizePairs, SizePairs]] | None:
     """Two shapes, as pairs (first sample, second), in the finest blocks of equal product."""
-    out: list[tuple[Sizes, Sizes]] = []
+    out: list[tuple[SizePairs, SizePairs]] = []
     i = j = 0
     while i < len(source) and j < len(target):
         ins, outs = [source[i]], [target[j]]
@@ -34,7 +34,7 @@ def blocks(source: Sizes, target: Sequence[tuple[int, int]]) -> list[tuple[Sizes
     return out if i == len(source) and j == len(target) else None
 
 
-def common_factors(ins: Sizes, outs: Sizes) -> tuple[list[list[int]], list[list[int]]] | None:
+def common_factors(ins: SizePairs, outs: SizePairs) -> tuple[list[list[int]], list[list[int]]] | None:
     """The factors (first sample) both lists of sizes are products of, grouped for each list; None where they
     do not line up in both samples."""
     ends = sorted({*_products(ins), *_products(outs)})
@@ -45,7 +45,7 @@ def common_factors(ins: Sizes, outs: Sizes) -> tuple[list[list[int]], list[list[
         factors.append((end[0] // last[0], end[1] // last[1]))
         last = end
 
-    def grouped(sizes: Sizes) -> list[list[int]]:
+    def grouped(sizes: SizePairs) -> list[list[int]]:
         groups, rest = [], iter(factors)
         for size in sizes:
             group, have = [], (1, 1)
@@ -59,7 +59,7 @@ def common_factors(ins: Sizes, outs: Sizes) -> tuple[list[list[int]], list[list[
     return grouped(ins), grouped(outs)
 
 
-def _products(sizes: Sizes) -> list[tuple[int, int]]:
+def _products(sizes: SizePairs) -> list[tuple[int, int]]:
     """Running products of (first, second) sizes."""
     out, a, b = [], 1, 1
     for x, y in sizes:

@@ -1,4 +1,4 @@
-"""The model's own noise: how far its outputs move when nothing but the rounding changes.
+"""The model's own noise: models and inputs perturbed as rounding does it (`differences` measures the effect).
 
 A permutation adds in another order, a scale rounds every weight once: both act like moving each weight by
 about one unit in its last place, at random. So that is done to the model itself, and what it does to the

@@ -11,7 +11,7 @@ from onnxcanon.results import Result
 from onnxcanon.text import plural
 from onnxcanon.verifying.differences import OutputDifference
 
-SMOOTH = "(without rounding)"
+SMOOTH_LABEL = "(without rounding)"
 """Marks values of the two models without their rounding to integers."""
 
 
@@ -76,7 +76,7 @@ def verdict(
         device: where both ran.
         skipped: what could not be compared, and why.
     """
-    outputs = {**outputs, **{f"{label} {SMOOTH}": row for label, row in smooth.items()}}
+    outputs = {**outputs, **{f"{label} {SMOOTH_LABEL}": row for label, row in smooth.items()}}
     name, worst = max(outputs.items(), key=lambda item: _excess(item[1]))
     same = all(row.same for row in outputs.values())
     if same:

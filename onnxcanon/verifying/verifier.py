@@ -37,7 +37,7 @@ from onnxcanon.verifying.overflow_guard import guarded
 from onnxcanon.verifying.probes import same_graph
 from onnxcanon.verifying.smooth.model import smooth_model
 from onnxcanon.verifying.smooth.scales import Unroundable
-from onnxcanon.verifying.verification import SMOOTH, Verification, verdict
+from onnxcanon.verifying.verification import SMOOTH_LABEL, Verification, verdict
 
 # Every kind of input is worth something; a slow model runs at least on the first few of `INPUT_KINDS`.
 _FEWEST_RUNS = 4
@@ -100,7 +100,7 @@ def verify(a: Model, b: Model, settings: Settings, rtol: float | None = None) ->
         try:
             smooth = comparison.without_rounding(a, b, inputs)
         except (Unroundable, RuntimeUnavailableError) as error:
-            skipped[f"all {SMOOTH}"] = str(error)
+            skipped[f"all {SMOOTH_LABEL}"] = str(error)
     outputs, smooth_outputs = _seen(rows), _seen(smooth)
     if not outputs and not smooth_outputs:
         raise RuntimeUnavailableError(f"{a.name}: nothing can be compared: {listed(skipped)}")

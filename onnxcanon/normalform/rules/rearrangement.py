@@ -15,7 +15,7 @@ from onnxcanon.normalform.axes import (
     divided,
     times,
 )
-from onnxcanon.normalform.engine import UNKNOWN_SIZES, Outputs, Refusal, Rewriting, Sizes, static
+from onnxcanon.normalform.engine import UNKNOWN_SIZES, Outputs, Refusal, Rewriting, ShapeSizes, static
 from onnxcanon.normalform.rules.registry import RULES as rule
 from onnxcanon.normalform.rules.sizes import size_vector
 
@@ -52,8 +52,8 @@ def rebuilt(g: Rewriting, chain: Chain, old: ir.Value | None = None) -> ir.Value
 class _Step:
     """A Transpose, or without a permutation a Reshape, from one shape to another."""
 
-    before: Sizes
-    after: Sizes
+    before: ShapeSizes
+    after: ShapeSizes
     perm: tuple[int, ...] = ()
 
 
@@ -69,7 +69,7 @@ def _steps(chain: Chain) -> list[_Step]:
     return steps if moved == chain.shape else [*steps, _Step(moved, chain.shape)]
 
 
-def _target(g: Rewriting, before: Sizes, after: Sizes) -> ir.Value | None:
+def _target(g: Rewriting, before: ShapeSizes, after: ShapeSizes) -> ir.Value | None:
     """The shape to give to a Reshape: 0 for a dynamic size that stays in place, -1 for another one.
 
     Zeros come first because they accept less: sizes that the model refuses are not to pass here unseen.

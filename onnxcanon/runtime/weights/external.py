@@ -2,7 +2,7 @@
 
     sessions = WeightSessions(model, device="cpu", optimize=True)
     for step in steps:
-        with swap.open(model.with_tensors(step)) as session:
+        with sessions.open(model.with_tensors(step)) as session:
             session.run(inputs)
 
 The large weights are left out of what is serialized, as external data, and given to each session by

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from onnxcanon.graph.operators import BOTH, CLASSICAL
 from onnxcanon.tracing.context import Context
-from onnxcanon.tracing.rules.normalization import root_mean_square
+from onnxcanon.tracing.rules.normalization import divided_by_root_mean_square
 from onnxcanon.tracing.rules.registry import Outputs, Rule, SymmetryNode, register
 
 
@@ -68,4 +68,4 @@ def each_by_itself(ctx: Context, op: SymmetryNode) -> Outputs:
 def normalizer(ctx: Context, op: SymmetryNode) -> Outputs:
     """X[N, C] -> X divided by the largest, the sum or the norm of its row."""
     x = op.x(0)
-    return ctx.stop(root_mean_square(ctx, ctx.stop(x), [x.rank - 1]))
+    return ctx.stop(divided_by_root_mean_square(ctx, ctx.stop(x), [x.rank - 1]))

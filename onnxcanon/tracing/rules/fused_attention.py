@@ -26,7 +26,7 @@ from onnxcanon.tracing.rules.attention import (
     per_head,
 )
 from onnxcanon.tracing.rules.contraction import product
-from onnxcanon.tracing.rules.normalization import root_mean_square, scaled
+from onnxcanon.tracing.rules.normalization import divided_by_root_mean_square, scaled
 from onnxcanon.tracing.rules.rearrangement import resized_unknown
 from onnxcanon.tracing.rules.registry import Outputs, SymmetryNode, Unsupported, register
 from onnxcanon.tracing.rules.rotary import rotated
@@ -204,7 +204,7 @@ def _grouped_queries(ctx: Context, op: SymmetryNode, groups: int, each: int) -> 
     out = [heads(ctx, x, (b2, s2, x.shape[2]), groups, e) for x, e in zip(flat, (each, 1, 1), strict=True)]
     for k, i in ((0, 14), (1, 15)):
         if op.has(i):
-            out[k] = scaled(ctx, root_mean_square(ctx, out[k], [4]), op.x(i), None)
+            out[k] = scaled(ctx, divided_by_root_mean_square(ctx, out[k], [4]), op.x(i), None)
     return out
 
 

@@ -76,7 +76,7 @@ def layer_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     return [y, *[None] * (len(op.node.outputs) - 1)]
 
 
-def root_mean_square(ctx: Context, x: AbstractValue, axes: list[int]) -> AbstractValue:
+def divided_by_root_mean_square(ctx: Context, x: AbstractValue, axes: list[int]) -> AbstractValue:
     """x / sqrt(mean(x²) + epsilon): no scale, any signs."""
     ctx.bind(x)
     out = ctx.stop(x, System.SCALE)
@@ -94,14 +94,17 @@ def rms_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
         raise Unsupported(f"{op.kind} whose deviation is read")
     x = op.x(0)
     axes = list(range(op.axis(-1, x.rank), x.rank))
-    return [scaled(ctx, root_mean_square(ctx, x, axes), op.x(1), None), *[None] * (len(op.node.outputs) - 1)]
+    return [
+        scaled(ctx, divided_by_root_mean_square(ctx, x, axes), op.x(1), None),
+        *[None] * (len(op.node.outputs) - 1),
+    ]
 
 
 @register("LpNormalization")
 def lp_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     """X -> X / ‖X‖ along an axis; like RMS normalization without a gain."""
     x = op.x(0)
-    return root_mean_square(ctx, x, [op.axis(-1, x.rank)])
+    return divided_by_root_mean_square(ctx, x, [op.axis(-1, x.rank)])
 
 
 @register("MeanVarianceNormalization")
@@ -148,7 +151,7 @@ def skip_normalization(ctx: Context, op: SymmetryNode) -> Outputs:
     total = ctx.elementwise([op.x(0), op.x(1)] + ([extra] if extra is not None else []))
     axes = [total.rank - 1]
     if simplified:
-        y = scaled(ctx, root_mean_square(ctx, total, axes), op.x(2), None)
+        y = scaled(ctx, divided_by_root_mean_square(ctx, total, axes), op.x(2), None)
     else:
         y = scaled(ctx, centred(ctx, total, axes), op.x(2), op.optional(3))
     return [y, None, None, total][: len(op.node.outputs)]

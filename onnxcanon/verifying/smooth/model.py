@@ -31,7 +31,7 @@ from onnxcanon.normalform.preparation import (
 )
 from onnxcanon.normalform.type_inference import infer_types
 from onnxcanon.shapes import infer_shapes
-from onnxcanon.verifying.smooth.rules import SMOOTH
+from onnxcanon.verifying.smooth.rules import SMOOTH_RULES
 from onnxcanon.verifying.smooth.scales import Unroundable
 
 MOST_BYTES = 1 << 28  # of weights: floating copies of integers take four times as much
@@ -57,9 +57,9 @@ def smooth_model(model: Model) -> Model:
     infer_types(graph, version)
     nodes = list(graph)
     g = Rewriting(graph, infer_shapes(graph, constant_array), sources, version, target=version)
-    g.apply(SMOOTH, nested=False)
+    g.apply(SMOOTH_RULES, nested=False)
     for node in nodes:
-        if node.graph is graph and not SMOOTH.of(node, version):
+        if node.graph is graph and not SMOOTH_RULES.of(node, version):
             _check(g, node)
     remove_dead(graph)
     single = ir.TensorType(ir.DataType.FLOAT)

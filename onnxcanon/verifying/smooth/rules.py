@@ -23,7 +23,7 @@ from onnxcanon.verifying.smooth.scales import (
     shifted,
 )
 
-SMOOTH = Rules("smooth models", ("rules",))
+SMOOTH_RULES = Rules("smooth models", ("rules",))
 """From operators that round to others, in the operator set of the model."""
 
 _BYTES = (ir.DataType.INT8, ir.DataType.UINT8)
@@ -75,7 +75,7 @@ def _inputs(node: ir.Node, count: int) -> list[Any]:
     return [given(node, k) for k in range(count)]
 
 
-@SMOOTH(*ENTRIES)
+@SMOOTH_RULES(*ENTRIES)
 def entries(g: Rewriting, node: ir.Node) -> Outputs:
     """An operator that takes either type; the constant of an Identity stays a constant."""
     if node.op_type == "Identity" and g.is_constant(node.inputs[0]):
@@ -91,19 +91,19 @@ def entries(g: Rewriting, node: ir.Node) -> Outputs:
     )
 
 
-@SMOOTH("Shape", "Size", "ConstantOfShape", domain=BOTH)
+@SMOOTH_RULES("Shape", "Size", "ConstantOfShape", domain=BOTH)
 def shape(g: Rewriting, node: ir.Node) -> Outputs:
     """Reads no entries (ConstantOfShape: a shape, which nothing rounded can be)."""
     return None
 
 
-@SMOOTH("Round")
+@SMOOTH_RULES("Round")
 def round_(g: Rewriting, node: ir.Node) -> Outputs:
     """X -> X."""
     return g.node("Identity", node.inputs[0])
 
 
-@SMOOTH("Cast")
+@SMOOTH_RULES("Cast")
 def cast(g: Rewriting, node: ir.Node) -> Outputs:
     """Between integers and floats: nothing is cut off; a constant is computed."""
     source, to = node.inputs[0], ir.DataType(attribute(node, "to"))
@@ -122,7 +122,7 @@ def cast(g: Rewriting, node: ir.Node) -> Outputs:
 # -- the standard ------------------------------------------------------------------------------------------
 
 
-@SMOOTH("QuantizeLinear", domain=BOTH)
+@SMOOTH_RULES("QuantizeLinear", domain=BOTH)
 def quantize(g: Rewriting, node: ir.Node) -> Outputs:
     """x, scale, zero point -> x / scale + zero point."""
     x, scale, zero = _inputs(node, 3)
@@ -132,7 +132,7 @@ def quantize(g: Rewriting, node: ir.Node) -> Outputs:
     return quantized(g, x, scale, zero, axis)
 
 
-@SMOOTH("DequantizeLinear", domain=BOTH)
+@SMOOTH_RULES("DequantizeLinear", domain=BOTH)
 def dequantize(g: Rewriting, node: ir.Node) -> Outputs:
     """q, scale, zero point -> (q - zero point) · scale; integers that the caller gives stay as they are."""
     x, scale, zero = _inputs(node, 3)
@@ -146,28 +146,28 @@ def dequantize(g: Rewriting, node: ir.Node) -> Outputs:
     return dequantized(g, x, scale, zero, axis)
 
 
-@SMOOTH("DynamicQuantizeLinear", domain=BOTH)
+@SMOOTH_RULES("DynamicQuantizeLinear", domain=BOTH)
 def dynamic(g: Rewriting, node: ir.Node) -> Outputs:
     """x -> x, 1, 0."""
     one, zero = (g.constant(np.array(value, np.float32)) for value in (1, 0))
     return [g.node("Identity", node.inputs[0]), one, zero]
 
 
-@SMOOTH("ConvInteger", domain=BOTH)
+@SMOOTH_RULES("ConvInteger", domain=BOTH)
 def conv_integer(g: Rewriting, node: ir.Node) -> Outputs:
     """X, W, x_zero, w_zero -> the convolution of what they stand for."""
     x, w, xz, wz = _inputs(node, 4)
     return g.node("Conv", shifted(g, x, xz), shifted(g, w, wz, 0), attributes=node.attributes)
 
 
-@SMOOTH("MatMulInteger", "MatMulInteger16", domain=BOTH)
+@SMOOTH_RULES("MatMulInteger", "MatMulInteger16", domain=BOTH)
 def matmul_integer(g: Rewriting, node: ir.Node) -> Outputs:
     """A, B, a_zero, b_zero -> the product of what they stand for."""
     a, b, az, bz = _inputs(node, 4)
     return g.node("MatMul", shifted(g, a, az, -2), shifted(g, b, bz, -1))
 
 
-@SMOOTH("QLinearConv", domain=BOTH)
+@SMOOTH_RULES("QLinearConv", domain=BOTH)
 def quantized_conv(g: Rewriting, node: ir.Node) -> Outputs:
     """X, x_scale, x_zero, W, w_scale, w_zero, y_scale, y_zero, B -> the convolution, bias · both scales."""
     x, xs, xz, w, ws, wz, ys, yz, bias = _inputs(node, 9)
@@ -190,7 +190,7 @@ def _last(g: Rewriting, x: ir.Value, axes: int, last: bool) -> ir.Value:
     return g.node("Transpose", x, attributes={"perm": [0, *range(2, axes), 1]}) if last else x
 
 
-@SMOOTH("QLinearMatMul", domain=BOTH)
+@SMOOTH_RULES("QLinearMatMul", domain=BOTH)
 def quantized_matmul(g: Rewriting, node: ir.Node) -> Outputs:
     """A, a_scale, a_zero, B, b_scale, b_zero, y_scale, y_zero -> the product."""
     a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero = _inputs(node, 8)
@@ -201,7 +201,7 @@ def quantized_matmul(g: Rewriting, node: ir.Node) -> Outputs:
 # -- onnxruntime -------------------------------------------------------------------------------------------
 
 
-@SMOOTH("MatMulIntegerToFloat", "DynamicQuantizeMatMul", domain=BOTH)
+@SMOOTH_RULES("MatMulIntegerToFloat", "DynamicQuantizeMatMul", domain=BOTH)
 def matmul_to_float(g: Rewriting, node: ir.Node) -> Outputs:
     """A, B, a_scale, b_scale, a_zero, b_zero, bias; or A, B, b_scale, b_zero, bias -> floats."""
     if node.op_type == "DynamicQuantizeMatMul":
@@ -213,7 +213,7 @@ def matmul_to_float(g: Rewriting, node: ir.Node) -> Outputs:
     return y if bias is None else g.node("Add", y, bias)
 
 
-@SMOOTH("QGemm", domain=BOTH)
+@SMOOTH_RULES("QGemm", domain=BOTH)
 def quantized_gemm(g: Rewriting, node: ir.Node) -> Outputs:
     """A, a_scale, a_zero, B, b_scale, b_zero, C, y_scale, y_zero -> alpha · scales · (A' · B' + C)."""
     a, a_scale, a_zero, b, b_scale, b_zero, c, y_scale, y_zero = _inputs(node, 9)
@@ -227,7 +227,7 @@ def quantized_gemm(g: Rewriting, node: ir.Node) -> Outputs:
     return y if y_scale is None else quantized(g, y, y_scale, y_zero)
 
 
-@SMOOTH("QLinearAdd", "QLinearMul", domain=BOTH)
+@SMOOTH_RULES("QLinearAdd", "QLinearMul", domain=BOTH)
 def quantized_binary(g: Rewriting, node: ir.Node) -> Outputs:
     """A, a_scale, a_zero, B, b_scale, b_zero, c_scale, c_zero -> A + B or A · B."""
     a, a_scale, a_zero, b, b_scale, b_zero, scale, zero = _inputs(node, 8)
@@ -235,7 +235,7 @@ def quantized_binary(g: Rewriting, node: ir.Node) -> Outputs:
     return quantized(g, g.node(node.op_type[7:], left, right), scale, zero)
 
 
-@SMOOTH("QLinearWhere", domain=BOTH)
+@SMOOTH_RULES("QLinearWhere", domain=BOTH)
 def quantized_where(g: Rewriting, node: ir.Node) -> Outputs:
     """condition, X, x_scale, x_zero, Y, y_scale, y_zero, z_scale, z_zero -> X or Y."""
     condition, a, a_scale, a_zero, b, b_scale, b_zero, scale, zero = _inputs(node, 9)
@@ -243,7 +243,7 @@ def quantized_where(g: Rewriting, node: ir.Node) -> Outputs:
     return quantized(g, g.node("Where", condition, left, right), scale, zero)
 
 
-@SMOOTH("QLinearConcat", domain=BOTH)
+@SMOOTH_RULES("QLinearConcat", domain=BOTH)
 def quantized_concat(g: Rewriting, node: ir.Node) -> Outputs:
     """y_scale, y_zero, X1, scale1, zero1, X2, … -> joined along an axis."""
     scale, zero, *others = _inputs(node, len(node.inputs))
@@ -252,7 +252,7 @@ def quantized_concat(g: Rewriting, node: ir.Node) -> Outputs:
     return quantized(g, g.node("Concat", *parts, attributes=node.attributes), scale, zero)
 
 
-@SMOOTH("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", domain=BOTH)
+@SMOOTH_RULES("QLinearSigmoid", "QLinearLeakyRelu", "QLinearSoftmax", domain=BOTH)
 def quantized_activation(g: Rewriting, node: ir.Node) -> Outputs:
     """X, x_scale, x_zero, y_scale, y_zero -> f(X)."""
     x, x_scale, x_zero, y_scale, y_zero = _inputs(node, 5)
@@ -262,7 +262,7 @@ def quantized_activation(g: Rewriting, node: ir.Node) -> Outputs:
     return quantized(g, y, y_scale, y_zero)
 
 
-@SMOOTH("QLinearAveragePool", "QLinearGlobalAveragePool", domain=BOTH)
+@SMOOTH_RULES("QLinearAveragePool", "QLinearGlobalAveragePool", domain=BOTH)
 def quantized_pool(g: Rewriting, node: ir.Node) -> Outputs:
     """X, x_scale, x_zero, y_scale, y_zero -> means over image positions."""
     x, x_scale, x_zero, y_scale, y_zero = _inputs(node, 5)
@@ -273,7 +273,7 @@ def quantized_pool(g: Rewriting, node: ir.Node) -> Outputs:
     return quantized(g, _last(g, y, axes, last), y_scale, y_zero)
 
 
-@SMOOTH("NhwcMaxPool", domain=BOTH)
+@SMOOTH_RULES("NhwcMaxPool", domain=BOTH)
 def max_pool(g: Rewriting, node: ir.Node) -> Outputs:
     """X[N, *S, C] -> maxima over windows."""
     axes = len(attribute(node, "kernel_shape")) + 2
@@ -281,7 +281,7 @@ def max_pool(g: Rewriting, node: ir.Node) -> Outputs:
     return _last(g, g.node("MaxPool", x, attributes=node.attributes), axes, True)
 
 
-@SMOOTH("MatMulNBits", domain=BOTH)
+@SMOOTH_RULES("MatMulNBits", domain=BOTH)
 def packed_matmul(g: Rewriting, node: ir.Node) -> Outputs:
     """Weights are packed, activations are floats: those are not to be rounded on the way."""
     if not g.retyped.isdisjoint(node.inputs):
@@ -290,7 +290,7 @@ def packed_matmul(g: Rewriting, node: ir.Node) -> Outputs:
     return None
 
 
-@SMOOTH("DynamicQuantizeLSTM", domain=BOTH)
+@SMOOTH_RULES("DynamicQuantizeLSTM", domain=BOTH)
 def quantized_lstm(g: Rewriting, node: ir.Node) -> Outputs:
     """X, int8 W[D, I, 4·H], R[D, H, 4·H], B, lengths, states, peepholes, scales and zero points -> LSTM."""
     x, w, r, b, lengths, hidden, cell, peepholes, *steps = _inputs(node, 12)
