@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 
@@ -32,6 +33,16 @@ class DeviceUnavailableError(RuntimeUnavailableError):
 def describe(value: object) -> str:
     """What a message calls a value that does not belong where it stands."""
     return repr(value) if isinstance(value, int | float | None) else f"a value of type {type(value).__name__}"
+
+
+def check_path(path: object) -> None:
+    """Raise unless a value can be a path.
+
+    Raises:
+        ArgumentError: it cannot.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ArgumentError(f"{describe(path)} is no path; give the name of a file")
 
 
 def check_choice(what: str, choice: str, choices: Iterable[str]) -> None:

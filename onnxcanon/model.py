@@ -26,7 +26,7 @@ import onnx_ir
 from onnx_ir import DataType
 
 from onnxcanon.arrays import row_blocks
-from onnxcanon.errors import ArgumentError, ModelError, describe
+from onnxcanon.errors import ArgumentError, ModelError, check_path, describe
 from onnxcanon.files import wire
 from onnxcanon.files.layout import lay_out, lay_out_without
 from onnxcanon.files.source import Source, Tensor, open_source
@@ -278,6 +278,7 @@ class Model:
             ModelError: If it cannot be written, would destroy a file this model is read from, or one that is
                 protected, or a replacement has another shape or type.
         """
+        check_path(path)
         target = Path(path)
         with blame(str(target)), Staging() as staging:
             data, pieces = self._lay_out(target)
@@ -369,7 +370,8 @@ def load(source: str | os.PathLike[str] | bytes | onnx.ModelProto | onnx_ir.Mode
             return _of_bytes(None, source)
     if not isinstance(source, str | os.PathLike):
         raise ArgumentError(
-            f"{describe(source)} is no model; give a path, an onnx.ModelProto or an onnxcanon.Model"
+            f"{describe(source)} is no model; give a path, an onnx.ModelProto, an onnx_ir.Model or an"
+            " onnxcanon.Model"
         )
     with blame(os.fspath(source)):
         path, mappings = Path(source), MappedFiles()

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnxcanon.action import Action, Factor, Index, by_context
-from onnxcanon.errors import TransformError
+from onnxcanon.errors import TransformError, check_path
 from onnxcanon.model import BlockReplacement, Model
 from onnxcanon.results import Brief
 
@@ -130,6 +130,7 @@ class Transform(Brief):
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file described in the module's documentation, atomically."""
+        check_path(path)
         target = Path(path)
         entries = []
         arrays: dict[str, NDArray[Any]] = {}
@@ -182,6 +183,7 @@ def load_transform(path: str | os.PathLike[str]) -> Transform:
     Raises:
         TransformError: the file is missing, damaged, or holds anything but permutations and finite factors.
     """
+    check_path(path)
     try:
         with zipfile.ZipFile(path) as archive:
             header = json.loads(_array(archive, "header", HEADER_LIMIT, np.dtype(np.uint8)).tobytes())

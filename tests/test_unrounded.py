@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from onnxcanon.model import Model, load
@@ -302,3 +304,24 @@ def test_quantized_models_are_the_same_as_their_twins_only(name: str) -> None:
         assert not result.same, result
         assert all(row.same for n, row in result.outputs.items() if not n.endswith("(without rounding)"))
     assert not compared(swapped(model, *REAL[name]["swap"])).same
+
+
+def test_constants_inside_functions_are_those_of_the_model() -> None:
+    """A twin's weights in a local function, beside a graph that rounds."""
+    model = load(
+        onnx.parser.parse_model("""<ir_version: 10, opset_import: ["" : 21, "local" : 1]>
+        graph (float[n, 4] x) => (float[n, 4] y) {
+            h = local.scaled(x)
+            q, s, z = DynamicQuantizeLinear(h)
+            y = DequantizeLinear(q, s, z)
+        }
+        <domain: "local", opset_import: ["" : 21]>
+        scaled (a) => (b) {
+            w = Constant<value = float[4] {1, 2, 3, 4}>()
+            b = Mul(a, w)
+        }""")
+    )
+    [name] = model.tensor_names()
+    changed = model.with_tensors({name: model.tensor(name)[::-1].copy()})
+    y = run(smooth_model(changed), {"x": np.ones((2, 4), np.float32)}, device="cpu")["y"]
+    np.testing.assert_array_equal(y, np.tile(np.array([4, 3, 2, 1], np.float32), (2, 1)))

@@ -14,9 +14,10 @@ import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from click.testing import CliRunner
 
 import onnxcanon as oc
-from onnxcanon.cli.main import VERBS
+from onnxcanon.cli.main import VERBS, main
 from onnxcanon.symmetry import symmetry
 from onnxcanon.verbs.signature import parameters
 from tests.shared import ROOT
@@ -126,6 +127,8 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert oc.scramble(MLP[0], seed=np.int64(3)).to_json() == oc.scramble(MLP[0], seed=3).to_json()
     assert type(oc.scramble(MLP[0], seed=np.int64(3)).seed) is int
     assert oc.canonicalize(MLP[0], base=np.float32(2), verify=False).order == "norm"
+    for sizes in ({"batch": np.int64(3)}, {"x": np.array([3, 1, 8, 8])}):
+        assert oc.analyze(MLP[0], sizes=sizes) == oc.analyze(MLP[0], sizes={"batch": 3})
 
 
 @pytest.mark.parametrize(
@@ -150,6 +153,13 @@ def test_numbers_of_numpy_are_numbers() -> None:
         (lambda: oc.scramble(MLP[0], seed=-1), "scramble: seed has to be an integer from 0 on, not -1"),
         (lambda: oc.canonicalize(MLP[0], base="2"), "base has to be a number"),
         (lambda: oc.analyze(MLP[0], sizes=3), "sizes has to be a dictionary"),
+        (lambda: oc.analyze(MLP[0], sizes={"batch": -1}), "sizes has to be a dictionary"),
+        (lambda: oc.analyze(MLP[0], sizes={"batch": "2"}), "sizes has to be a dictionary"),
+        (lambda: oc.verify(*MLP, rtol=float("nan")), "rtol has to be a number from 0 on"),
+        (lambda: oc.scramble(MLP[0], only=3), "only has to be a list of words, not 3"),
+        (lambda: oc.flatness(MLP[0], None), "data is needed"),
+        (lambda: oc.load_transform(None), "None is no path"),
+        (lambda: oc.load(MLP[0]).save(3), "3 is no path"),
         (lambda: oc.verify(*MLP, device=0), "device has to be a string, not 0"),
         (lambda: oc.barrier(*MLP, DATA, points=2.5), "points has to be an integer"),
         (lambda: oc.apply(MLP[0], 3), "3 is no transform"),
@@ -175,3 +185,10 @@ def test_one_word_stands_for_a_list_of_one() -> None:
 
 def test_dir_shows_the_public_names_alone() -> None:
     assert dir(oc) == sorted(oc.__all__)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "barrier", "flatness"])
+def test_what_has_no_default_is_required_by_the_command_line(verb: str) -> None:
+    result = CliRunner().invoke(main, [verb, *map(str, MLP)][: 2 if verb == "flatness" else 3])
+    assert result.exit_code == 2
+    assert "Missing option '--data'" in result.stderr

@@ -134,12 +134,14 @@ def option(parameter: VerbParameter) -> click.Option:
     flag = f"--{SINGULAR.get(parameter.name, parameter.name).replace('_', '-')}"
     if parameter.default is True:
         flag = f"{flag}/--no-{flag[2:]}"
-    attributes = _attributes(parameter)
-    default = None if parameter.default is REQUIRED else parameter.default
+    attributes = dict(_attributes(parameter))
+    default = parameter.default
+    if default is REQUIRED:  # even None would count as a default
+        attributes["required"] = True
+    else:
+        attributes["default"] = ",".join(default) if isinstance(default, tuple) else default
     return click.Option(
         [flag, parameter.name],
-        default=",".join(default) if isinstance(default, tuple) else default,
-        required=parameter.default is REQUIRED,
         show_default=True,
         help=_help(parameter.help) + (" Repeatable." if attributes.get("multiple") else ""),
         **attributes,

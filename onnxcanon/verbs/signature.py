@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial, wraps
 from numbers import Real
@@ -108,6 +108,10 @@ def _converted(verb_name: str, parameter: inspect.Parameter, value: Any) -> Any:
     kind = annotation.removesuffix(" | None")
     if value is None and kind != annotation:
         return None
+    if value is None and kind == "Data":
+        raise ArgumentError(
+            f"{verb_name}: {parameter.name} is needed: give inputs by name, or a file of them"
+        )
     conversion = _CONVERSIONS.get(kind) or _CONVERSIONS.get(_base(kind))
     if conversion is None:  # models, data and choices: who reads them refuses them with more to say
         return value
@@ -133,6 +137,27 @@ def _integer_from(least: int, value: Any) -> int:
     return integer
 
 
+def _real_from(least: float, value: Any) -> float:
+    real = _real(value)
+    if not real >= least:  # nor is what is not a number
+        raise TypeError
+    return real
+
+
+def _sizes(value: Any) -> dict[Any, int | tuple[int, ...]]:
+    """Sizes as plain integers, whole shapes as tuples of them."""
+    items = _instance(Mapping, value).items()
+    positive = partial(_integer_from, 1)
+    return {
+        name: tuple(map(positive, size)) if isinstance(size, Iterable) else positive(size)
+        for name, size in items
+    }
+
+
+def _words(value: Any) -> Any:
+    return value if isinstance(value, str) else tuple(value)
+
+
 def _real(value: Any) -> float:
     return float(_instance(Real, value))
 
@@ -154,7 +179,9 @@ _CONVERSIONS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "int": (operator.index, "an integer"),
     "float": (_real, "a number"),
     "str": (partial(_instance, str), "a string"),
-    "Sizes": (partial(_instance, Mapping), "a dictionary of names and sizes"),
+    "NonNegative": (partial(_real_from, 0.0), "a number from 0 on"),
+    "Sequence[Change]": (_words, "a list of words"),
+    "Sizes": (_sizes, "a dictionary of names with sizes from 1 on"),
     "Shares": (_reals, "a list of numbers"),
     "Strengths": (_reals, "a list of numbers"),
 }

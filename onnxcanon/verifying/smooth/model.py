@@ -49,6 +49,8 @@ def smooth_model(model: Model) -> Model:
     for function in model.ir.functions.values():
         if any(has(node, Trait.ROUNDING) for node in function):
             raise Unroundable(f"function {function.name} rounds")
+    if model.replaced:  # the graph has what the file holds; constants inside functions are read from there
+        model = load(model.to_proto())
     clone, version = editable_copy(model, model.ir), model.opset()
     graph = clone.graph
     outputs = [(value.name, value.type, value.shape) for value in graph.outputs]
