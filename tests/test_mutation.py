@@ -294,7 +294,7 @@ MUTANTS = [
     ),
     Mutant(
         "LayerNormalization has a sign per unit",
-        method(norm_rules, "centred", norm_rules.root_mean_square),
+        method(norm_rules, "centred", norm_rules.divided_by_root_mean_square),
         lambda: hidden(NORMAL, GAIN),
     ),
     Mutant(
